@@ -1,0 +1,99 @@
+"""What `shardtalk train` can be told."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from configs.parsing import ConfigError
+
+
+@dataclass(frozen=True)
+class NetworkConfig:
+    """The captioner's shape."""
+
+    cnn: str = "mobilenet_v2"
+    """A torchvision classifier, such as vgg16, resnet50, mobilenet_v2."""
+    weights: str = "DEFAULT"
+    """Where the CNN starts: a .safetensors or state-dict file, or the name of torchvision's weights (downloaded)."""
+    embedding_size: int = 512
+    """Size of the image's and the words' embedding."""
+    hidden_size: int = 512
+    """Size of the LSTM."""
+    layers: int = 1
+    """Layers of the LSTM."""
+    dropout: float = 0.5
+    """Probability, before and after the LSTM."""
+    image_size: int = 224
+    """Side of the square input, pixels."""
+
+
+@dataclass(frozen=True)
+class StageConfig:
+    """One stage of training; the defaults are those of the first, the language model on a frozen CNN."""
+
+    epochs: int = 8
+    """Times every image is seen; 0 leaves the stage out."""
+    batch_images: int = 64
+    """Images per step; all their captions go with them."""
+    learning_rate: float = 1e-3
+    """Of the decoder and the projection, at its peak."""
+    cnn_learning_rate: float = 0.0
+    """Of the CNN; 0 keeps it frozen, and its features are computed once."""
+    weight_decay: float = 0.01
+    """AdamW's."""
+    warmup_steps: int = 100
+    """Steps in which the learning rates rise; then they fall along a cosine."""
+    clip_norm: float = 5.0
+    """Largest norm of the gradient."""
+    label_smoothing: float = 0.1
+    """Share of the probability spread over the vocabulary."""
+    smallest_crop: float = 1.0
+    """Least side of random crops, as a share of the image's; below 1 crops and mirrors. Needs the CNN in the loop."""
+    average_decay: float = 0.995
+    """Of the moving average of the weights, which is what is validated and kept; 0 keeps the weights themselves."""
+
+    def __post_init__(self) -> None:
+        if self.epochs < 0 or self.batch_images < 1 or self.learning_rate <= 0 or self.cnn_learning_rate < 0:
+            raise ConfigError("a stage needs epochs ≥ 0, batch_images ≥ 1, learning_rate > 0 and cnn_learning_rate ≥ 0")
+        if not 0 < self.smallest_crop <= 1 or not 0 <= self.average_decay < 1 or not 0 <= self.label_smoothing < 1:
+            raise ConfigError("a stage needs 0 < smallest_crop ≤ 1 and average_decay, label_smoothing in [0, 1)")
+
+
+def _finetune() -> StageConfig:
+    return StageConfig(
+        epochs=8,
+        batch_images=32,
+        learning_rate=3e-4,
+        cnn_learning_rate=1.5e-4,
+        warmup_steps=200,
+        smallest_crop=0.8,
+    )
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """Train a captioner on shards that `shardtalk prepare` wrote: first the language model, then the CNN too."""
+
+    data: str
+    """Folder that `shardtalk prepare` wrote."""
+    output: str
+    """Folder for the run: `best/` is the captioner, `history.jsonl` its scores by epoch."""
+    network: NetworkConfig = field(default_factory=NetworkConfig)
+    """The captioner's shape."""
+    language: StageConfig = field(default_factory=StageConfig)
+    """First stage: the decoder on a frozen CNN."""
+    finetune: StageConfig = field(default_factory=_finetune)
+    """Second stage: the whole CNN too."""
+    captions_per_image: int = 5
+    """Captions of each image in a step; an image with fewer repeats some."""
+    beam_size: int = 3
+    """Of the captions that are scored after each epoch."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """auto takes cuda where there is one."""
+    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
+    """Of the matrix products; auto takes bfloat16 on cuda, float32 on the CPU."""
+    threads: int = 4
+    """That decode images ahead."""
+    seed: int = 123
+    """Of initial weights, order, dropout and crops."""

@@ -1,0 +1,261 @@
+"""`shardtalk prepare`: from images and their captions to training shards.
+
+Reads every image twice: first to its end, to know which can be used, since splits and vocabulary depend on that; then
+to write it. Images go one by one; memory grows with the captions only. `stats.json` is written last: an output
+without it is unfinished.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from configs.prepare import PrepareConfig
+from jobs import cli
+from model.vocabulary import UNKNOWN, Vocabulary, tokenize
+from pipeline.annotations import SPLITS, CaptionedImage, Split, assign_splits, read_annotations
+from pipeline.errors import DataError, InputError, OutputError
+
+Splits = Mapping[Split, Sequence[CaptionedImage]]
+
+
+def run(config: PrepareConfig) -> int:
+    """Writes shards, vocabulary and statistics; returns the exit code.
+
+    Raises InputError, OutputError or ConfigError before anything is written, if they can be known by then.
+    """
+    output = Path(config.output)
+    _refuse(config, output)
+    annotated = read_annotations(Path(config.captions))
+    _assign(annotated, config)  # fails now rather than after all images were decoded
+    skipped = Skipped()
+    spoken = list(_with_words(annotated, skipped))
+    splits = _assign(list(_readable(spoken, config, skipped)), config)
+    counts = Counter(word for image in splits["train"] for caption in image.captions for word in tokenize(caption))
+    vocabulary = _vocabulary(counts, config)
+    _claim(output)
+    written = _write_shards(splits, vocabulary, config, output)
+    _save(output, vocabulary, _stats(config, counts, vocabulary, written, skipped))
+    _report(output, vocabulary, written, skipped)
+    return 0
+
+
+@dataclass
+class Skipped:
+    """What was left out, by name, and why."""
+
+    images: list[dict[str, Any]] = field(default_factory=list)
+    captions: list[dict[str, Any]] = field(default_factory=list)
+
+    def image(self, image: CaptionedImage, error_code: str, reason: str) -> None:
+        """Notes an image that is not used, nor are its captions."""
+        self.images.append({"file_path": image.file_path, "error_code": error_code, "reason": reason})
+
+
+@dataclass
+class Written:
+    """Counts of a split."""
+
+    images: int = 0
+    captions: int = 0
+    tokens: int = 0
+    """Before truncation."""
+    unknown_tokens: int = 0
+    truncated_captions: int = 0
+    shards: int = 0
+    lengths: Counter[int] = field(default_factory=Counter)
+    """Captions by number of tokens, before truncation."""
+
+    def report(self) -> dict[str, Any]:
+        """As it goes into `stats.json`."""
+        return asdict(self) | {
+            "unknown_token_share": self.unknown_tokens / max(1, self.tokens),
+            "longest_caption": max(self.lengths, default=0),
+            "lengths": {str(length): self.lengths[length] for length in sorted(self.lengths)},
+        }
+
+
+def _refuse(config: PrepareConfig, output: Path) -> None:
+    if not Path(config.images_root).is_dir():
+        raise InputError(f"images_root {config.images_root} is no folder; give the one that the file paths start from")
+    if output.exists() and not output.is_dir():
+        raise OutputError(f"output {output} is not a folder; choose another")
+    if output.is_dir() and any(output.iterdir()) and not config.overwrite:
+        raise OutputError(
+            f"output {output} already has files; choose another, or give --overwrite=true to replace them"
+        )
+
+
+def _assign(images: Sequence[CaptionedImage], config: PrepareConfig) -> Splits:
+    return assign_splits(images, num_val=config.num_val, num_test=config.num_test, seed=config.seed)
+
+
+def _with_words(images: Iterable[CaptionedImage], skipped: Skipped) -> Iterable[CaptionedImage]:
+    """The images that have a caption with a word, with only such captions."""
+    for image in images:
+        spoken = tuple(caption for caption in image.captions if tokenize(caption))
+        if not spoken:
+            skipped.image(image, "no_caption", f"none of its {len(image.captions)} captions has a word")
+            continue
+        if len(spoken) < len(image.captions):
+            for position, caption in enumerate(image.captions):
+                if not tokenize(caption):
+                    found = {"file_path": image.file_path, "position": position, "caption": caption}
+                    skipped.captions.append(found | {"reason": "no word"})
+        yield replace(image, captions=spoken)
+
+
+def _readable(images: Sequence[CaptionedImage], config: PrepareConfig, skipped: Skipped) -> Iterable[CaptionedImage]:
+    """The images that can be decoded to their end. Raises InputError if there is none."""
+    from pipeline.ahead import mapped_ahead
+    from pipeline.shard_writer import check_image
+
+    def check(image: CaptionedImage) -> DataError | None:
+        try:
+            check_image(Path(config.images_root, image.file_path))
+        except DataError as error:
+            return error
+        return None
+
+    errors = mapped_ahead(check, images, threads=config.threads, depth=4 * config.threads)
+    usable = 0
+    for image, error in tqdm(zip(images, errors, strict=True), desc="reading", unit="image", total=len(images)):
+        if error:
+            skipped.image(image, error.code, error.message)
+        else:
+            usable += 1
+            yield image
+    if not usable:
+        first = skipped.images[0]
+        raise InputError(
+            f"none of {len(skipped.images)} images can be used, the first, {first['file_path']!r}: {first['reason']}; "
+            f"is images_root {config.images_root} right?"
+        )
+
+
+def _vocabulary(counts: Counter[str], config: PrepareConfig) -> Vocabulary:
+    """Always with UNK, since other splits may have words that the training captions lack."""
+    vocabulary = Vocabulary.from_counts(counts, word_count_threshold=config.word_count_threshold)
+    if vocabulary.words == (UNKNOWN,):
+        raise InputError(
+            f"no word is in the training captions more than {config.word_count_threshold} times; "
+            "lower --word_count_threshold or give more captions"
+        )
+    return vocabulary if UNKNOWN in vocabulary.words else Vocabulary((*vocabulary.words, UNKNOWN))
+
+
+def _claim(output: Path) -> None:
+    """Makes the folder and removes what an earlier run wrote there, what says that it is complete first."""
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+        for name in ("stats.json", "vocabulary.json"):
+            (output / name).unlink(missing_ok=True)
+        for split in SPLITS:
+            for ending in ("tar", "tar.part"):
+                for shard in (output / split).glob(f"{split}-{'[0-9]' * 6}.{ending}"):
+                    shard.unlink()
+    except OSError as error:
+        raise OutputError(f"output {output} cannot be written to: {error.strerror}; choose another") from error
+
+
+def _write_shards(splits: Splits, vocabulary: Vocabulary, config: PrepareConfig, output: Path) -> dict[Split, Written]:
+    from pipeline.ahead import mapped_ahead
+    from pipeline.shard_writer import Keys, ShardWriter, stored_image
+
+    def store(image: CaptionedImage) -> tuple[CaptionedImage, str, bytes]:
+        path = Path(config.images_root, image.file_path)
+        try:
+            return image, *stored_image(path, image_size=config.image_size, quality=config.image_quality)
+        except DataError as error:
+            raise InputError(f"{path} changed since it was checked: {error.message}; run again") from error
+
+    keys, report = Keys(), {split: Written() for split in SPLITS}
+    for split in filter(splits.get, SPLITS):
+        stored = mapped_ahead(store, splits[split], threads=config.threads, depth=2 * config.threads)
+        with ShardWriter(output / split, split, shard_images=config.shard_images) as writer:
+            for image, extension, data in tqdm(stored, desc=f"writing {split}", unit="image", total=len(splits[split])):
+                record = _record(image, vocabulary, config.max_tokens, report[split])
+                writer.write(keys.of(image.file_path), {extension: data, "json": _utf8(record)})
+        report[split].shards = len(writer.shards)
+    return report
+
+
+def _record(image: CaptionedImage, vocabulary: Vocabulary, max_tokens: int, written: Written) -> dict[str, Any]:
+    """What goes beside the image; adds it to the counts."""
+    tokens = [tokenize(caption) for caption in image.captions]
+    encoded = [vocabulary.encode(words) for words in tokens]
+    unknown = vocabulary.encode([UNKNOWN])[0]
+    written.images += 1
+    written.captions += len(tokens)
+    written.tokens += sum(map(len, tokens))
+    written.unknown_tokens += sum(ids.count(unknown) for ids in encoded)
+    written.truncated_captions += sum(len(words) > max_tokens for words in tokens)
+    written.lengths.update(map(len, tokens))
+    ids = [ids[:max_tokens] for ids in encoded]
+    record = {"image_id": image.image_id, "file_path": image.file_path, "captions": image.captions}
+    return record | {"tokens": tokens, "ids": ids}
+
+
+def _stats(
+    config: PrepareConfig,
+    counts: Counter[str],
+    vocabulary: Vocabulary,
+    written: Mapping[Split, Written],
+    skipped: Skipped,
+) -> dict[str, Any]:
+    rare = sum(seen <= config.word_count_threshold for seen in counts.values())
+    return {
+        "splits": {split: done.report() for split, done in written.items()},
+        "vocabulary_size": vocabulary.size,
+        "distinct_words": len(counts),
+        "rare_words": rare,
+        "rare_word_share": rare / len(counts),
+        "skipped_images": skipped.images,
+        "skipped_captions": skipped.captions,
+        "config": asdict(config),
+    }
+
+
+def _save(output: Path, vocabulary: Vocabulary, stats: Mapping[str, Any]) -> None:
+    part = output / "vocabulary.json.part"
+    vocabulary.save(part)
+    part.replace(output / "vocabulary.json")
+    part = output / "stats.json.part"
+    part.write_bytes(_utf8(stats, indent=1))
+    part.replace(output / "stats.json")
+
+
+def _utf8(value: Any, indent: int | None = None) -> bytes:
+    """JSON. What UTF-8 cannot hold, half a surrogate pair, becomes its escape, which is JSON's too."""
+    return json.dumps(value, ensure_ascii=False, indent=indent).encode("utf-8", "backslashreplace")
+
+
+def _report(output: Path, vocabulary: Vocabulary, written: Mapping[Split, Written], skipped: Skipped) -> None:
+    lines = [
+        f"{output / split}: {done.images} images, {done.captions} captions in {done.shards} shards"
+        for split, done in written.items()
+        if done.images
+    ]
+    lines.append(f"{output / 'vocabulary.json'}: {vocabulary.size - 1} words")
+    causes = Counter(image["error_code"] for image in skipped.images)
+    why = "".join(f", {count} {cause}" for cause, count in sorted(causes.items()))
+    lines.append(
+        f"{output / 'stats.json'}: skipped {len(skipped.images)} images{why}; {len(skipped.captions)} captions"
+    )
+    sys.stdout.write("\n".join(lines) + "\n")
+
+
+def main(argv: list[str] | None = None) -> int:
+    """`shardtalk prepare` with these arguments; returns the exit code."""
+    return cli.main(["prepare", *(sys.argv[1:] if argv is None else argv)])
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,199 @@
+"""`shardtalk train`: from prepared shards to a captioner.
+
+Two stages in one process: the language model on features of the frozen CNN, computed once, then the whole network.
+After each epoch the validation split is captioned and scored; the best captioner by CIDEr is kept in `best/`.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from tqdm import tqdm
+
+from configs.train import StageConfig, TrainConfig
+from jobs import cli
+from model import checkpoint
+from model.augmentation import crop_and_flip
+from model.device import autocast, choose_device, choose_dtype
+from model.encoder import load_cnn
+from model.network import Architecture, Network
+from model.preprocessing import Preprocessing
+from model.search import Search
+from model.training import Trainer, pad
+from model.vocabulary import Vocabulary
+from pipeline.ingest import Example, pixel_batches, read_split
+from pipeline.scores import cider
+
+VALIDATION_BATCH_IMAGES = 64
+
+
+def run(config: TrainConfig) -> int:
+    """Trains; returns the exit code."""
+
+    torch.manual_seed(config.seed)
+    training = _Run(config)
+    training.stage("language", config.language)
+    training.stage("finetune", config.finetune)
+    return 0
+
+
+class _Run:
+    """The network, its data, and the best score so far."""
+
+    def __init__(self, config: TrainConfig) -> None:
+
+        shape, data = config.network, Path(config.data)
+        self.config = config
+        self.best = Path(config.output) / "best"
+        self.best_score = -1.0
+        self.train, self.val = read_split(data, "train"), read_split(data, "val")
+        self.vocabulary = Vocabulary.load(data / "vocabulary.json")
+        self.preprocessing = Preprocessing(image_size=shape.image_size, resize_size=shape.image_size)
+        self.architecture = Architecture(
+            vocabulary_size=self.vocabulary.size,
+            cnn=shape.cnn,
+            embedding_size=shape.embedding_size,
+            hidden_size=shape.hidden_size,
+            layers=shape.layers,
+            dropout=shape.dropout,
+        )
+        self.device = choose_device(config.device)
+        self.dtype = choose_dtype(config.dtype, self.device)
+        self.random = torch.Generator().manual_seed(config.seed)
+        self.network = self.architecture.build()
+        load_cnn(self.network.encoder.cnn, shape.cnn, shape.weights)
+        self.network.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+    def stage(self, name: str, stage: StageConfig) -> None:
+        """Trains for the stage's epochs, then goes on from the average of the weights."""
+
+        if not stage.epochs:
+            return
+        frozen = stage.cnn_learning_rate == 0.0 and stage.smallest_crop == 1.0
+        features = self._features(self.train) if frozen else None
+        trainer = Trainer(
+            self.network,
+            steps=stage.epochs * -(-len(self.train) // stage.batch_images),
+            learning_rate=stage.learning_rate,
+            cnn_learning_rate=stage.cnn_learning_rate,
+            weight_decay=stage.weight_decay,
+            warmup_steps=stage.warmup_steps,
+            clip_norm=stage.clip_norm,
+            label_smoothing=stage.label_smoothing,
+            average_decay=stage.average_decay,
+            dtype=self.dtype,
+        )
+        for epoch in range(1, stage.epochs + 1):
+            started = time.monotonic()
+            losses = [
+                trainer.step(*self._words(batch), **inputs)
+                for batch, inputs in self._batches(stage, features, f"{name} {epoch}/{stage.epochs}")
+            ]
+            report = {
+                "stage": name,
+                "epoch": epoch,
+                "loss": sum(losses) / len(losses),
+                "images_per_s": len(self.train) / (time.monotonic() - started),
+                **self._validate(trainer.averaged),
+            }
+            self._record(report, trainer.averaged)
+        self.network.load_state_dict(trainer.averaged.state_dict())
+
+    def _batches(
+        self, stage: StageConfig, features: torch.Tensor | None, title: str
+    ) -> Iterator[tuple[list[int], dict[str, torch.Tensor]]]:
+        """Every image once, in random order: positions, and the `features` or `images` of the network."""
+
+        order = torch.randperm(len(self.train), generator=self.random).tolist()
+        size = stage.batch_images
+        if features is not None:
+            for start in range(0, len(order), size):
+                batch = order[start : start + size]
+                yield batch, {"features": features[batch].to(self.device)}
+            return
+        batches = pixel_batches(self.train, order, self.preprocessing, batch_images=size, threads=self.config.threads)
+        for batch, pixels in tqdm(batches, title, total=-(-len(order) // size), unit="step", disable=None):
+            images = self.preprocessing.normalize(pixels.to(self.device, non_blocking=True))
+            if stage.smallest_crop < 1.0:
+                images = crop_and_flip(images, smallest=stage.smallest_crop, generator=self.random)
+            yield batch, {"images": images}
+
+    def _words(self, batch: list[int]) -> tuple[torch.Tensor, torch.Tensor]:
+
+        words, lengths = pad([ids for position in batch for ids in self._drawn(self.train[position].ids)])
+        return words.to(self.device), lengths.to(self.device)
+
+    def _drawn(self, captions: list[list[int]]) -> list[list[int]]:
+        """`captions_per_image` of an image's captions: different ones as far as there are enough."""
+
+        wanted = self.config.captions_per_image
+        order = torch.randperm(len(captions), generator=self.random).tolist()
+        return [captions[order[i % len(order)]] for i in range(wanted)]
+
+    def _features(self, examples: list[Example], network: Network | None = None) -> torch.Tensor:
+        """The CNN's features (images, F) in float32, on the CPU."""
+
+        encoder = (network or self.network).encoder.eval()
+        batches = pixel_batches(
+            examples,
+            range(len(examples)),
+            self.preprocessing,
+            batch_images=VALIDATION_BATCH_IMAGES,
+            threads=self.config.threads,
+        )
+        total = -(-len(examples) // VALIDATION_BATCH_IMAGES)
+        with torch.inference_mode(), autocast(self.device, self.dtype):
+            return torch.cat(
+                [
+                    encoder.features(self.preprocessing.normalize(pixels.to(self.device))).float().cpu()
+                    for _, pixels in tqdm(batches, "features", total=total, unit="batch", leave=False, disable=None)
+                ]
+            ).clone()
+
+    def _validate(self, network: Network) -> dict[str, float]:
+        """Captions the validation split; its CIDEr and mean words per caption."""
+
+        search = Search(beam_size=self.config.beam_size)
+        with torch.inference_mode():
+            embeddings = network.encoder.project(self._features(self.val, network).to(self.device))
+            found = search(network.decoder, embeddings)
+        captions = {
+            example.image_id: self.vocabulary.decode(candidates[0].words)
+            for example, candidates in zip(self.val, found, strict=True)
+        }
+        references = {example.image_id: example.captions for example in self.val}
+        words = sum(len(caption.split()) for caption in captions.values())
+        return {"cider": cider(captions, references), "words": words / len(captions)}
+
+    def _record(self, report: dict[str, Any], network: Network) -> None:
+        """Adds a line to the history, and keeps the captioner if it is the best so far."""
+
+        line = json.dumps(
+            {key: round(value, 4) if isinstance(value, float) else value for key, value in report.items()}
+        )
+        self.best.parent.mkdir(parents=True, exist_ok=True)
+        with (self.best.parent / "history.jsonl").open("a", encoding="utf-8") as history:
+            history.write(line + "\n")
+        sys.stdout.write(line + "\n")
+        if report["cider"] > self.best_score:
+            self.best_score = report["cider"]
+            checkpoint.save(
+                self.best,
+                network,
+                architecture=self.architecture,
+                vocabulary=self.vocabulary,
+                preprocessing=self.preprocessing,
+                provenance={"trained_by": "shardtalk train", "config": asdict(self.config)},
+                scores={"val": report},
+            )
+
+
+if __name__ == "__main__":
+    sys.exit(cli.main(["train", *sys.argv[1:]]))

@@ -1,0 +1,45 @@
+"""Where and in which precision to compute, when nobody says."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager
+
+import torch
+
+from model.errors import OptionError
+
+_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+def choose_device(name: str | torch.device = "auto") -> torch.device:
+    """The device called `name`; "auto" is cuda where there is one, else cpu. Raises OptionError."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise OptionError(f"there is no device {name!r}; try cpu or cuda") from error
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise OptionError("device is cuda, and this machine has none; try cpu")
+    return device
+
+
+def choose_dtype(name: str | torch.dtype, device: torch.device) -> torch.dtype:
+    """The precision of matrix products.
+
+    "auto" is float32 on the CPU, on cuda bfloat16, or float16 where the card has no bfloat16. Raises OptionError.
+    """
+    if isinstance(name, torch.dtype):
+        return name
+    if name == "auto":
+        if device.type != "cuda":
+            return torch.float32
+        return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
+    if name not in _DTYPES:
+        raise OptionError(f"dtype is {name!r}; choose auto, {', '.join(_DTYPES)}")
+    return _DTYPES[name]
+
+
+def autocast(device: torch.device, dtype: torch.dtype) -> AbstractContextManager[object]:
+    """The context in which matrix products run in `dtype`; none for float32 and float64."""
+    return torch.autocast(device.type, dtype, enabled=dtype in (torch.bfloat16, torch.float16))

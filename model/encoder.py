@@ -1,0 +1,113 @@
+"""The CNN: any torchvision classifier, cut before its last layer, and a projection to the embedding size.
+
+Letters: B batch, H height, W width, F features, E embedding.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from pickle import UnpicklingError
+from typing import Any
+
+import torch
+import torchvision
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import nn
+
+from model.errors import CheckpointError, OptionError
+
+
+class Encoder(nn.Module):
+    """Images to embeddings: pooled penultimate features, then linear and ReLU.
+
+    Args:
+        cnn: name of a torchvision classification network, such as "vgg16" or "mobilenet_v2".
+        embedding_size: E.
+    """
+
+    def __init__(self, cnn: str, embedding_size: int) -> None:
+        super().__init__()
+        self.cnn, self.feature_size = headless(cnn)
+        self.projection = nn.Linear(self.feature_size, embedding_size)
+
+    def features(self, images: torch.Tensor) -> torch.Tensor:
+        """(B, 3, H, W) → (B, F)."""
+        features: torch.Tensor = self.cnn(images)
+        return features
+
+    def project(self, features: torch.Tensor) -> torch.Tensor:
+        """(B, F) → (B, E)."""
+        return torch.relu(self.projection(features))
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """(B, 3, H, W) → (B, E)."""
+        return self.project(self.features(images))
+
+
+def headless(name: str) -> tuple[nn.Module, int]:
+    """The torchvision classifier `name` without its last layer, with random weights, and its feature size F.
+
+    Raises OptionError for a name that torchvision does not know as a classifier.
+    """
+    choices = torchvision.models.list_models(module=torchvision.models)
+    if name not in choices:
+        raise OptionError(f"there is no CNN {name!r}; torchvision has {', '.join(choices)}")
+    # These two return a tuple of logits in training unless told not to.
+    options: dict[str, Any] = (
+        {"aux_logits": False, "init_weights": True} if name in ("googlenet", "inception_v3") else {}
+    )
+    cnn = torchvision.models.get_model(name, weights=None, **options)
+    if name.startswith("squeezenet"):  # its last layer is a convolution before the pooling
+        size = cnn.classifier[1].in_channels
+        cnn.classifier = nn.AdaptiveAvgPool2d(1)
+        return cnn, size
+    path, last = [(path, layer) for path, layer in cnn.named_modules() if isinstance(layer, nn.Linear)][-1]
+    cnn.set_submodule(path, nn.Identity())
+    return cnn, last.in_features
+
+
+def load_cnn(cnn: nn.Module, name: str, source: str) -> None:
+    """Fills the headless CNN of torchvision's `name`.
+
+    Args:
+        source: a `.safetensors` file, a state dict (read with `weights_only`: no pickle is executed), or the name of
+            torchvision's weights, such as "DEFAULT" or "IMAGENET1K_V1", which are downloaded.
+
+    Raises CheckpointError for weights that are missing, damaged or of another network.
+    """
+    weights = _read(Path(source)) if Path(source).suffix else _download(name, source)
+    try:
+        missing, _ = cnn.load_state_dict(weights, strict=False)  # the classifier's head is left over, and not wanted
+    except RuntimeError as error:
+        raise CheckpointError(f"{source} is of another network than {name}: {error}") from error
+    missing = [key for key in missing if not key.endswith("num_batches_tracked")]
+    if missing:
+        raise CheckpointError(f"{source} lacks {len(missing)} weights of {name}, such as {missing[0]}")
+
+
+def _read(path: Path) -> dict[str, torch.Tensor]:
+    if not path.is_file():
+        raise CheckpointError(f"there is no weight file {path}")
+    try:
+        if path.suffix == ".safetensors":
+            return load_file(path)
+        weights = torch.load(path, map_location="cpu", weights_only=True)
+    except (OSError, EOFError, RuntimeError, SafetensorError, UnpicklingError) as error:
+        raise CheckpointError(f"{path} cannot be read as weights: {error}") from error
+    if not isinstance(weights, dict):
+        raise CheckpointError(f"{path} holds a {type(weights).__name__}, not a state dict")
+    nested: dict[str, torch.Tensor] = weights.get("state_dict", weights)
+    return nested
+
+
+def _download(name: str, source: str) -> dict[str, torch.Tensor]:
+    published = torchvision.models.get_model_weights(name)
+    if source not in published.__members__:
+        choices = ", ".join(published.__members__)
+        raise CheckpointError(f"{name} has no weights {source!r}; give a file, or one of {choices}")
+    try:
+        state: dict[str, torch.Tensor] = published[source].get_state_dict(progress=True, check_hash=True)
+    except OSError as error:
+        raise CheckpointError(f"cannot download {source} of {name}: {error}; give a file instead") from error
+    return state

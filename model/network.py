@@ -1,0 +1,77 @@
+"""Encoder and decoder as one trainable network, and the description that rebuilds it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from model.decoder import Decoder
+from model.encoder import Encoder
+from model.errors import OptionError
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """Everything that decides the shapes of the weights.
+
+    Args:
+        vocabulary_size: words and END.
+        cnn: a torchvision classifier's name.
+        embedding_size: of the image and of the words.
+        hidden_size: of the LSTM.
+        layers: of the LSTM.
+        dropout: probability while training.
+    """
+
+    vocabulary_size: int
+    cnn: str = "mobilenet_v2"
+    embedding_size: int = 512
+    hidden_size: int = 512
+    layers: int = 1
+    dropout: float = 0.5
+
+    def __post_init__(self) -> None:
+        for name in ("vocabulary_size", "embedding_size", "hidden_size", "layers"):
+            if getattr(self, name) < 1:
+                raise OptionError(f"{name} is {getattr(self, name)}; it must be at least 1")
+        if not 0.0 <= self.dropout < 1.0:
+            raise OptionError(f"dropout is {self.dropout}; it must be in [0, 1)")
+
+    def build(self) -> Network:
+        """The network with random weights."""
+        encoder = Encoder(self.cnn, self.embedding_size)
+        decoder = Decoder(
+            self.vocabulary_size,
+            self.embedding_size,
+            self.hidden_size,
+            layers=self.layers,
+            dropout=self.dropout,
+        )
+        return Network(encoder, decoder)
+
+
+class Network(nn.Module):
+    """What is trained: logits of each caption given its image."""
+
+    def __init__(self, encoder: Encoder, decoder: Decoder) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.decoder = decoder
+
+    def forward(
+        self, words: torch.Tensor, *, images: torch.Tensor | None = None, features: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        """Logits (B × N, T + 1, V) of N captions per image.
+
+        Args:
+            words: (B × N, T) ids, the N captions of an image side by side.
+            images: (B, 3, H, W), or
+            features: (B, F) of the CNN, where it is frozen and was run before.
+        """
+        if features is None:
+            features = self.encoder.features(images)
+        embedding = self.encoder.project(features)
+        logits: torch.Tensor = self.decoder(embedding.repeat_interleave(len(words) // len(embedding), dim=0), words)
+        return logits

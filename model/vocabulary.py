@@ -1,0 +1,108 @@
+"""Words and their ids.
+
+Id 0 is both START and END: the decoder is fed 0 to begin and says 0 to finish. Ids 1…N are the words in the order of
+`vocabulary.json`. A vocabulary may hold the word `UNK`, which stands for every word that was too rare.
+"""
+
+from __future__ import annotations
+
+import json
+import unicodedata
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from model.errors import VocabularyError
+
+END = 0
+UNKNOWN = "UNK"
+
+_INNER = "'’-"  # kept inside a word: "dog's", "t-shirt"
+
+
+def tokenize(text: str) -> list[str]:
+    """Splits a caption into words: NFKC, lower case, no punctuation or symbols except `'` and `-` inside a word.
+
+    Works on any script that puts spaces between words: combining marks stay with their letter.
+
+    >>> tokenize("A dog's T-shirt – “naïve” café, 2×!")
+    ['a', "dog's", 't-shirt', 'naïve', 'café', '2']
+    """
+    text = unicodedata.normalize("NFKC", text).lower().replace("’", "'")
+    kept = "".join(c if unicodedata.category(c)[0] in "LMN" or c in _INNER else " " for c in text)
+    return [word for word in (token.strip(_INNER) for token in kept.split()) if word]
+
+
+@dataclass(frozen=True)
+class Vocabulary:
+    """The words a captioner knows.
+
+    Args:
+        words: distinct, non-empty words without white space; word `i` has id `i + 1`.
+
+    Raises VocabularyError if there is none, or one is empty, doubled or contains white space.
+    """
+
+    words: tuple[str, ...]
+    _ids: dict[str, int] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        ids = {word: i for i, word in enumerate(self.words, start=1)}
+        if not ids:
+            raise VocabularyError("the vocabulary is empty; lower word_count_threshold or give more captions")
+        if len(ids) != len(self.words):
+            doubled = next(word for word, count in Counter(self.words).items() if count > 1)
+            raise VocabularyError(f"the vocabulary holds {doubled!r} more than once")
+        for word in ids:
+            if word.split() != [word]:
+                raise VocabularyError(f"the vocabulary holds {word!r}, which is empty or contains white space")
+        object.__setattr__(self, "_ids", ids)
+
+    @classmethod
+    def from_counts(cls, counts: Counter[str], *, word_count_threshold: int) -> Vocabulary:
+        """The words seen *more than* `word_count_threshold` times, most frequent first.
+
+        Ends with `UNK` if any word was too rare, as neuraltalk2's `prepro.py` does.
+        """
+        frequent = [word for word, seen in counts.items() if seen > word_count_threshold and word != UNKNOWN]
+        frequent.sort(key=lambda word: (-counts[word], word))
+        rare = len(frequent) < len(counts)
+        return cls((*frequent, UNKNOWN) if rare else tuple(frequent))
+
+    @property
+    def size(self) -> int:
+        """Number of ids: the words and END."""
+        return len(self.words) + 1
+
+    def encode(self, words: Iterable[str]) -> list[int]:
+        """Ids of words, `UNK`'s for an unknown one. Without END. Raises VocabularyError if there is no `UNK`."""
+        unknown = self._ids.get(UNKNOWN)
+        ids = [self._ids.get(word, unknown) for word in words]
+        if None in ids:
+            raise VocabularyError("a caption has a word outside the vocabulary, which has no UNK")
+        return ids  # type: ignore[return-value]
+
+    def decode(self, ids: Iterable[int]) -> str:
+        """The caption up to the first END."""
+        words = []
+        for token in ids:
+            if token == END:
+                break
+            words.append(self.words[token - 1])
+        return " ".join(words)
+
+    def save(self, path: Path) -> None:
+        """Writes `{"words": […]}` as UTF-8 JSON."""
+        path.write_text(json.dumps({"words": self.words}, ensure_ascii=False, indent=0) + "\n", encoding="utf-8")
+
+    @classmethod
+    def load(cls, path: Path) -> Vocabulary:
+        """Reads what `save` wrote. Raises VocabularyError if it is something else."""
+        try:
+            words = json.loads(path.read_text(encoding="utf-8"))["words"]
+        except (OSError, UnicodeDecodeError, json.JSONDecodeError, KeyError, TypeError) as error:
+            raise VocabularyError(f"{path} is not a vocabulary: {error}") from error
+        if not isinstance(words, list) or not all(isinstance(word, str) for word in words):
+            raise VocabularyError(f'{path} is not a vocabulary: "words" must be a list of strings')
+        return cls(tuple(words))

@@ -1,0 +1,178 @@
+"""Captioned images as people hand them over: reads two JSON forms and deals the images to splits.
+
+neuraltalk2:  [{"file_path": "a/b.jpg", "captions": ["…", …], "split"?: "train", "id"?: 7}, …]
+Karpathy:     {"images": [{"filename": "b.jpg", "filepath"?: "a", "split": "restval",
+                           "sentences": [{"raw": "…", "tokens": […]}, …], "cocoid"?: 7}, …]}
+
+The JSON is parsed as a whole: memory grows with the captions, never with the images. No image is opened here.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+from pipeline.errors import InputError
+
+Split = Literal["train", "val", "test"]
+SPLITS: tuple[Split, ...] = get_args(Split)
+
+_FORMS = (
+    "expected neuraltalk2's form, a list of {file_path, captions}, or Karpathy's, {images: [{filename, sentences}, …]}"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class CaptionedImage:
+    """An image and what people said of it, as the JSON has it."""
+
+    file_path: str
+    """Relative to the images' root."""
+    captions: tuple[str, ...]
+    """As they were written; one that is not text is ""."""
+    split: Split | None
+    """None where the JSON has none."""
+    image_id: int | str
+    """The JSON's `id`, `cocoid` or `imgid`; the file path where it has none."""
+
+
+def read_annotations(path: Path) -> list[CaptionedImage]:
+    """The images of a captions file in its order, each file path once.
+
+    Entries of the same file path are merged, so that no image gets into two splits.
+    Raises InputError for a missing file, another form, a split we do not know, or one image in two splits.
+    """
+    images: dict[str, CaptionedImage] = {}
+    for image in _parse(_load(path), path):
+        known = images.get(image.file_path)
+        if known and known.split != image.split:
+            raise InputError(f"{path}: {image.file_path!r} is in two splits, {known.split} and {image.split}; keep one")
+        if known:
+            image = replace(known, captions=known.captions + image.captions)  # noqa: PLW2901
+        images[image.file_path] = image
+    if not images:
+        raise InputError(f"{path} has no images; {_FORMS}")
+    return list(images.values())
+
+
+def assign_splits(
+    images: Sequence[CaptionedImage], *, num_val: int, num_test: int, seed: int
+) -> dict[Split, list[CaptionedImage]]:
+    """The images of each split, in their given order.
+
+    Args:
+        num_val, num_test: images to draw at random, without replacement. Where both are 0, each image's own split is
+            kept, or all are for training where none has one.
+
+    Raises InputError if nothing is left to train on, or if only some images have a split.
+    """
+    drawn = _draw(len(images), num_val, num_test, seed) if num_val or num_test else _own_splits(images)
+    splits: dict[Split, list[CaptionedImage]] = {split: [] for split in SPLITS}
+    for image, split in zip(images, drawn, strict=True):
+        splits[split].append(image)
+    if not splits["train"]:
+        raise InputError(f"none of {len(images)} images is for training; give --num_val and --num_test to draw splits")
+    return splits
+
+
+def _draw(count: int, num_val: int, num_test: int, seed: int) -> list[Split]:
+    if num_val + num_test >= count:
+        raise InputError(
+            f"num_val {num_val} + num_test {num_test} leave none of {count} images to train on; lower them"
+        )
+    order = random.Random(seed).sample(range(count), num_val + num_test)
+    splits: list[Split] = ["train"] * count
+    for position in order[:num_val]:
+        splits[position] = "val"
+    for position in order[num_val:]:
+        splits[position] = "test"
+    return splits
+
+
+def _own_splits(images: Sequence[CaptionedImage]) -> list[Split]:
+    without = [image.file_path for image in images if image.split is None]
+    if 0 < len(without) < len(images):
+        raise InputError(
+            f"{len(without)} of {len(images)} images have no split, the first is {without[0]!r}; "
+            "add them, or give --num_val and --num_test to draw all splits anew"
+        )
+    return [image.split or "train" for image in images]
+
+
+def _load(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text(encoding="utf-8-sig"))  # editors leave a byte order mark
+    except FileNotFoundError as error:
+        raise InputError(f"{path} does not exist; give a captions file; {_FORMS}") from error
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror}; {_FORMS}") from error
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{path} is not JSON in UTF-8: {error}; {_FORMS}") from error
+
+
+def _parse(document: Any, path: Path) -> Iterable[CaptionedImage]:
+    karpathy = isinstance(document, dict)
+    items = document.get("images") if karpathy else document
+    if not isinstance(items, list):
+        raise InputError(f"{path} holds {type(items).__name__} where a list of images should be; {_FORMS}")
+    read = _karpathy if karpathy else _neuraltalk2
+    for position, item in enumerate(items):
+        try:
+            yield read(item)
+        except (KeyError, TypeError) as error:
+            reason = f"lacks {error}" if isinstance(error, KeyError) else str(error)
+            raise InputError(f"{path}: image {position} {reason}; {_FORMS}") from error
+        except ValueError as error:
+            raise InputError(f"{path}: image {position} {error}") from error
+
+
+def _neuraltalk2(item: Any) -> CaptionedImage:
+    _expect(item, dict, "is")
+    file_path = _expect(item["file_path"], str, "has as file_path")
+    captions = [_text(caption) for caption in _expect(item["captions"], list, "has as captions")]
+    return CaptionedImage(file_path, tuple(captions), _split(item.get("split")), _identity(item, file_path, "id"))
+
+
+def _karpathy(item: Any) -> CaptionedImage:
+    _expect(item, dict, "is")
+    folder = _expect(item.get("filepath", ""), str, "has as filepath")
+    name = _expect(item["filename"], str, "has as filename")
+    file_path = f"{folder}/{name}" if folder else name
+    captions = [_sentence(sentence) for sentence in _expect(item["sentences"], list, "has as sentences")]
+    split = _split(item.get("split"))
+    return CaptionedImage(file_path, tuple(captions), split, _identity(item, file_path, "cocoid", "imgid"))
+
+
+def _sentence(sentence: Any) -> str:
+    _expect(sentence, dict, "has as a sentence")
+    if "raw" in sentence:
+        return _text(sentence["raw"])
+    return " ".join(map(_text, _expect(sentence["tokens"], list, "has as tokens")))
+
+
+def _text(value: Any) -> str:
+    return value if isinstance(value, str) else ""
+
+
+def _identity(item: dict[str, Any], file_path: str, *names: str) -> int | str:
+    return next((item[name] for name in names if isinstance(item.get(name), int | str)), file_path)
+
+
+def _split(name: Any) -> Split | None:
+    """Karpathy's "restval" is the part of COCO's validation set that everybody trains on."""
+    if name is None:
+        return None
+    for split in SPLITS:
+        if name == split or (name == "restval" and split == "train"):
+            return split
+    raise ValueError(f"is in split {name!r}; choose {', '.join(SPLITS)} or restval")
+
+
+def _expect(value: Any, kind: type, what: str) -> Any:
+    if not isinstance(value, kind):
+        raise TypeError(f"{what} {str(value)[:40]!r}, not a {kind.__name__}")
+    return value

@@ -1,0 +1,35 @@
+"""What can go wrong with input and output.
+
+PipelineError (a ValueError): the user's to mend; the command ends with one line
+├── InputError    an input that is missing, empty, or of a form we do not read
+└── OutputError   an output directory that belongs to something else
+DataError: bad data inside the input; becomes a row with `error_code` and `error_message`, and the job goes on
+"""
+
+from __future__ import annotations
+
+
+class PipelineError(ValueError):
+    """The base of the user's mistakes: the value, why it cannot be used, what to try."""
+
+
+class InputError(PipelineError):
+    """An input that is missing, empty, or of a form we do not read."""
+
+
+class OutputError(PipelineError):
+    """An output directory that belongs to something else."""
+
+
+class DataError(Exception):
+    """A shard, member or image that cannot be captioned.
+
+    Args:
+        code: one of `pipeline.schema.ErrorCode`.
+        message: what was found, with the name or byte offset.
+    """
+
+    def __init__(self, code: str, message: str) -> None:
+        super().__init__(message)
+        self.code = code
+        self.message = message

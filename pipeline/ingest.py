@@ -1,0 +1,75 @@
+"""Training data: the images and captions of prepared shards.
+
+Reads what `shardtalk prepare` wrote. Encoded images are kept in memory, one split of them; they are decoded anew for
+each use, by threads, so memory holds no pixels but those of a few batches.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from model.preprocessing import Preprocessing
+from pipeline.ahead import mapped_ahead
+from pipeline.errors import DataError, InputError
+from pipeline.images import EXTENSIONS, load
+from pipeline.tar import samples
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """An image and what people said of it."""
+
+    image_id: str
+    image: bytes
+    """Encoded."""
+    captions: list[str]
+    """As they were written."""
+    ids: list[list[int]]
+    """Word ids of each caption, without END."""
+
+
+def read_split(data: Path, split: str) -> list[Example]:
+    """The examples of a split, in shard order. Raises InputError if there is none, or one has no captions."""
+    shards = sorted((data / split).glob("*.tar"))
+    examples = [example for shard in shards for example in _read_shard(shard)]
+    if not examples:
+        raise InputError(f"{data / split} has no examples; give the folder that `shardtalk prepare` wrote")
+    return examples
+
+
+def _read_shard(shard: Path) -> Iterator[Example]:
+    try:
+        with shard.open("rb") as file:
+            for sample in samples(file, size=shard.stat().st_size):
+                image = next((data for extension, data in sample.files.items() if extension in EXTENSIONS), None)
+                record = sample.files.get("json")
+                if image is None or record is None:
+                    raise InputError(f"{shard}: {sample.key} lacks an image or its captions; run `shardtalk prepare`")
+                fields = json.loads(record)
+                yield Example(sample.key, image, fields["captions"], fields["ids"])
+    except (DataError, KeyError, json.JSONDecodeError) as error:
+        raise InputError(f"{shard} is damaged or not of `shardtalk prepare`: {error}") from error
+
+
+def pixel_batches(
+    examples: Sequence[Example],
+    order: Sequence[int],
+    preprocessing: Preprocessing,
+    *,
+    batch_images: int,
+    threads: int,
+) -> Iterator[tuple[Sequence[int], torch.Tensor]]:
+    """Yields batches of positions in `examples` with their pixels (B, H, W, 3) uint8, decoded ahead by threads."""
+
+    def decoded(batch: Sequence[int]) -> tuple[Sequence[int], torch.Tensor]:
+        images = (load(examples[position].image, draft=preprocessing.draft)[0] for position in batch)
+        return batch, torch.from_numpy(np.stack([preprocessing.pixels(image) for image in images]))
+
+    batches = [order[i : i + batch_images] for i in range(0, len(order), batch_images)]
+    return mapped_ahead(decoded, batches, threads=threads, depth=2 * threads)

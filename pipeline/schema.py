@@ -1,0 +1,51 @@
+"""The columns. Declared once: what is written, and what travels between the stages before it."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+import pyarrow as pa
+
+
+class ErrorCode(StrEnum):
+    """Why a row has no caption."""
+
+    UNREADABLE = "unreadable"  # the file cannot be opened or read
+    EMPTY_FILE = "empty_file"  # zero bytes
+    NOT_AN_IMAGE = "not_an_image"  # of no format that Pillow knows
+    CORRUPT_IMAGE = "corrupt_image"  # begins like an image and cannot be decoded to its end
+    DECOMPRESSION_BOMB = "decompression_bomb"  # more pixels than `pipeline.images.MAX_PIXELS`
+    NO_IMAGE = "no_image"  # a tar sample without a member of an image's extension
+    DUPLICATE_KEY = "duplicate_key"  # a tar sample whose key came before in the same tar
+    TRUNCATED_SHARD = "truncated_shard"  # a tar that ends early; what came before it is captioned
+    CORRUPT_SHARD = "corrupt_shard"  # a tar that stops making sense; what came before it is captioned
+    EMPTY_SHARD = "empty_shard"  # a tar without samples
+
+
+ROW = pa.schema(
+    [
+        # Path relative to the input folder, or WebDataset key. Of a row that stands for a shard's end: the shard's name.
+        pa.field("image_id", pa.string(), nullable=False),
+        pa.field("shard", pa.string(), nullable=False),  # path or URL of the file that holds the image
+        pa.field("index", pa.int64(), nullable=False),  # position in the shard, from 0; 0 for an image file
+        pa.field("caption", pa.string()),  # null where there is an error
+        pa.field("log_prob", pa.float32()),  # sum of natural-log token probabilities, ≤ 0
+        pa.field("num_tokens", pa.int32()),  # tokens scored: the words and END, ≥ 1
+        # n-best, best first; the first is `caption`
+        pa.field("candidates", pa.list_(pa.struct([("caption", pa.string()), ("log_prob", pa.float32())]))),
+        pa.field("width", pa.int32()),  # pixels, as displayed; null where the image could not be opened
+        pa.field("height", pa.int32()),
+        pa.field("error_code", pa.string()),  # of `ErrorCode`; null where there is a caption
+        pa.field("error_message", pa.string()),
+    ]
+)
+"""What a row of the output says. Identity is (shard, index); (shard, image_id) is as unique unless the tar doubles a key."""
+
+POSITION = pa.schema(
+    [
+        pa.field("shard_id", pa.string(), nullable=False),  # `pipeline.plan.Shard.id`
+        pa.field("next_offset", pa.int64(), nullable=False),  # byte offset in the shard at which the next sample begins
+        pa.field("last", pa.bool_(), nullable=False),  # no sample of the shard comes after this one
+    ]
+)
+"""What the ledger needs to know of a row beside its index. Travels with it, and is not written."""

@@ -1,0 +1,85 @@
+import dataclasses
+from dataclasses import dataclass, field
+
+import pytest
+
+from configs.parsing import ConfigError, parse
+
+
+@dataclass(frozen=True)
+class Inner:
+    """A section."""
+
+    batch_images: int = 3
+    """Images per step."""
+
+    def __post_init__(self) -> None:
+        if self.batch_images < 1:
+            raise ConfigError(f"batch_images is {self.batch_images}; give at least 1")
+
+
+@dataclass(frozen=True)
+class Outer:
+    """A job."""
+
+    inputs: list[str] = field(default_factory=list)
+    """What to read."""
+    num_val: int = 0
+    """Images to validate on."""
+    file_name: str = "a"
+    """A name."""
+    inner: Inner = field(default_factory=Inner)
+    """A section."""
+
+
+def parsed(*argv: str) -> Outer:
+    return parse(Outer, list(argv), prog="test", positional="inputs")
+
+
+@pytest.mark.parametrize(
+    "argv", [("--num-val", "7"), ("--num_val", "7"), ("--num-val=7",), ("--num_val=7",)], ids=" ".join
+)
+def test_options_take_dashes_as_underscores(argv: tuple[str, ...]) -> None:
+    assert parsed(*argv, "x").num_val == 7
+
+
+def test_options_of_a_section_take_dashes_too() -> None:
+    assert parsed("--inner.batch-images", "5", "x").inner == Inner(batch_images=5)
+
+
+def test_dashes_of_values_and_positionals_stay() -> None:
+    config = parsed("--file-name=a-b--c", "in-put", "-")
+    assert config == Outer(inputs=["in-put", "-"], file_name="a-b--c")
+
+
+def test_what_follows_a_double_dash_is_no_option() -> None:
+    assert parsed("--num-val", "7", "--", "--a-b").inputs == ["--a-b"]
+
+
+def test_options_win_over_the_file(tmp_path) -> None:
+    file = tmp_path / "c.yaml"
+    file.write_text("num_val: 4\ninner:\n  batch_images: 6\n")
+    assert parsed("--config", str(file), "--num-val", "5", "x") == Outer(["x"], num_val=5, inner=Inner(6))
+
+
+@pytest.mark.parametrize(
+    ("argv", "said"),
+    [
+        (["--num-vall", "7", "x"], "did you mean --num_val"),
+        (["--num-val", "seven", "x"], "num_val"),
+        (["--inner.batch-images", "0", "x"], "batch_images is 0; give at least 1"),
+        ([], "no INPUT given"),
+    ],
+)
+def test_a_mistake_is_one_line_and_exit_code_2(argv: list[str], said: str, capsys) -> None:
+    with pytest.raises(SystemExit) as stop:
+        parsed(*argv)
+    error = capsys.readouterr().err
+    assert stop.value.code == 2
+    assert said in error
+    assert error.count("\n") == 1
+
+
+def test_a_config_cannot_be_changed() -> None:
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        parsed("x").num_val = 1  # type: ignore[misc]
