@@ -88,7 +88,9 @@ def _build(config: type[Config], values: Any) -> Config:
     kinds = get_type_hints(config)
     return config(
         **{
-            name: _build(kind, values[name]) if dataclasses.is_dataclass(kind) else values[name]
+            name: _build(kind, values[name])
+            if isinstance(kind, type) and dataclasses.is_dataclass(kind)
+            else values[name]
             for name, kind in kinds.items()
         }
     )

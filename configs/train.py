@@ -34,7 +34,7 @@ class StageConfig:
 
     epochs: int = 8
     """Times every image is seen; 0 leaves the stage out."""
-    batch_images: int = 64
+    batch_images: int = 16
     """Images per step; all their captions go with them."""
     learning_rate: float = 1e-3
     """Of the decoder and the projection, at its peak."""
@@ -42,11 +42,11 @@ class StageConfig:
     """Of the CNN; 0 keeps it frozen, and its features are computed once."""
     weight_decay: float = 0.01
     """AdamW's."""
-    warmup_steps: int = 100
+    warmup_steps: int = 200
     """Steps in which the learning rates rise; then they fall along a cosine."""
     clip_norm: float = 5.0
     """Largest norm of the gradient."""
-    label_smoothing: float = 0.1
+    label_smoothing: float = 0.05
     """Share of the probability spread over the vocabulary."""
     smallest_crop: float = 1.0
     """Least side of random crops, as a share of the image's; below 1 crops and mirrors. Needs the CNN in the loop."""
@@ -62,8 +62,8 @@ class StageConfig:
 
 def _finetune() -> StageConfig:
     return StageConfig(
-        epochs=8,
-        batch_images=32,
+        epochs=9,
+        batch_images=16,
         learning_rate=3e-4,
         cnn_learning_rate=1.5e-4,
         warmup_steps=200,

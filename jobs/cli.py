@@ -28,8 +28,8 @@ class Verb:
 
 VERBS = {
     "caption": Verb("caption images: folders, files, tar shards", "configs.caption:CaptionConfig", "inputs"),
-    "verify": Verb("prove that every input key is in an output once", "configs.outputs:VerifyConfig", "output", "OUT"),
-    "gallery": Verb("write a page to look at an output", "configs.outputs:GalleryConfig", "output", "OUT"),
+    "verify": Verb("prove that every key is in an output once", "configs.verify:VerifyConfig", "paths", "OUT [INPUT]"),
+    "gallery": Verb("write a page to look at an output", "configs.gallery:GalleryConfig", "output", "OUT"),
     "prepare": Verb("make training shards of captioned images", "configs.prepare:PrepareConfig", "captions", "JSON"),
     "train": Verb("train a captioner on prepared shards", "configs.train:TrainConfig"),
 }

@@ -119,11 +119,11 @@ class _Run:
                 yield batch, {"features": features[batch].to(self.device)}
             return
         batches = pixel_batches(self.train, order, self.preprocessing, batch_images=size, threads=self.config.threads)
-        for batch, pixels in tqdm(batches, title, total=-(-len(order) // size), unit="step", disable=None):
+        for positions, pixels in tqdm(batches, title, total=-(-len(order) // size), unit="step", disable=None):
             images = self.preprocessing.normalize(pixels.to(self.device, non_blocking=True))
             if stage.smallest_crop < 1.0:
                 images = crop_and_flip(images, smallest=stage.smallest_crop, generator=self.random)
-            yield batch, {"images": images}
+            yield list(positions), {"images": images}
 
     def _words(self, batch: list[int]) -> tuple[torch.Tensor, torch.Tensor]:
 

@@ -1,1 +1,1 @@
-"""The captioner in pure PyTorch: vocabulary, preprocessing, encoder, decoder, search, loss, training step, checkpoint."""
+"""The captioner in pure PyTorch, from pixels to words: its parts, its training step, its checkpoints."""

@@ -97,6 +97,11 @@ def load(directory: Path) -> tuple[Network, Vocabulary, Preprocessing]:
     return network.eval(), vocabulary, preprocessing
 
 
+def load_preprocessing(directory: Path) -> Preprocessing:
+    """How the captioner wants its images, without loading its weights. Raises CheckpointError."""
+    return _config(directory / "config.json")[1]
+
+
 def _config(path: Path) -> tuple[Architecture, Preprocessing]:
     try:
         config = json.loads(path.read_text(encoding="utf-8"))

@@ -38,8 +38,8 @@ class Preprocessing:
 
     Args:
         image_size: side of the square input, in pixels.
-        resize: "stretch" scales both sides to `resize_size`, losing the aspect ratio, as neuraltalk2 does; "shorter_side"
-            keeps it. Either way a centre crop of `image_size` follows.
+        resize: "stretch" scales both sides to `resize_size`, as neuraltalk2 does; "shorter_side" keeps the aspect
+            ratio. Either way a centre crop of `image_size` follows.
         resize_size: side to scale to, in pixels, at least `image_size`.
         mean, std: of the RGB channels in [0, 1]; the defaults are ImageNet's.
     """

@@ -13,31 +13,6 @@ from model.preprocessing import displayed_size
 from pipeline.errors import DataError
 from pipeline.schema import ErrorCode
 
-EXTENSIONS = frozenset(
-    [
-        "jpg",
-        "jpeg",
-        "jpe",
-        "jfif",
-        "png",
-        "webp",
-        "gif",
-        "bmp",
-        "dib",
-        "tif",
-        "tiff",
-        "ppm",
-        "pgm",
-        "pbm",
-        "pnm",
-        "avif",
-        "jp2",
-        "tga",
-        "ico",
-    ]
-)
-"""Extensions, lower case, of what is taken for an image in folders and tars."""
-
 MAX_PIXELS = 178_956_970
 """Larger images are refused as decompression bombs: twice Pillow's warning level, where it raises by default."""
 

@@ -17,7 +17,8 @@ import torch
 from model.preprocessing import Preprocessing
 from pipeline.ahead import mapped_ahead
 from pipeline.errors import DataError, InputError
-from pipeline.images import EXTENSIONS, load
+from pipeline.images import load
+from pipeline.names import EXTENSIONS
 from pipeline.tar import samples
 
 

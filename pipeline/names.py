@@ -1,6 +1,31 @@
-"""File names as text: what is not UTF-8 is shown by escapes, so that every name fits a string column."""
+"""File names: which are images, and how any of them fits a string column."""
 
 from __future__ import annotations
+
+EXTENSIONS = frozenset(
+    [
+        "jpg",
+        "jpeg",
+        "jpe",
+        "jfif",
+        "png",
+        "webp",
+        "gif",
+        "bmp",
+        "dib",
+        "tif",
+        "tiff",
+        "ppm",
+        "pgm",
+        "pbm",
+        "pnm",
+        "avif",
+        "jp2",
+        "tga",
+        "ico",
+    ]
+)
+"""Extensions, lower case, of what is taken for an image in folders and tars."""
 
 
 def printable(name: str) -> str:

@@ -24,7 +24,7 @@ class ErrorCode(StrEnum):
 
 ROW = pa.schema(
     [
-        # Path relative to the input folder, or WebDataset key. Of a row that stands for a shard's end: the shard's name.
+        # Path relative to the input folder, or WebDataset key; the tar's own name in the row that says it was cut.
         pa.field("image_id", pa.string(), nullable=False),
         pa.field("shard", pa.string(), nullable=False),  # path or URL of the file that holds the image
         pa.field("index", pa.int64(), nullable=False),  # position in the shard, from 0; 0 for an image file
@@ -39,7 +39,7 @@ ROW = pa.schema(
         pa.field("error_message", pa.string()),
     ]
 )
-"""What a row of the output says. Identity is (shard, index); (shard, image_id) is as unique unless the tar doubles a key."""
+"""A row of the output. (shard, index) is its identity; so is (shard, image_id), unless a tar doubles a key."""
 
 POSITION = pa.schema(
     [
@@ -49,3 +49,15 @@ POSITION = pa.schema(
     ]
 )
 """What the ledger needs to know of a row beside its index. Travels with it, and is not written."""
+
+ENCODED = pa.schema(
+    [
+        *(ROW.field(name) for name in ("image_id", "shard", "index", "error_code", "error_message")),
+        *POSITION,
+        pa.field("image", pa.large_binary()),  # the encoded file; null where there is an error
+    ]
+)
+"""What the reader gives to the decoder. The decoder adds `pixels`, `width` and `height` and drops `image`."""
+
+CAPTIONED = pa.schema([*ROW, *POSITION])
+"""What the captioner gives to the sink."""

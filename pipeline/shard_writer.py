@@ -17,7 +17,8 @@ from PIL import Image
 
 from model.preprocessing import to_rgb
 from pipeline.errors import DataError
-from pipeline.images import EXTENSIONS, load
+from pipeline.images import load
+from pipeline.names import EXTENSIONS
 from pipeline.schema import ErrorCode
 
 LONGEST_JPEG_SIDE = 65_500  # pixels; libjpeg writes no larger ones

@@ -1,0 +1,46 @@
+"""The only caller of `ray.init`."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+CHECKOUT = Path(__file__).parents[1]
+_NOT_SHIPPED = [".git", ".venv", "demo", "runs", "tests", "docs", "**/__pycache__"]
+
+
+@dataclass(frozen=True)
+class Resources:
+    """What the cluster has in all."""
+
+    num_cpus: float
+    num_gpus: float
+
+
+def is_expected() -> bool:
+    """Whether this process is meant to use a cluster: one is connected, or RAY_ADDRESS names one."""
+    ray = sys.modules.get("ray")
+    return bool(os.environ.get("RAY_ADDRESS")) or bool(ray and ray.is_initialized())
+
+
+def connect(address: str = "") -> Resources:
+    """Connects to the cluster at `address` or RAY_ADDRESS, or starts Ray here; ships the checkout to its workers.
+
+    A cluster that this process is connected to already is used as it is. Raises ConnectionError if there is none at
+    the address.
+    """
+    import ray
+
+    if not ray.is_initialized():
+        address = address or os.environ.get("RAY_ADDRESS", "")
+        ray.init(
+            address=address or None,
+            runtime_env={"working_dir": str(CHECKOUT), "excludes": _NOT_SHIPPED},
+            log_to_driver=bool(address),
+            logging_level=logging.WARNING,
+        )
+    found = ray.cluster_resources()  # type: ignore[no-untyped-call]
+    return Resources(num_cpus=found.get("CPU", 0.0), num_gpus=found.get("GPU", 0.0))

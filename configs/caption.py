@@ -1,0 +1,106 @@
+"""What `shardtalk caption` can be told."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from configs.parsing import ConfigError
+
+
+@dataclass(frozen=True)
+class SearchConfig:
+    """How a caption is looked for."""
+
+    method: Literal["beam", "greedy", "sample"] = "beam"
+    """Keep the best few captions word by word, the best one only, or draw at random."""
+    beam_size: int = 5
+    """Captions kept by beam search."""
+    max_tokens: int = 20
+    """Words a caption may have."""
+    length_normalization: float = 0.0
+    """The best caption has the highest log_prob / num_tokens ** this; 0 ranks by log_prob."""
+    num_candidates: int = 1
+    """Captions kept in the column `candidates`; at most beam_size of a beam."""
+    temperature: float = 1.0
+    """Of sampling; below 1 sharpens."""
+    top_k: int = 0
+    """Sample from this many words, the most probable; 0 from all."""
+    top_p: float = 1.0
+    """Sample from the fewest words that have this probability together."""
+    seed: int = 0
+    """Of sampling."""
+
+
+@dataclass(frozen=True)
+class LocalConfig:
+    """The local runner."""
+
+    decode_threads: int = 2
+    """That decode images ahead of the captioner."""
+
+
+@dataclass(frozen=True)
+class RayConfig:
+    """The Ray runner."""
+
+    address: str = ""
+    """Of a cluster to connect to; empty takes RAY_ADDRESS, or starts Ray on this machine."""
+    min_actors: int = 1
+    """Captioners at least."""
+    max_actors: int = 0
+    """Captioners at most; 0: one for each GPU of the cluster, or for each two CPUs where there is no GPU."""
+    num_gpus: float = -1.0
+    """Of each captioner; a fraction shares a GPU; -1: 1 where the cluster has GPUs, else 0."""
+    num_cpus: float = 1.0
+    """Of each captioner, which computes with as many threads where it has no GPU."""
+
+
+@dataclass(frozen=True)
+class CaptionConfig:
+    """Caption images: one row per image, as a caption or a typed error. The same command again finishes what is left.
+
+    INPUT is a folder (with all below it), an image file, a tar shard, a glob, or braces such as
+    shards/{0000..0099}.tar.
+    """
+
+    output: str
+    """Folder for the rows; a new one, or that of the same job to go on with."""
+    inputs: list[str] = field(default_factory=list)
+    """Images."""
+    captioner: str = "flickr8k-mobilenet-v2"
+    """Directory of a captioner, or the name of one that ships."""
+    runner: Literal["auto", "local", "ray"] = "auto"
+    """local: this process. ray: Ray Data. auto: ray where a cluster is connected or RAY_ADDRESS is set."""
+    format: Literal["parquet", "jsonl"] = "parquet"
+    """Of the rows."""
+    search: SearchConfig = field(default_factory=SearchConfig)
+    """How a caption is looked for."""
+    device: str = "auto"
+    """auto takes cuda where there is one, else cpu."""
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    """Of matrix products; auto is float32 on the CPU, 16 bits on cuda."""
+    batch_images: int = 0
+    """Images captioned at a time; 0: 256 on cuda, 32 on the CPU."""
+    max_error_rate: float = 0.5
+    """The job fails (exit code 1) if more than this share of all rows are errors, and stops early after 1,000 rows."""
+    fragment_rows: int = 10_000
+    """Rows of a full output file."""
+    fragment_s: float = 60.0
+    """Seconds after which a file is committed even if it is not full: what a crash can cost."""
+    vis_json: bool = False
+    """Write OUT/_exports/vis.json: [{image_id, caption, file_name}]."""
+    coco_json: bool = False
+    """Write OUT/_exports/coco.json, COCO results: [{image_id, caption}], ids as numbers where they are."""
+    local: LocalConfig = field(default_factory=LocalConfig)
+    """The local runner."""
+    ray: RayConfig = field(default_factory=RayConfig)
+    """The Ray runner."""
+
+    def __post_init__(self) -> None:
+        if not 0.0 <= self.max_error_rate <= 1.0:
+            raise ConfigError(f"max_error_rate is {self.max_error_rate}; it must be in [0, 1]")
+        if self.batch_images < 0 or self.fragment_rows < 1 or self.fragment_s < 0 or self.local.decode_threads < 1:
+            raise ConfigError("need batch_images ≥ 0, fragment_rows ≥ 1, fragment_s ≥ 0 and local.decode_threads ≥ 1")
+        if self.ray.min_actors < 1 or self.ray.max_actors < 0 or self.ray.num_cpus < 0:
+            raise ConfigError("need ray.min_actors ≥ 1, ray.max_actors ≥ 0 and ray.num_cpus ≥ 0")

@@ -1,0 +1,17 @@
+"""What `shardtalk verify` can be told."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True)
+class VerifyConfig:
+    """Prove from the files that every input key is in an output exactly once, as a caption or a typed error.
+
+    OUT is the folder that `shardtalk caption` wrote. With INPUT, what was captioned is listed again and compared key by
+    key; without it the output is checked by itself.
+    """
+
+    paths: list[str] = field(default_factory=list)
+    """OUT, the folder that `shardtalk caption` wrote; then, to compare key by key, what was captioned."""

@@ -1,0 +1,229 @@
+"""`shardtalk caption`: images to rows.
+
+plan → read → decode → caption → write, on one of two runners that give the same rows. Every row is committed with a
+record of its place in the input; the same command again reads the records and does what is left.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import platform
+import signal
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import pyarrow as pa
+from tqdm import tqdm
+
+from cluster import connect
+from configs.caption import CaptionConfig
+from jobs import __version__, cli
+from model import checkpoint
+from model.device import choose_device
+from model.search import Search
+from pipeline import exports, output
+from pipeline.inputs import Listing, list_inputs
+from pipeline.ledger import Ledger, Span
+from pipeline.sink import Sink
+from pipeline.stages import Decode
+from pipeline.storage import Folder
+
+EARLY_STOP_ROWS = 1_000
+"""From here on a run whose errors exceed `max_error_rate` is stopped rather than finished."""
+CPU_BATCH_IMAGES, CUDA_BATCH_IMAGES = 32, 256
+
+
+def run(config: CaptionConfig) -> int:
+    """Captions the inputs; returns the exit code."""
+    Search(**asdict(config.search))  # fails here rather than in a worker
+    captioner = checkpoint.find(config.captioner)
+    output.refuse_inside(config.output, config.inputs)
+    listing = list_inputs(config.inputs)
+    folder = Folder(config.output)
+    job = describe(config, captioner)
+    output.claim(folder, job)
+    ledger = Ledger.load(folder)
+    spans = list(ledger.left(listing.shards))
+    output.sweep(folder, ledger)
+
+    progress = Progress.of(ledger)
+    sink = Sink(folder, ledger, form=config.format, fragment_rows=config.fragment_rows, fragment_s=config.fragment_s)
+    with stop_requests() as stop:
+        for rows in _with_bar(_captioned(config, captioner, spans), progress, spans):
+            sink.write(rows)
+            progress.count(rows)
+            if stop.requested or progress.is_rotten(config.max_error_rate, EARLY_STOP_ROWS):
+                break
+        sink.commit()
+
+    if progress.is_rotten(config.max_error_rate, EARLY_STOP_ROWS if stop.requested else 0):
+        say(f"failed: {progress.errors} of {progress.rows} rows are errors; max_error_rate is {config.max_error_rate}")
+        return cli.FAILED
+    if stop.requested:
+        say(f"interrupted: {progress.rows} rows are committed; the same command again does the rest")
+        return cli.INTERRUPTED
+    manifest = output.finish(folder, ledger, job=job, run=progress.record())
+    exports.write(folder, ledger, vis=config.vis_json, coco=config.coco_json)
+    summarise(config.output, manifest, listing, progress)
+    return 0
+
+
+def describe(config: CaptionConfig, captioner: Path) -> dict[str, Any]:
+    """What decides the captions: jobs that differ in it must not share an output."""
+    return {
+        "captioner": {"name": captioner.name, "sha256": checkpoint.fingerprint(captioner)},
+        "search": asdict(config.search),
+        "dtype": config.dtype,
+        "format": config.format,
+    }
+
+
+def _captioned(config: CaptionConfig, captioner: Path, spans: list[Span]) -> Iterator[pa.Table]:
+    """The rows of the spans, from the runner that the configuration asks for."""
+    if not spans:
+        return iter(())
+    decode = Decode(checkpoint.load_preprocessing(captioner))
+    caption = {
+        "captioner": str(captioner.absolute()),
+        "search": asdict(config.search),
+        "device": config.device,
+        "dtype": config.dtype,
+    }
+    if config.runner == "local" or (config.runner == "auto" and not connect.is_expected()):
+        from pipeline.local_runner import run_local
+
+        on_cuda = choose_device(config.device).type == "cuda"
+        return run_local(
+            spans,
+            decode,
+            caption,
+            batch_images=config.batch_images or (CUDA_BATCH_IMAGES if on_cuda else CPU_BATCH_IMAGES),
+            decode_threads=config.local.decode_threads,
+        )
+    resources = connect.connect(config.ray.address)
+    from pipeline.ray_runner import run_ray
+
+    num_gpus = config.ray.num_gpus if config.ray.num_gpus >= 0 else float(resources.num_gpus > 0)
+    most = config.ray.max_actors or max(1, int(resources.num_gpus / num_gpus if num_gpus else resources.num_cpus // 2))
+    return run_ray(
+        spans,
+        decode,
+        caption,
+        batch_images=config.batch_images or (CUDA_BATCH_IMAGES if num_gpus else CPU_BATCH_IMAGES),
+        actors=(min(config.ray.min_actors, most), most),
+        actor_resources={"num_cpus": config.ray.num_cpus, "num_gpus": num_gpus},
+    )
+
+
+@dataclass
+class Progress:
+    """Rows and errors, of this run and those before it."""
+
+    before: int
+    rows: int
+    errors: int
+    started: float
+
+    @classmethod
+    def of(cls, ledger: Ledger) -> Progress:
+        """At the start of a run."""
+        return cls(ledger.rows, ledger.rows, sum(ledger.errors.values()), time.time())
+
+    def count(self, rows: pa.Table) -> None:
+        """Counts captioned rows in."""
+        self.rows += len(rows)
+        self.errors += len(rows) - rows["error_code"].null_count
+
+    def is_rotten(self, max_error_rate: float, least_rows: int) -> bool:
+        """Whether too many of the rows are errors, where there are enough of them to judge."""
+        return self.rows >= max(1, least_rows) and self.errors > max_error_rate * self.rows
+
+    @property
+    def seconds(self) -> float:
+        """Since the start of this run."""
+        return time.time() - self.started
+
+    def record(self) -> dict[str, Any]:
+        """Of this run, for the manifest."""
+        rows = self.rows - self.before
+        return {
+            "run": {
+                "started": datetime.fromtimestamp(self.started, UTC).isoformat(timespec="seconds"),
+                "seconds": round(self.seconds, 3),
+                "rows": rows,
+                "images_per_s": round(rows / self.seconds, 2),
+            },
+            "versions": {name: version(name) for name in ("torch", "torchvision", "pillow", "pyarrow")}
+            | {"shardtalk": __version__, "python": platform.python_version()},
+        }
+
+
+def _with_bar(tables: Iterator[pa.Table], progress: Progress, spans: list[Span]) -> Iterator[pa.Table]:
+    """The tables, with a progress bar on a terminal; stops the runner when the consumer does."""
+    known = progress.before + len(spans) if not any(span.shard.is_tar for span in spans) else None
+    with contextlib.ExitStack() as stack:
+        if isinstance(tables, contextlib.AbstractContextManager) or hasattr(tables, "close"):
+            stack.callback(tables.close)
+        bar = stack.enter_context(
+            tqdm(total=known, initial=progress.before, unit="image", smoothing=0.1, disable=None, dynamic_ncols=True)
+        )
+        for rows in tables:
+            yield rows
+            bar.set_postfix(errors=progress.errors, refresh=False)
+            bar.update(len(rows))
+
+
+class Stop:
+    """Whether somebody asked the run to stop."""
+
+    requested = False
+
+
+@contextlib.contextmanager
+def stop_requests() -> Iterator[Stop]:
+    """While it lasts, the first SIGINT or SIGTERM asks to stop; the second ends the process as usual."""
+    stop = Stop()
+
+    def request(number: int, frame: FrameType | None) -> None:
+        stop.requested = True
+        for signal_number, handler in before.items():
+            signal.signal(signal_number, handler)
+        say("stopping: committing what is done")
+
+    before = {number: signal.signal(number, request) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield stop
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def summarise(where: str, manifest: dict[str, Any], listing: Listing, progress: Progress) -> None:
+    """Says what was done."""
+    totals = manifest["totals"]
+    run = manifest["run"]
+    say(
+        f"{totals['captions']} captions and {totals['errors']} errors in {where};"
+        f" this run {run['rows']} rows in {run['seconds']:.1f} s, {run['images_per_s']:.1f} images/s"
+    )
+    if manifest["errors"]:
+        say("errors: " + ", ".join(f"{code} {count}" for code, count in manifest["errors"].items()))
+    if listing.ignored:
+        kinds = ", ".join(f"{kind} {count}" for kind, count in listing.ignored.most_common())
+        say(f"ignored {listing.ignored.total()} files that are neither images nor tars: {kinds}")
+
+
+def say(text: str) -> None:
+    """A line for the user, on stderr: stdout is for data."""
+    tqdm.write(f"shardtalk caption: {text}", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    sys.exit(cli.main(["caption", *sys.argv[1:]]))

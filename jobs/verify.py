@@ -1,0 +1,45 @@
+"""`shardtalk verify`: proof that every input key is in an output exactly once."""
+
+from __future__ import annotations
+
+import sys
+from itertools import islice
+
+from configs.verify import VerifyConfig
+from jobs import cli
+from pipeline.errors import OutputError
+from pipeline.inputs import list_inputs
+from pipeline.ledger import Ledger
+from pipeline.output import JOB
+from pipeline.storage import Folder
+from pipeline.verification import problems
+
+SHOWN = 100
+
+
+def run(config: VerifyConfig) -> int:
+    """Prints what is wrong, or that nothing is; returns the exit code."""
+    out, *inputs = config.paths
+    folder = Folder(out)
+    if not folder.exists(JOB):
+        raise OutputError(f"{out} is no output of `shardtalk caption`")
+    ledger = Ledger.load(folder)
+    shards = list_inputs(inputs).shards if inputs else None
+    found = list(islice(problems(folder, ledger, shards), SHOWN + 1))
+    for problem in found[:SHOWN]:
+        sys.stdout.write(f"{problem}\n")
+    if found:
+        more = f"more than {SHOWN}" if len(found) > SHOWN else str(len(found))
+        sys.stdout.write(f"NOT verified: {more} problems in {out}\n")
+        return cli.FAILED
+    against = "itself" if shards is None else f"the {len(shards)} files of its input"
+    errors = sum(ledger.errors.values())
+    sys.stdout.write(
+        f"verified: {ledger.rows} rows, each key once: {ledger.rows - errors} captions, {errors} errors,"
+        f" checked against {against}\n"
+    )
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(cli.main(["verify", *sys.argv[1:]]))

@@ -1,0 +1,189 @@
+"""What the user names → shards: every file that holds images, with what identifies it.
+
+A shard is a tar, or an image file (a shard with one image). Only names, sizes and times are read here.
+"""
+
+from __future__ import annotations
+
+import glob
+import hashlib
+import os
+import re
+import stat
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pyarrow.fs as pafs
+
+from pipeline.errors import InputError
+from pipeline.names import EXTENSIONS, printable
+from pipeline.storage import filesystem, is_remote
+
+_COMPRESSED = (".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst")
+_NUMBERS = re.compile(r"(\d+)\.\.(\d+)")
+
+
+@dataclass(frozen=True, slots=True)
+class Shard:
+    """A file that holds images."""
+
+    path: str
+    """Absolute path, which need not be UTF-8, or URL."""
+    image_id: str
+    """Of an image file: its row's; empty for a tar, whose keys name the rows."""
+    size: int
+    """Bytes; -1 where it cannot be looked at."""
+    mtime_ns: int
+
+    @property
+    def is_tar(self) -> bool:
+        """Whether it is a tar rather than an image file."""
+        return not self.image_id
+
+    @property
+    def id(self) -> str:
+        """Hash of path, size and time of change, in 16 hexadecimal digits. The ledger's name for the shard."""
+        identity = f"{self.path}\n{self.size}\n{self.mtime_ns}"
+        return hashlib.sha256(identity.encode("utf-8", "surrogateescape")).hexdigest()[:16]
+
+
+@dataclass
+class Listing:
+    """The shards of a job, in the order in which they were named, each once."""
+
+    shards: list[Shard] = field(default_factory=list)
+    ignored: Counter[str] = field(default_factory=Counter)
+    """Files in input folders that are neither images nor tars, by extension."""
+
+
+def list_inputs(inputs: Iterable[str]) -> Listing:
+    """Lists folders (with all below them), image files, tars, globs and braces such as `{0000..0099}.tar`.
+
+    Raises InputError for what does not exist or holds no image, and for two images that would get the same image_id.
+    """
+    listing = Listing()
+    paths: set[str] = set()
+    ids: dict[str, str] = {}
+    for given in inputs:
+        before = len(paths)
+        for shard in (shard for name in expand_braces(given) for shard in _list(name, listing.ignored)):
+            if shard.path in paths:
+                continue
+            paths.add(shard.path)
+            if not shard.is_tar and ids.setdefault(shard.image_id, shard.path) != shard.path:
+                raise InputError(
+                    f"{printable(ids[shard.image_id])} and {printable(shard.path)} would both be image_id"
+                    f" {shard.image_id!r}; caption the folder above them, or the two apart"
+                )
+            listing.shards.append(shard)
+        if len(paths) == before and before == 0:
+            raise InputError(f"{given} holds no images and no tars")
+    return listing
+
+
+def expand_braces(text: str) -> list[str]:
+    """`a{1,2}` → a1, a2; `{08..11}` → 08, 09, 10, 11. Other text as it is."""
+    match = re.search(r"\{([^{}]*)\}", text)
+    if not match:
+        return [text]
+    numbers = _NUMBERS.fullmatch(match[1])
+    if numbers:
+        first, last = int(numbers[1]), int(numbers[2])
+        choices = [f"{n:0{len(numbers[1])}d}" for n in range(first, last + 1)]
+    elif "," in match[1]:
+        choices = match[1].split(",")
+    else:
+        return [text]
+    return [name for choice in choices for name in expand_braces(text[: match.start()] + choice + text[match.end() :])]
+
+
+def _list(name: str, ignored: Counter[str]) -> Iterator[Shard]:
+    if is_remote(name):
+        yield from _list_remote(name, ignored)
+        return
+    path = Path(name).expanduser().absolute()
+    if not os.path.lexists(path) and glob.has_magic(name):
+        yield from _list_glob(path)
+        return
+    if not os.path.lexists(path):
+        raise InputError(f"there is no {printable(name)}")
+    if path.is_dir():
+        for file in _walk(str(path), set()):
+            relative = os.path.relpath(file, path)
+            if _is_input(relative, ignored):
+                yield _local(file, relative)
+    else:
+        yield _local(str(path), path.name)
+
+
+def _list_glob(pattern: Path) -> Iterator[Shard]:
+    """Image ids start where the wildcards do."""
+    fixed = next(Path(*pattern.parts[:i]) for i, part in enumerate(pattern.parts) if glob.has_magic(part))
+    matches = sorted(file for file in glob.glob(str(pattern), recursive=True) if not Path(file).is_dir())  # noqa: PTH207
+    if not matches:
+        raise InputError(f"nothing matches {printable(str(pattern))}")
+    for file in matches:
+        yield _local(file, os.path.relpath(file, fixed))
+
+
+def _walk(folder: str, above: set[str]) -> Iterator[str]:
+    """Files below a folder in the order of their names; follows links, but not in circles."""
+    real = os.path.realpath(folder)
+    if real in above:
+        return
+    try:
+        entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
+    except OSError as error:
+        raise InputError(f"cannot list {printable(folder)}: {error.strerror}") from error
+    for entry in entries:
+        if entry.is_dir():
+            yield from _walk(entry.path, above | {real})
+        else:
+            yield entry.path
+
+
+def _is_input(name: str, ignored: Counter[str]) -> bool:
+    base = name.rpartition("/")[2].lower()
+    extension = base.rpartition(".")[2] if "." in base else ""
+    if (extension in EXTENSIONS or extension == "tar") and not base.startswith("."):
+        return True
+    ignored[printable(f".{extension}" if extension else "no extension")] += 1
+    return False
+
+
+def _local(path: str, image_id: str) -> Shard:
+    _refuse_compressed(path)
+    try:
+        status = os.stat(path)  # noqa: PTH116 - Path would be made for each of millions
+        size = status.st_size if stat.S_ISREG(status.st_mode) else -1
+        return Shard(path, _image_id(image_id), size, status.st_mtime_ns)
+    except OSError:
+        return Shard(path, _image_id(image_id), -1, 0)  # a broken link, say: the reader says what is wrong
+
+
+def _image_id(name: str) -> str:
+    return "" if name.lower().endswith(".tar") else printable(name)
+
+
+def _refuse_compressed(path: str) -> None:
+    if path.lower().endswith(_COMPRESSED):
+        raise InputError(f"{printable(path)} is compressed, so it cannot be read from the middle; unpack it first")
+
+
+def _list_remote(url: str, ignored: Counter[str]) -> Iterator[Shard]:
+    system, path = filesystem(url)
+    root = url.removesuffix(path)
+    info = system.get_file_info(path)
+    if info.type == pafs.FileType.NotFound:
+        raise InputError(f"there is no {url}")
+    if info.type == pafs.FileType.File:
+        found, base = [info], path.rpartition("/")[0]
+    else:
+        found, base = system.get_file_info(pafs.FileSelector(path, recursive=True)), path
+    for file in sorted(found, key=lambda file: str(file.path)):
+        relative = file.path[len(base) :].lstrip("/")
+        if file.type == pafs.FileType.File and (len(found) == 1 or _is_input(relative, ignored)):
+            _refuse_compressed(file.path)
+            yield Shard(root + file.path, _image_id(relative), file.size, file.mtime_ns or 0)

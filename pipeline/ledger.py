@@ -1,0 +1,166 @@
+"""What is committed: the records of an output folder, and what is left to do.
+
+A commit record is a small JSON file under `_commits/` that names one data file, the rows in it, and hashes of both.
+Data without a record is garbage.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+
+import pyarrow as pa
+
+from pipeline.errors import OutputError
+from pipeline.inputs import Shard
+from pipeline.names import printable
+from pipeline.storage import Folder
+
+COMMITS = "_commits"
+SUFFIX = ".commit"  # readers of JSON folders must not take records for data
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Interval:
+    """Rows of one shard, without a gap."""
+
+    shard: str
+    """`Shard.id`."""
+    start: int
+    """Index of its first row."""
+    stop: int
+    """Index after its last row."""
+    next_offset: int
+    """Byte offset in the shard at which row `stop` begins."""
+    last: bool
+    """The shard has no row `stop`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Commit:
+    """One data file and what is in it."""
+
+    file: str
+    rows: int
+    errors: dict[str, int]
+    """Rows without a caption, by error code."""
+    file_sha256: str
+    keys_sha256: str
+    """Of its rows' shard, index and image_id (`hash_keys`)."""
+    intervals: list[Interval]
+    paths: dict[str, str]
+    """Path of each shard by its id, as text."""
+
+    def encode(self) -> bytes:
+        """The record's file."""
+        fields = asdict(self) | {"intervals": [astuple(interval) for interval in self.intervals]}
+        return json.dumps(fields, ensure_ascii=False).encode()
+
+    @classmethod
+    def decode(cls, data: bytes) -> Commit:
+        """Reads a record's file. Raises ValueError, KeyError or TypeError where it is none."""
+        fields = json.loads(data)
+        return cls(**fields | {"intervals": [Interval(*values) for values in fields["intervals"]]})
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """Rows of a shard still to be captioned."""
+
+    shard: Shard
+    start: int = 0
+    """Index of its first row."""
+    offset: int = 0
+    """Byte offset at which that row begins."""
+    stop: int | None = None
+    """Index after its last row; None for the shard's end."""
+
+
+@dataclass
+class Ledger:
+    """All commit records of an output."""
+
+    commits: list[Commit] = field(default_factory=list)
+    intervals: dict[str, list[Interval]] = field(default_factory=dict)
+    """Of each shard, by its id."""
+    shard_of: dict[str, str] = field(default_factory=dict)
+    """Shard id by path."""
+
+    @classmethod
+    def load(cls, folder: Folder) -> Ledger:
+        """Reads the records. Raises OutputError for one that is torn."""
+        ledger = cls()
+        for name in folder.names(COMMITS):
+            if name.endswith(SUFFIX) and not name.startswith("."):
+                try:
+                    ledger.add(Commit.decode(folder.read(f"{COMMITS}/{name}")))
+                except (ValueError, KeyError, TypeError) as error:
+                    raise OutputError(
+                        f"{folder.url}/{COMMITS}/{name} is damaged ({error}); remove it, and its rows are redone"
+                    ) from error
+        return ledger
+
+    def add(self, commit: Commit) -> None:
+        """Counts a commit in."""
+        self.commits.append(commit)
+        for interval in commit.intervals:
+            self.intervals.setdefault(interval.shard, []).append(interval)
+        self.shard_of.update({path: shard for shard, path in commit.paths.items()})
+
+    def left(self, shards: Iterable[Shard]) -> Iterator[Span]:
+        """What is not committed, in order. Raises OutputError for a shard that has changed since it was captioned."""
+        for shard in shards:
+            shard_id, path = shard.id, printable(shard.path)
+            if self.shard_of.get(path, shard_id) != shard_id:
+                raise OutputError(f"{path} has changed since it was captioned; give another output")
+            yield from gaps(shard, self.intervals.get(shard_id, ()))
+
+    @property
+    def rows(self) -> int:
+        """Committed rows."""
+        return sum(commit.rows for commit in self.commits)
+
+    @property
+    def errors(self) -> dict[str, int]:
+        """Committed rows without a caption, by error code."""
+        counts: dict[str, int] = {}
+        for commit in self.commits:
+            for code, count in commit.errors.items():
+                counts[code] = counts.get(code, 0) + count
+        return dict(sorted(counts.items()))
+
+
+def gaps(shard: Shard, intervals: Sequence[Interval]) -> Iterator[Span]:
+    """What the intervals of a shard leave out."""
+    index, offset = 0, 0
+    for interval in sorted(intervals):
+        if interval.start > index:
+            yield Span(shard, index, offset, interval.start)
+        index, offset = max((index, offset), (interval.stop, interval.next_offset))
+        if interval.last:
+            return
+    yield Span(shard, index, offset)
+
+
+def find_intervals(rows: pa.Table) -> list[Interval]:
+    """The intervals that rows (with the columns of `schema.POSITION`) make up."""
+    columns = [rows[name].to_pylist() for name in ("shard_id", "index", "next_offset", "last")]
+    intervals: list[Interval] = []
+    for shard, index, next_offset, last in sorted(zip(*columns, strict=True)):
+        previous = intervals[-1] if intervals else None
+        if previous and previous.shard == shard and previous.stop == index:
+            intervals[-1] = Interval(shard, previous.start, index + 1, next_offset, last)
+        else:
+            intervals.append(Interval(shard, index, index + 1, next_offset, last))
+    return intervals
+
+
+def hash_keys(rows: pa.Table) -> str:
+    """SHA-256 over shard, index and image_id of the rows, in any order, in hexadecimal."""
+    keys = zip(*(rows[name].to_pylist() for name in ("shard", "index", "image_id")), strict=True)
+    digest = hashlib.sha256()
+    for shard, index, image_id in sorted(keys):
+        digest.update(json.dumps([shard, index, image_id]).encode())
+    return digest.hexdigest()

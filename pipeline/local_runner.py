@@ -1,0 +1,37 @@
+"""Captions in this process: reads and decodes ahead in threads, captions in the caller's. The reference runner."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import closing
+from typing import Any
+
+import pyarrow as pa
+
+from pipeline.ahead import in_background, mapped_ahead
+from pipeline.ledger import Span
+from pipeline.source import read
+from pipeline.stages import CaptionPixels, Decode
+
+
+def run_local(
+    spans: Iterable[Span],
+    decode: Decode,
+    caption_arguments: Mapping[str, Any],
+    *,
+    batch_images: int,
+    decode_threads: int,
+) -> Iterator[pa.Table]:
+    """Yields the captioned rows (`schema.CAPTIONED`) of the spans, in order.
+
+    Args:
+        caption_arguments: what `CaptionPixels` is made from.
+        batch_images: images read, decoded and captioned at a time.
+        decode_threads: that decode.
+    """
+    caption = CaptionPixels(**caption_arguments)
+    encoded = in_background(read(spans, batch_images=batch_images), depth=2)
+    decoded = mapped_ahead(decode, encoded, threads=decode_threads, depth=decode_threads + 1)
+    with closing(encoded), closing(decoded):
+        for rows in decoded:
+            yield caption(rows)

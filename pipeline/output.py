@@ -1,0 +1,119 @@
+"""The output folder as a whole: whose it is, what is in it, and the manifest that says it is complete.
+
+_job.json        what decides the captions; written first
+part-*.parquet   or .jsonl: the rows
+_commits/        a record for each part
+_exports/        other forms of the rows, on request
+_manifest.json   written last, once every input is committed; readers trust it
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from pipeline.errors import OutputError
+from pipeline.ledger import Ledger
+from pipeline.schema import ROW
+from pipeline.storage import Folder, is_remote
+
+JOB, MANIFEST, PART = "_job.json", "_manifest.json", "part-"
+
+
+def refuse_inside(output: str, inputs: Iterable[str]) -> None:
+    """Raises OutputError if the output lies in an input folder, where the next run would take it for input."""
+    for given in inputs:
+        if is_remote(output) or is_remote(given):
+            inside = f"{output.rstrip('/')}/".startswith(f"{given.rstrip('/')}/")
+        else:
+            folder = Path(given).expanduser().resolve()
+            inside = folder.is_dir() and Path(output).resolve().is_relative_to(folder)
+        if inside:
+            raise OutputError(f"output {output} lies inside the input {given}; give one outside")
+
+
+def claim(folder: Folder, job: Mapping[str, Any]) -> None:
+    """Makes the folder this job's, or checks that it is.
+
+    Args:
+        job: what decides the captions, as nested JSON.
+
+    Raises OutputError if the folder holds something else, or the output of a job that differs, saying in what.
+    """
+    if not folder.exists(JOB):
+        found = folder.names()
+        if found:
+            raise OutputError(f"{folder.url} holds other files, such as {found[0]}; give an empty or new folder")
+        folder.write(JOB, json.dumps(job, indent=2, ensure_ascii=False).encode())
+        return
+    try:
+        before = json.loads(folder.read(JOB))
+    except ValueError as error:
+        raise OutputError(f"{folder.url}/{JOB} is damaged: {error}") from error
+    differences = _differences(before, job)
+    if differences:
+        raise OutputError(
+            f"{folder.url} was begun by another job: {'; '.join(differences)}; give another output, or what it had then"
+        )
+
+
+def _differences(before: Any, now: Any, name: str = "") -> list[str]:
+    if isinstance(before, Mapping) and isinstance(now, Mapping):
+        keys = dict.fromkeys([*before, *now])
+        return [d for key in keys for d in _differences(before.get(key), now.get(key), f"{name}.{key}".lstrip("."))]
+    return [] if before == now else [f"{name} was {before!r} and is {now!r}"]
+
+
+def sweep(folder: Folder, ledger: Ledger) -> None:
+    """Deletes data without a commit record: what a crash left between the two."""
+    committed = {commit.file for commit in ledger.commits}
+    for name in folder.names():
+        if name.startswith((PART, f".{PART}")) and name not in committed:
+            folder.remove(name)
+
+
+def finish(folder: Folder, ledger: Ledger, *, job: Mapping[str, Any], run: Mapping[str, Any]) -> dict[str, Any]:
+    """Writes the manifest, and returns it.
+
+    Args:
+        job: as given to `claim`.
+        run: what is worth knowing of the run that finished it: timings, versions.
+    """
+    manifest = {
+        "totals": {
+            "rows": ledger.rows,
+            "captions": ledger.rows - sum(ledger.errors.values()),
+            "errors": sum(ledger.errors.values()),
+            "shards": len(ledger.intervals),
+        },
+        "errors": ledger.errors,
+        **job,
+        **run,
+        "files": {
+            commit.file: {"rows": commit.rows, "sha256": commit.file_sha256}
+            for commit in sorted(ledger.commits, key=lambda commit: commit.file)
+        },
+    }
+    folder.write(MANIFEST, json.dumps(manifest, indent=2, ensure_ascii=False).encode())
+    return manifest
+
+
+def read_rows(folder: Folder, ledger: Ledger, columns: list[str] | None = None) -> Iterator[pa.Table]:
+    """The committed rows, a table per part."""
+    for commit in sorted(ledger.commits, key=lambda commit: commit.file):
+        yield read_part(folder, commit.file, columns)
+
+
+def read_part(folder: Folder, name: str, columns: list[str] | None = None) -> pa.Table:
+    """The rows of a part, or some columns of them. Raises OSError or ValueError for one that is damaged."""
+    data = folder.read(name)
+    if name.endswith(".parquet"):
+        # With threads, a process that ends soon after may abort while pyarrow's pool is still starting (26.0).
+        return pq.ParquetFile(pa.BufferReader(data)).read(columns=columns, use_threads=False)
+    rows = pa.Table.from_pylist([json.loads(line) for line in data.splitlines()], schema=ROW)
+    return rows.select(columns) if columns else rows

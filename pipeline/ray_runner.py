@@ -1,0 +1,100 @@
+"""Captions on Ray Data: tasks read and decode, a pool of actors holds the captioner. Gives the local runner's rows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+import pyarrow as pa
+import ray.data
+from ray.data.block import BlockMetadata
+from ray.data.datasource import Datasource, ReadTask
+
+from pipeline.ledger import Span
+from pipeline.schema import ENCODED
+from pipeline.source import read
+from pipeline.stages import CaptionPixels, Decode
+
+FILES_PER_TASK = 256
+
+
+class SpanSource(Datasource):
+    """Spans of shards as a Ray Data source: a read task per tar, or per few hundred image files.
+
+    Args:
+        spans: what to read.
+        batch_images: rows of a block at most.
+    """
+
+    def __init__(self, spans: Iterable[Span], *, batch_images: int) -> None:
+        self._groups = list(_grouped(spans))
+        self._batch_images = batch_images
+
+    def estimate_inmemory_data_size(self) -> int:
+        """Bytes of all spans, encoded."""
+        return sum(_bytes(group) for group in self._groups)
+
+    def get_read_tasks(self, parallelism: int, *_: Any, **__: Any) -> list[ReadTask]:
+        """A task per group, whatever `parallelism` asks: a tar is read by one."""
+        return [
+            ReadTask(
+                _reader(group, self._batch_images),
+                BlockMetadata(num_rows=None, size_bytes=_bytes(group), input_files=None, exec_stats=None),
+                schema=ENCODED,
+            )
+            for group in self._groups
+        ]
+
+
+def _grouped(spans: Iterable[Span]) -> Iterator[list[Span]]:
+    files: list[Span] = []
+    for span in spans:
+        if span.shard.is_tar:
+            yield [span]
+            continue
+        files.append(span)
+        if len(files) == FILES_PER_TASK:
+            yield files
+            files = []
+    if files:
+        yield files
+
+
+def _bytes(spans: list[Span]) -> int:
+    return sum(max(0, span.shard.size - span.offset) for span in spans)
+
+
+def _reader(spans: list[Span], batch_images: int) -> Any:
+    return lambda: read(spans, batch_images=batch_images)
+
+
+def run_ray(
+    spans: Iterable[Span],
+    decode: Decode,
+    caption_arguments: Mapping[str, Any],
+    *,
+    batch_images: int,
+    actors: tuple[int, int],
+    actor_resources: Mapping[str, float],
+) -> Iterator[pa.Table]:
+    """Yields the captioned rows (`schema.CAPTIONED`) of the spans, in the order in which they are ready.
+
+    Args:
+        caption_arguments: what `CaptionPixels` is made from, on each actor.
+        batch_images: images the captioner gets at a time.
+        actors: fewest and most that hold a captioner.
+        actor_resources: `num_cpus` and `num_gpus` of each.
+    """
+    rows = (
+        ray.data.read_datasource(SpanSource(spans, batch_images=batch_images))
+        .map_batches(decode, batch_format="pyarrow", batch_size=None)
+        .map_batches(
+            CaptionPixels,
+            fn_constructor_kwargs=dict(caption_arguments),
+            batch_format="pyarrow",
+            batch_size=batch_images,
+            compute=ray.data.ActorPoolStrategy(min_size=actors[0], max_size=actors[1]),
+            **actor_resources,
+        )
+    )
+    return iter(rows.iter_batches(batch_format="pyarrow", batch_size=None))

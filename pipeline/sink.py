@@ -1,0 +1,84 @@
+"""Writes captioned rows as committed fragments: a data file first, then the record that makes it count."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from pipeline.ledger import COMMITS, SUFFIX, Commit, Ledger, find_intervals, hash_keys
+from pipeline.schema import CAPTIONED, ROW
+from pipeline.storage import Folder
+
+
+def encode_parquet(rows: pa.Table) -> bytes:
+    """One Parquet file."""
+    buffer = io.BytesIO()
+    pq.write_table(rows, buffer, compression="zstd")
+    return buffer.getvalue()
+
+
+def encode_jsonl(rows: pa.Table) -> bytes:
+    """One JSON object a line, UTF-8, with every column of the schema."""
+    return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows.to_pylist()).encode()
+
+
+ENCODERS: Mapping[str, Callable[[pa.Table], bytes]] = {"parquet": encode_parquet, "jsonl": encode_jsonl}
+
+
+class Sink:
+    """Gathers rows and commits them in fragments of useful size.
+
+    Args:
+        folder: the output.
+        ledger: gets every commit.
+        form: "parquet" or "jsonl".
+        fragment_rows: rows of a full fragment.
+        fragment_s: a fragment is committed after this time even if it is not full: what a crash can cost.
+    """
+
+    def __init__(
+        self, folder: Folder, ledger: Ledger, *, form: str, fragment_rows: int = 10_000, fragment_s: float = 60.0
+    ) -> None:
+        self._folder, self._ledger, self._form = folder, ledger, form
+        self._fragment_rows, self._fragment_s = fragment_rows, fragment_s
+        self._waiting: list[pa.Table] = []
+        self._since = 0.0
+
+    def write(self, rows: pa.Table) -> None:
+        """Takes rows of `schema.CAPTIONED`, in any order; commits when there are enough or they have waited long."""
+        if not self._waiting:
+            self._since = time.monotonic()
+        self._waiting.append(rows)
+        enough = sum(map(len, self._waiting)) >= self._fragment_rows
+        if enough or time.monotonic() - self._since >= self._fragment_s:
+            self.commit()
+
+    def commit(self) -> None:
+        """Commits what waits. A crash before the last line leaves the old state, after it the new."""
+        if not self._waiting:
+            return
+        rows = pa.concat_tables(self._waiting).cast(CAPTIONED).sort_by([("shard", "ascending"), ("index", "ascending")])
+        self._waiting = []
+        data = ENCODERS[self._form](rows.select(ROW.names))
+        intervals = find_intervals(rows)
+        # Named by what is in it: the same rows written again replace themselves.
+        name = "part-" + hashlib.sha256(repr(intervals).encode()).hexdigest()[:16]
+        commit = Commit(
+            file=f"{name}.{self._form}",
+            rows=len(rows),
+            errors=dict(Counter(code for code in rows["error_code"].to_pylist() if code)),
+            file_sha256=hashlib.sha256(data).hexdigest(),
+            keys_sha256=hash_keys(rows),
+            intervals=intervals,
+            paths=dict(zip(rows["shard_id"].to_pylist(), rows["shard"].to_pylist(), strict=True)),
+        )
+        self._folder.write(commit.file, data)
+        self._folder.write(f"{COMMITS}/{name}{SUFFIX}", commit.encode())
+        self._ledger.add(commit)

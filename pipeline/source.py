@@ -1,0 +1,117 @@
+"""Reads shards: spans of work → Arrow tables of encoded images, in order, bounded by rows and bytes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import pyarrow as pa
+
+from pipeline.errors import DataError
+from pipeline.ledger import Span
+from pipeline.names import EXTENSIONS, printable
+from pipeline.schema import ENCODED, ErrorCode
+from pipeline.storage import open_at
+from pipeline.tar import Sample, samples
+
+BLOCK_BYTES = 64 << 20
+
+Row = dict[str, Any]
+
+
+def read(spans: Iterable[Span], *, batch_images: int) -> Iterator[pa.Table]:
+    """Yields the rows of the spans as tables of `schema.ENCODED`, at most `batch_images` and about 64 MiB each.
+
+    Whatever is wrong with a file becomes a row with an error code.
+    """
+    rows: list[Row] = []
+    held_bytes = 0
+    for span in spans:
+        for row in _read_tar(span) if span.shard.is_tar else _read_image(span):
+            rows.append(row)
+            held_bytes += len(row["image"] or b"")
+            if len(rows) == batch_images or held_bytes >= BLOCK_BYTES:
+                yield pa.Table.from_pylist(rows, schema=ENCODED)
+                rows, held_bytes = [], 0
+    if rows:
+        yield pa.Table.from_pylist(rows, schema=ENCODED)
+
+
+def _row(span: Span, index: int, image_id: str, *, next_offset: int, last: bool, image: bytes | DataError) -> Row:
+    error = image if isinstance(image, DataError) else None
+    return {
+        "image_id": image_id,
+        "shard": printable(span.shard.path),
+        "index": index,
+        "shard_id": span.shard.id,
+        "next_offset": next_offset,
+        "last": last,
+        "image": None if error else image,
+        "error_code": error.code if error else None,
+        "error_message": error.message if error else None,
+    }
+
+
+def _read_image(span: Span) -> Iterator[Row]:
+    shard = span.shard
+    image: bytes | DataError
+    try:
+        if shard.size < 0:  # opening a pipe would wait for ever
+            raise FileNotFoundError(2, "no such file, or not a regular one")
+        with open_at(shard.path) as file:
+            image = file.read()
+    except OSError as error:
+        image = _as_data_error(error)
+    yield _row(span, 0, shard.image_id, next_offset=max(0, shard.size), last=True, image=image)
+
+
+def _read_tar(span: Span) -> Iterator[Row]:
+    """A row per outcome; which one is last is known by looking one ahead."""
+    outcomes = _outcomes(span)
+    following = next(outcomes, None)
+    index = span.start
+    while following and index != span.stop:
+        (image_id, next_offset, image), following = following, next(outcomes, None)
+        yield _row(span, index, image_id, next_offset=next_offset, last=following is None, image=image)
+        index += 1
+
+
+def _outcomes(span: Span) -> Iterator[tuple[str, int, bytes | DataError]]:
+    """Key, offset of the next, and image of each sample of a tar; at the end what cut it short, named as the tar."""
+    shard, empty = span.shard, span.offset == 0
+    try:
+        seen = _keys_before(span) if span.offset else set()
+        with open_at(shard.path, span.offset) as file:
+            for sample in samples(file, size=shard.size, offset=span.offset, wanted=EXTENSIONS.__contains__):
+                yield sample.key, sample.stop, _image(sample, seen)
+                seen.add(sample.key)
+                empty = False
+        if empty:
+            raise DataError(ErrorCode.EMPTY_SHARD, "the tar holds no samples")
+    except (DataError, OSError) as error:
+        yield printable(shard.path).rpartition("/")[2], max(0, shard.size), _as_data_error(error)
+
+
+def _image(sample: Sample, seen: set[str]) -> bytes | DataError:
+    if sample.key in seen:
+        return DataError(ErrorCode.DUPLICATE_KEY, f"{sample.key!r} came before in the same tar")
+    for data in sample.files.values():
+        if data is not None:
+            return data
+    members = ", ".join(f".{extension}" if extension else "no extension" for extension in sample.files)
+    return DataError(ErrorCode.NO_IMAGE, f"the sample has no image: {members}")
+
+
+def _as_data_error(error: DataError | OSError) -> DataError:
+    return error if isinstance(error, DataError) else DataError(ErrorCode.UNREADABLE, error.strerror or str(error))
+
+
+def _keys_before(span: Span) -> set[str]:
+    """Keys of the rows before a span, from the tar's headers alone: a key may be doubled across an interruption."""
+    keys = set()
+    with open_at(span.shard.path) as file:
+        for sample in samples(file, size=span.shard.size, wanted=lambda _: False):
+            if sample.start >= span.offset:
+                break
+            keys.add(sample.key)
+    return keys

@@ -1,0 +1,92 @@
+"""Files on any filesystem that pyarrow knows, and writing them so that a reader sees the old or the new state only."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import BinaryIO, cast
+
+import pyarrow as pa
+import pyarrow.fs as pafs
+
+from pipeline.errors import InputError
+
+READ_AHEAD_BYTES = 1 << 20
+
+
+def is_remote(url: str) -> bool:
+    """Whether `url` names its filesystem, as in "s3://bucket/key"; otherwise it is a path of this machine."""
+    return "://" in url
+
+
+def filesystem(url: str) -> tuple[pafs.FileSystem, str]:
+    """The filesystem of a URL and the path in it. Raises InputError for a scheme that pyarrow does not know."""
+    if not is_remote(url):
+        return pafs.LocalFileSystem(), str(Path(url).absolute())
+    try:
+        found: tuple[pafs.FileSystem, str] = pafs.FileSystem.from_uri(url)
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
+        raise InputError(f"{url} cannot be opened: {error}") from error
+    return found
+
+
+def open_at(url: str, offset: int = 0) -> BinaryIO:
+    """A file for reading, from a byte offset on. Local paths need not be UTF-8. Raises OSError."""
+    if is_remote(url):
+        system, path = filesystem(url)
+        file = cast(BinaryIO, system.open_input_file(path))
+    else:
+        file = Path(url).open("rb", buffering=READ_AHEAD_BYTES)  # noqa: SIM115 - the caller closes it
+    file.seek(offset)
+    return file
+
+
+class Folder:
+    """An output folder.
+
+    Args:
+        url: a path of this machine or the URL of a folder on another filesystem.
+    """
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+        self.system, self.path = filesystem(url)
+        self._local = isinstance(self.system, pafs.LocalFileSystem)
+
+    def names(self, below: str = "") -> list[str]:
+        """Names of the files in it, or in a folder below it, sorted. Empty where there is no such folder."""
+        selector = pafs.FileSelector(f"{self.path}/{below}".rstrip("/"), allow_not_found=True)
+        found = self.system.get_file_info(selector)
+        return sorted(info.base_name for info in found if info.type == pafs.FileType.File)
+
+    def exists(self, name: str) -> bool:
+        """Whether it holds a file of this name."""
+        return bool(self.system.get_file_info(f"{self.path}/{name}").type == pafs.FileType.File)
+
+    def read(self, name: str) -> bytes:
+        """All bytes of a file. Raises OSError."""
+        with self.system.open_input_stream(f"{self.path}/{name}") as file:
+            return cast(bytes, file.read())
+
+    def write(self, name: str, data: bytes) -> None:
+        """Makes or replaces a file at once: whatever happens, a reader finds all of the old one or all of the new."""
+        target = f"{self.path}/{name}"
+        if not self._local:
+            with self.system.open_output_stream(target) as stream:  # one PUT, visible when it ends
+                stream.write(data)
+            return
+        path = Path(target)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        unfinished = path.with_name(f".{path.name}.tmp")
+        with unfinished.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        unfinished.replace(path)
+        folder = os.open(path.parent, os.O_RDONLY)
+        os.fsync(folder)  # the rename itself
+        os.close(folder)
+
+    def remove(self, name: str) -> None:
+        """Deletes a file."""
+        self.system.delete_file(f"{self.path}/{name}")
