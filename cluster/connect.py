@@ -27,9 +27,9 @@ def is_expected() -> bool:
 
 
 def connect(address: str = "") -> Resources:
-    """Connects to the cluster at `address` or RAY_ADDRESS, or starts Ray here; ships the checkout to its workers.
+    """Connects to the cluster at `address` or RAY_ADDRESS, or starts Ray here.
 
-    A cluster that this process is connected to already is used as it is. Raises ConnectionError if there is none at
+    The checkout is shipped to a cluster's workers; those started here read it where it lies. A cluster that this process is connected to already is used as it is. Raises ConnectionError if there is none at
     the address.
     """
     import ray
@@ -38,7 +38,7 @@ def connect(address: str = "") -> Resources:
         address = address or os.environ.get("RAY_ADDRESS", "")
         ray.init(
             address=address or None,
-            runtime_env={"working_dir": str(CHECKOUT), "excludes": _NOT_SHIPPED},
+            runtime_env={"working_dir": str(CHECKOUT), "excludes": _NOT_SHIPPED} if address else None,
             log_to_driver=bool(address),
             logging_level=logging.WARNING,
         )

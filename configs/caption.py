@@ -46,14 +46,14 @@ class RayConfig:
 
     address: str = ""
     """Of a cluster to connect to; empty takes RAY_ADDRESS, or starts Ray on this machine."""
-    min_actors: int = 1
-    """Captioners at least."""
+    min_actors: int = 0
+    """Captioners at least; 0: as many as at most. Fewer lets the pool grow and shrink with the work."""
     max_actors: int = 0
-    """Captioners at most; 0: one for each GPU of the cluster, or for each two CPUs where there is no GPU."""
+    """Captioners at most; 0: one for each GPU that the cluster has now, or for each CPU where it has no GPU."""
     num_gpus: float = -1.0
     """Of each captioner; a fraction shares a GPU; -1: 1 where the cluster has GPUs, else 0."""
-    num_cpus: float = 1.0
-    """Of each captioner, which computes with as many threads where it has no GPU."""
+    num_cpus: float = 0.9
+    """Of each captioner. Less than 1 leaves room for the tasks that read; above 1 it computes with as many threads."""
 
 
 @dataclass(frozen=True)
@@ -102,5 +102,5 @@ class CaptionConfig:
             raise ConfigError(f"max_error_rate is {self.max_error_rate}; it must be in [0, 1]")
         if self.batch_images < 0 or self.fragment_rows < 1 or self.fragment_s < 0 or self.local.decode_threads < 1:
             raise ConfigError("need batch_images ≥ 0, fragment_rows ≥ 1, fragment_s ≥ 0 and local.decode_threads ≥ 1")
-        if self.ray.min_actors < 1 or self.ray.max_actors < 0 or self.ray.num_cpus < 0:
-            raise ConfigError("need ray.min_actors ≥ 1, ray.max_actors ≥ 0 and ray.num_cpus ≥ 0")
+        if self.ray.min_actors < 0 or self.ray.max_actors < 0 or self.ray.num_cpus < 0:
+            raise ConfigError("need ray.min_actors ≥ 0, ray.max_actors ≥ 0 and ray.num_cpus ≥ 0")

@@ -64,8 +64,8 @@ def _finetune() -> StageConfig:
     return StageConfig(
         epochs=9,
         batch_images=16,
-        learning_rate=3e-4,
-        cnn_learning_rate=1.5e-4,
+        learning_rate=1e-3,
+        cnn_learning_rate=2e-4,
         warmup_steps=200,
         smallest_crop=0.8,
     )

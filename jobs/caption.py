@@ -111,13 +111,13 @@ def _captioned(config: CaptionConfig, captioner: Path, spans: list[Span]) -> Ite
     from pipeline.ray_runner import run_ray
 
     num_gpus = config.ray.num_gpus if config.ray.num_gpus >= 0 else float(resources.num_gpus > 0)
-    most = config.ray.max_actors or max(1, int(resources.num_gpus / num_gpus if num_gpus else resources.num_cpus // 2))
+    most = config.ray.max_actors or max(1, int(resources.num_gpus / num_gpus if num_gpus else resources.num_cpus))
     return run_ray(
         spans,
         decode,
         caption,
         batch_images=config.batch_images or (CUDA_BATCH_IMAGES if num_gpus else CPU_BATCH_IMAGES),
-        actors=(min(config.ray.min_actors, most), most),
+        actors=(min(config.ray.min_actors or most, most), most),
         actor_resources={"num_cpus": config.ray.num_cpus, "num_gpus": num_gpus},
     )
 

@@ -21,7 +21,7 @@ from configs.train import StageConfig, TrainConfig
 from jobs import cli
 from model import checkpoint
 from model.augmentation import crop_and_flip
-from model.device import autocast, choose_device, choose_dtype
+from model.device import autocast, choose_device, choose_dtype, keep_freed_memory
 from model.encoder import load_cnn
 from model.network import Architecture, Network
 from model.preprocessing import Preprocessing
@@ -37,6 +37,7 @@ VALIDATION_BATCH_IMAGES = 64
 def run(config: TrainConfig) -> int:
     """Trains; returns the exit code."""
 
+    keep_freed_memory()
     torch.manual_seed(config.seed)
     training = _Run(config)
     training.stage("language", config.language)

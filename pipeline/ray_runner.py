@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
@@ -16,6 +17,10 @@ from pipeline.source import read
 from pipeline.stages import CaptionPixels, Decode
 
 FILES_PER_TASK = 256
+BLOCK_BYTES = 16 << 20
+"""Of a block between stages: what an actor is given at a time, so at the end of a job none waits long for another."""
+READ_CPUS = 0.1
+"""Of a task that reads: it mostly waits."""
 
 
 class SpanSource(Datasource):
@@ -27,12 +32,12 @@ class SpanSource(Datasource):
     """
 
     def __init__(self, spans: Iterable[Span], *, batch_images: int) -> None:
-        self._groups = list(_grouped(spans))
+        self.groups = list(_grouped(spans))
         self._batch_images = batch_images
 
     def estimate_inmemory_data_size(self) -> int:
         """Bytes of all spans, encoded."""
-        return sum(_bytes(group) for group in self._groups)
+        return sum(_bytes(group) for group in self.groups)
 
     def get_read_tasks(self, parallelism: int, *_: Any, **__: Any) -> list[ReadTask]:
         """A task per group, whatever `parallelism` asks: a tar is read by one."""
@@ -42,7 +47,7 @@ class SpanSource(Datasource):
                 BlockMetadata(num_rows=None, size_bytes=_bytes(group), input_files=None, exec_stats=None),
                 schema=ENCODED,
             )
-            for group in self._groups
+            for group in self.groups
         ]
 
 
@@ -85,9 +90,18 @@ def run_ray(
         actors: fewest and most that hold a captioner.
         actor_resources: `num_cpus` and `num_gpus` of each.
     """
+    logging.getLogger("ray.data").setLevel(logging.WARNING)
+    context = ray.data.DataContext.get_current()
+    context.target_max_block_size = BLOCK_BYTES
+    context.enable_progress_bars = False  # the job shows its own
+    source = SpanSource(spans, batch_images=batch_images)
+    # Without a GPU both stages ask for the same, and Ray runs them in one actor: a core decodes and captions by turns.
+    decoding = {} if actor_resources.get("num_gpus") else actor_resources
     rows = (
-        ray.data.read_datasource(SpanSource(spans, batch_images=batch_images))
-        .map_batches(decode, batch_format="pyarrow", batch_size=None)
+        ray.data.read_datasource(
+            source, override_num_blocks=len(source.groups), num_cpus=READ_CPUS
+        )
+        .map_batches(decode, batch_format="pyarrow", batch_size=None, **decoding)
         .map_batches(
             CaptionPixels,
             fn_constructor_kwargs=dict(caption_arguments),

@@ -14,6 +14,7 @@ import numpy as np
 import pyarrow as pa
 
 from model.captioner import Caption, Captioner
+from model.device import keep_freed_memory
 from model.preprocessing import Pixels, Preprocessing
 from model.search import Search
 from pipeline.errors import DataError
@@ -62,6 +63,7 @@ class CaptionPixels:
     """
 
     def __init__(self, captioner: str, search: Mapping[str, Any], *, device: str = "auto", dtype: str = "auto") -> None:
+        keep_freed_memory()
         self._captioner = Captioner.load(captioner, device=device, dtype=dtype)
         self._search = Search(**search)
 
