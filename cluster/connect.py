@@ -29,8 +29,8 @@ def is_expected() -> bool:
 def connect(address: str = "") -> Resources:
     """Connects to the cluster at `address` or RAY_ADDRESS, or starts Ray here.
 
-    The checkout is shipped to a cluster's workers; those started here read it where it lies. A cluster that this process is connected to already is used as it is. Raises ConnectionError if there is none at
-    the address.
+    The checkout is shipped to a cluster's workers; those started here read it where it lies. A cluster that this
+    process is connected to already is used as it is. Raises ConnectionError if there is none at the address.
     """
     import ray
 

@@ -22,7 +22,7 @@ class NetworkConfig:
     """Size of the LSTM."""
     layers: int = 1
     """Layers of the LSTM."""
-    dropout: float = 0.5
+    dropout: float = 0.3
     """Probability, before and after the LSTM."""
     image_size: int = 224
     """Side of the square input, pixels."""
@@ -32,11 +32,11 @@ class NetworkConfig:
 class StageConfig:
     """One stage of training; the defaults are those of the first, the language model on a frozen CNN."""
 
-    epochs: int = 8
+    epochs: int = 12
     """Times every image is seen; 0 leaves the stage out."""
     batch_images: int = 16
     """Images per step; all their captions go with them."""
-    learning_rate: float = 1e-3
+    learning_rate: float = 1.5e-3
     """Of the decoder and the projection, at its peak."""
     cnn_learning_rate: float = 0.0
     """Of the CNN; 0 keeps it frozen, and its features are computed once."""
@@ -62,9 +62,9 @@ class StageConfig:
 
 def _finetune() -> StageConfig:
     return StageConfig(
-        epochs=9,
+        epochs=6,
         batch_images=16,
-        learning_rate=1e-3,
+        learning_rate=5e-4,
         cnn_learning_rate=2e-4,
         warmup_steps=200,
         smallest_crop=0.8,

@@ -11,7 +11,7 @@ import platform
 import signal
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -23,6 +23,7 @@ import pyarrow as pa
 from tqdm import tqdm
 
 from cluster import connect
+from cluster.connect import Resources
 from configs.caption import CaptionConfig
 from jobs import __version__, cli
 from model import checkpoint
@@ -53,10 +54,12 @@ def run(config: CaptionConfig) -> int:
     spans = list(ledger.left(listing.shards))
     output.sweep(folder, ledger)
 
+    on_ray = config.runner == "ray" or (config.runner == "auto" and connect.is_expected())
+    resources = connect.connect(config.ray.address) if on_ray and spans else None
     progress = Progress.of(ledger)
     sink = Sink(folder, ledger, form=config.format, fragment_rows=config.fragment_rows, fragment_s=config.fragment_s)
-    with stop_requests() as stop:
-        for rows in _with_bar(_captioned(config, captioner, spans), progress, spans):
+    with stop_requests() as stop:  # after connecting: Ray takes SIGTERM for itself
+        for rows in _with_bar(_captioned(config, captioner, spans, resources), progress, spans):
             sink.write(rows)
             progress.count(rows)
             if stop.requested or progress.is_rotten(config.max_error_rate, EARLY_STOP_ROWS):
@@ -85,10 +88,12 @@ def describe(config: CaptionConfig, captioner: Path) -> dict[str, Any]:
     }
 
 
-def _captioned(config: CaptionConfig, captioner: Path, spans: list[Span]) -> Iterator[pa.Table]:
-    """The rows of the spans, from the runner that the configuration asks for."""
+def _captioned(
+    config: CaptionConfig, captioner: Path, spans: list[Span], resources: Resources | None
+) -> Generator[pa.Table]:
+    """The rows of the spans, from Ray where there are resources of a cluster, else from this process."""
     if not spans:
-        return iter(())
+        return
     decode = Decode(checkpoint.load_preprocessing(captioner))
     caption = {
         "captioner": str(captioner.absolute()),
@@ -96,23 +101,23 @@ def _captioned(config: CaptionConfig, captioner: Path, spans: list[Span]) -> Ite
         "device": config.device,
         "dtype": config.dtype,
     }
-    if config.runner == "local" or (config.runner == "auto" and not connect.is_expected()):
+    if not resources:
         from pipeline.local_runner import run_local
 
         on_cuda = choose_device(config.device).type == "cuda"
-        return run_local(
+        yield from run_local(
             spans,
             decode,
             caption,
             batch_images=config.batch_images or (CUDA_BATCH_IMAGES if on_cuda else CPU_BATCH_IMAGES),
             decode_threads=config.local.decode_threads,
         )
-    resources = connect.connect(config.ray.address)
+        return
     from pipeline.ray_runner import run_ray
 
     num_gpus = config.ray.num_gpus if config.ray.num_gpus >= 0 else float(resources.num_gpus > 0)
     most = config.ray.max_actors or max(1, int(resources.num_gpus / num_gpus if num_gpus else resources.num_cpus))
-    return run_ray(
+    yield from run_ray(
         spans,
         decode,
         caption,
@@ -165,15 +170,11 @@ class Progress:
         }
 
 
-def _with_bar(tables: Iterator[pa.Table], progress: Progress, spans: list[Span]) -> Iterator[pa.Table]:
+def _with_bar(tables: Generator[pa.Table], progress: Progress, spans: list[Span]) -> Iterator[pa.Table]:
     """The tables, with a progress bar on a terminal; stops the runner when the consumer does."""
     known = progress.before + len(spans) if not any(span.shard.is_tar for span in spans) else None
-    with contextlib.ExitStack() as stack:
-        if isinstance(tables, contextlib.AbstractContextManager) or hasattr(tables, "close"):
-            stack.callback(tables.close)
-        bar = stack.enter_context(
-            tqdm(total=known, initial=progress.before, unit="image", smoothing=0.1, disable=None, dynamic_ncols=True)
-        )
+    bar = tqdm(total=known, initial=progress.before, unit="image", smoothing=0.1, disable=None, dynamic_ncols=True)
+    with contextlib.closing(tables), bar:
         for rows in tables:
             yield rows
             bar.set_postfix(errors=progress.errors, refresh=False)

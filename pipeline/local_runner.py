@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Generator, Iterable, Mapping
 from contextlib import closing
 from typing import Any
 
@@ -21,7 +21,7 @@ def run_local(
     *,
     batch_images: int,
     decode_threads: int,
-) -> Iterator[pa.Table]:
+) -> Generator[pa.Table]:
     """Yields the captioned rows (`schema.CAPTIONED`) of the spans, in order.
 
     Args:

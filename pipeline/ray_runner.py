@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Generator, Iterable, Iterator, Mapping
 from typing import Any
 
 import pyarrow as pa
@@ -81,7 +81,7 @@ def run_ray(
     batch_images: int,
     actors: tuple[int, int],
     actor_resources: Mapping[str, float],
-) -> Iterator[pa.Table]:
+) -> Generator[pa.Table]:
     """Yields the captioned rows (`schema.CAPTIONED`) of the spans, in the order in which they are ready.
 
     Args:
@@ -111,4 +111,4 @@ def run_ray(
             **actor_resources,
         )
     )
-    return iter(rows.iter_batches(batch_format="pyarrow", batch_size=None))
+    yield from rows.iter_batches(batch_format="pyarrow", batch_size=None)
