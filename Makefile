@@ -5,6 +5,9 @@ BIN := $(VENV)/bin
 UV_VERSION := 0.13.9
 IMAGES ?=
 OUT ?= demo
+# Public-domain photos that scikit-image ships.
+PHOTOS = $(addprefix $(VENV)/lib/python3*/site-packages/skimage/data/, \
+	astronaut.png camera.png chelsea.png coffee.png coins.png grass.png motorcycle_left.png rocket.jpg)
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test check bench lock clean
@@ -24,7 +27,11 @@ $(VENV)/.ready: requirements-dev.lock pyproject.toml
 	@touch $@
 
 demo: setup  ## caption real photos: table, Parquet, vis.json, gallery page (IMAGES=folder for your own)
-	@$(BIN)/python -m benchmarks.demo --images "$(IMAGES)" --output "$(OUT)"
+	@$(BIN)/shardtalk caption $(if $(IMAGES),"$(IMAGES)",$(PHOTOS)) --output $(OUT) --vis_json true
+	@$(BIN)/python -c 'import sys, pandas; rows = pandas.read_parquet(sys.argv[1]); \
+		print(rows[["image_id", "caption", "error_code"]].fillna("").to_string(index=False))' $(OUT)
+	@$(BIN)/shardtalk gallery $(OUT)
+	@echo "rows: $(OUT)/part-*.parquet; vis.json: $(OUT)/_exports/vis.json"
 
 test: setup  ## run all tests
 	$(BIN)/python -m pytest -q

@@ -54,7 +54,7 @@ class Decoder(nn.Module):
 
     def start(self, image: torch.Tensor) -> State:
         """The state after the image (B, E): what `step` needs for START."""
-        _, state = self.lstm(image.unsqueeze(1))
+        state: State = self.lstm(image.unsqueeze(1))[1]
         return state
 
     def step(self, words: torch.Tensor, state: State) -> tuple[torch.Tensor, State]:

@@ -71,6 +71,8 @@ class Network(nn.Module):
             features: (B, F) of the CNN, where it is frozen and was run before.
         """
         if features is None:
+            if images is None:
+                raise TypeError("give the images or their features")
             features = self.encoder.features(images)
         embedding = self.encoder.project(features)
         logits: torch.Tensor = self.decoder(embedding.repeat_interleave(len(words) // len(embedding), dim=0), words)

@@ -145,7 +145,8 @@ def _over(search: Search, scores: torch.Tensor, sums: torch.Tensor, live: torch.
     finished = scores.masked_fill(live, -torch.inf).topk(search.num_candidates).values[:, -1]
     # Log-probabilities only fall, and no caption has more than max_tokens + 1 tokens.
     attainable = sums.masked_fill(~live, -torch.inf).amax(1) / (search.max_tokens + 1) ** search.length_normalization
-    return (finished >= attainable) | ~live.any(1)
+    over: torch.Tensor = (finished >= attainable) | ~live.any(1)
+    return over
 
 
 def _finished(

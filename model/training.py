@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import cast
 
 import torch
 from torch import nn
@@ -97,8 +98,7 @@ class Trainer:
     @property
     def averaged(self) -> Network:
         """The network with the moving average of the weights, in evaluation mode."""
-        averaged: Network = self._average.module
-        return averaged.eval()
+        return cast(Network, self._average.module.eval())
 
     def step(
         self,
@@ -122,7 +122,7 @@ class Trainer:
         )
         loss = total / tokens
         self._optimizer.zero_grad()
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(self.network.parameters(), self._clip_norm)
         self._optimizer.step()
         self._schedule.step()

@@ -98,9 +98,7 @@ def run_ray(
     # Without a GPU both stages ask for the same, and Ray runs them in one actor: a core decodes and captions by turns.
     decoding = {} if actor_resources.get("num_gpus") else actor_resources
     rows = (
-        ray.data.read_datasource(
-            source, override_num_blocks=len(source.groups), num_cpus=READ_CPUS
-        )
+        ray.data.read_datasource(source, override_num_blocks=len(source.groups), num_cpus=READ_CPUS)
         .map_batches(decode, batch_format="pyarrow", batch_size=None, **decoding)
         .map_batches(
             CaptionPixels,

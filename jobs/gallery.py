@@ -1,0 +1,161 @@
+"""`shardtalk gallery`: a page to look at an output.
+
+PAGE.html       opens from the disk in any browser, without a server
+PAGE_files/
+  data.js       what the tiles show and the search looks through: all rows, a line each
+  data-NNN.js   the rest of 1,000 rows each, loaded when one of them is looked at
+  thumbnails/NNN/NNNNNN.jpg
+  gallery.js, gallery.css
+
+Data are scripts because a page on the disk may not fetch. Captions, names and messages are untrusted: they travel as
+JSON without `<`, `>` and `&`, and the page sets them as text.
+"""
+
+from __future__ import annotations
+
+import html
+import json
+import math
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import closing
+from functools import partial
+from pathlib import Path
+from string import Template
+from typing import Any
+from urllib.parse import quote
+
+import pyarrow as pa
+from tqdm import tqdm
+
+from configs.gallery import GalleryConfig
+from jobs import cli
+from pipeline.ahead import mapped_ahead
+from pipeline.errors import OutputError
+from pipeline.gallery import Shown, describe_job, rows_to_show
+from pipeline.storage import Folder
+from pipeline.thumbnails import sources, thumbnail
+
+TEMPLATES = Path(__file__).with_name("templates")
+GROUP = 1_000
+"""Rows in a `data-NNN.js`, and thumbnails in a folder."""
+THREADS = min(8, os.cpu_count() or 1)
+
+INDEX = ("image_id", "caption", "log_prob", "num_tokens", "error_code", "error_message")
+"""Of each row in `data.js`, followed by 1 where there is a thumbnail, else 0."""
+DETAILS = ("shard", "index", "width", "height")
+"""Of each row in `data-NNN.js`, followed by [caption, log_prob] of each candidate."""
+
+
+def run(config: GalleryConfig) -> int:
+    """Writes the page and prints where it is; returns the exit code."""
+    folder = Folder(config.output)
+    shown = rows_to_show(folder, max_images=config.max_images, seed=config.seed)
+    summary = describe_job(folder, shown.total) | {
+        "output": config.output.rstrip("/").rpartition("/")[2] or config.output,
+        "total": shown.total,
+        "errors": shown.errors,
+    }
+    page = Path(config.page or Path(config.output, "_gallery", "index.html")).expanduser().absolute()
+    files = page.with_name(f"{page.stem}_files")
+    try:
+        _clear(page, files)
+        pictures = _write_thumbnails(files / "thumbnails", shown.rows, config.thumbnail_size)
+        _write_data(files, shown, pictures, summary)
+        _write_page(page, files)
+    except OSError as error:
+        raise OutputError(f"cannot write the page {page}: {error.strerror or error}") from error
+    _summarise(shown, pictures)
+    sys.stdout.write(f"{page}\n")
+    return 0
+
+
+def _clear(page: Path, files: Path) -> None:
+    """Removes what an earlier run wrote, the page first: it must never show a caption with another's picture."""
+    page.unlink(missing_ok=True)
+    for pattern in ("data*.js", "thumbnails/[0-9]*/[0-9]*.jpg"):
+        for path in files.glob(pattern):
+            path.unlink()
+
+
+def _write_thumbnails(folder: Path, rows: pa.Table, size: int) -> list[bool]:
+    """Makes the thumbnails; returns whether each row has one."""
+    shards, codes = rows["shard"].to_pylist(), rows["error_code"].to_pylist()
+    # What could not be decoded for captioning is not tried again.
+    found = (
+        None if code else source
+        for code, source in zip(codes, sources(zip(shards, rows["index"].to_pylist(), strict=True)), strict=True)
+    )
+    pictures = []
+    with (
+        closing(mapped_ahead(partial(thumbnail, size=size), found, threads=THREADS, depth=4 * THREADS)) as jpegs,
+        tqdm(jpegs, total=len(rows), unit="image", disable=None, dynamic_ncols=True) as bar,
+    ):
+        for number, jpeg in enumerate(bar):
+            if number % GROUP == 0:
+                (folder / f"{number // GROUP:03}").mkdir(parents=True, exist_ok=True)
+            if jpeg is not None:
+                (folder / f"{number // GROUP:03}" / f"{number:06}.jpg").write_bytes(jpeg)
+            pictures.append(jpeg is not None)
+    return pictures
+
+
+def _write_data(files: Path, shown: Shown, pictures: list[bool], summary: dict[str, Any]) -> None:
+    index = _lines(shown.rows.select(INDEX), map(int, pictures))
+    (files / "data.js").write_text(_script("show", _json(summary), index), encoding="ascii")
+    for start in range(0, len(shown.rows), GROUP):
+        rows = shown.rows.slice(start, GROUP)
+        candidates = ([[c["caption"], c["log_prob"]] for c in given or []] for given in rows["candidates"].to_pylist())
+        script = _script("detail", str(start), _lines(rows.select(DETAILS), candidates))
+        (files / f"data-{start // GROUP:03}.js").write_text(script, encoding="ascii")
+
+
+def _lines(rows: pa.Table, last: Iterator[Any]) -> Iterator[str]:
+    for row, more in zip(rows.to_pylist(), last, strict=True):
+        yield _json([*row.values(), more])
+
+
+def _script(function: str, argument: str, lines: Iterator[str]) -> str:
+    """A call of one of the page's functions."""
+    return f"gallery.{function}({argument}, [\n" + ",\n".join(lines) + "\n]);\n"
+
+
+def _json(value: Any) -> str:
+    r"""JSON in ASCII that is harmless wherever in a page it ends up: `<`, `>` and `&` as `\uNNNN`."""
+    text = json.dumps(_rounded(value), separators=(",", ":"), allow_nan=False)
+    return text.translate({ord(character): f"\\u{ord(character):04x}" for character in "<>&"})
+
+
+def _rounded(value: Any) -> Any:
+    """Floats to four places, null if they are not finite."""
+    if isinstance(value, list):
+        return [_rounded(item) for item in value]
+    if isinstance(value, float):
+        return round(value, 4) if math.isfinite(value) else None
+    return value
+
+
+def _write_page(page: Path, files: Path) -> None:
+    """The page comes last: whoever finds it finds the rest."""
+    for name in ("gallery.js", "gallery.css"):
+        (files / name).write_bytes((TEMPLATES / name).read_bytes())
+    template = Template((TEMPLATES / "gallery.html").read_text(encoding="utf-8"))
+    folder = html.escape("./" + quote(os.fsencode(files.name)))
+    unfinished = page.with_name(f".{page.name}.tmp")
+    unfinished.write_text(template.substitute(files=folder), encoding="utf-8")
+    unfinished.replace(page)
+
+
+def _summarise(shown: Shown, pictures: list[bool]) -> None:
+    errors = sum(shown.errors.values())
+    without = len(pictures) - sum(pictures) - (len(pictures) - shown.rows["error_code"].null_count)
+    sampled = f", a sample of {len(pictures)} shown" if len(pictures) < shown.total else ""
+    sys.stderr.write(
+        f"shardtalk gallery: {shown.total - errors} captions and {errors} errors{sampled}"
+        f"{f'; {without} images are no longer found' if without else ''}\n"
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(cli.main(["gallery", *sys.argv[1:]]))

@@ -1,0 +1,102 @@
+r"""Small pictures of rows: where the image of each lies, and a JPEG of it.
+
+A source that is gone, has changed or cannot be decoded gives no picture, never an error.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from itertools import groupby
+from operator import itemgetter
+
+from PIL import Image, ImageOps
+
+from model.preprocessing import to_rgb
+from pipeline.errors import DataError, InputError
+from pipeline.images import load
+from pipeline.names import EXTENSIONS
+from pipeline.storage import is_remote, open_at
+from pipeline.tar import samples
+
+QUALITY = 80
+_ORIENTATION = 0x0112  # EXIF
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """Where the bytes of one image are."""
+
+    path: str
+    start: int = 0
+    """Byte offset at which the tar sample begins."""
+    stop: int = -1
+    """Byte offset after it; -1 for an image file."""
+
+
+def sources(rows: Iterable[tuple[str, int]]) -> Iterator[Source | None]:
+    """Where the image of each row is; None where it cannot be found. Reads headers only, each tar once.
+
+    Args:
+        rows: `shard` and `index`, in this order.
+    """
+    for shard, group in groupby(rows, key=itemgetter(0)):
+        indices = [index for _, index in group]
+        path = _existing(shard)
+        if not path.lower().endswith(".tar"):
+            yield from (Source(path) for _ in indices)
+            continue
+        walk, found = enumerate(_walk(path)), (-1, Source(path))
+        for index in indices:
+            while found[0] < index and (following := next(walk, None)):
+                found = following
+            yield found[1] if found[0] == index else None
+
+
+def thumbnail(source: Source | None, *, size: int) -> bytes | None:
+    """A JPEG whose longest side is at most `size` pixels, upright, over white; None if there is no such image."""
+    if source is None:
+        return None
+    try:
+        image, _ = load(_read(source), draft=lambda image: image.draft(None, (size, size)))
+        orientation = image.getexif().get(_ORIENTATION, 1)
+    except (OSError, DataError, InputError):
+        return None
+    small = to_rgb(image)
+    small.thumbnail((size, size), Image.Resampling.LANCZOS)
+    small.info = {}  # comments and damaged EXIF stay behind
+    small.getexif()[_ORIENTATION] = orientation
+    buffer = io.BytesIO()
+    ImageOps.exif_transpose(small).save(buffer, "JPEG", quality=QUALITY)
+    return buffer.getvalue()
+
+
+def _walk(path: str) -> Iterator[Source]:
+    """The samples of a tar, up to the place where it cannot be read on."""
+    try:
+        with open_at(path) as file:
+            size = file.seek(0, os.SEEK_END)
+            file.seek(0)
+            for sample in samples(file, size=size, wanted=lambda _: False):
+                yield Source(path, sample.start, sample.stop)
+    except (OSError, DataError, InputError):
+        return
+
+
+def _read(source: Source) -> bytes:
+    """The encoded image. Raises OSError, DataError or InputError."""
+    with open_at(source.path, source.start) as file:
+        if source.stop < 0:
+            return file.read()
+        sample = next(samples(file, size=source.stop, offset=source.start, wanted=EXTENSIONS.__contains__))
+    return next((data for data in sample.files.values() if data is not None), b"")
+
+
+def _existing(shard: str) -> str:
+    r"""The path of a shard, whose bytes that are not UTF-8 were written as `\xNN`."""
+    if is_remote(shard) or "\\x" not in shard or os.path.lexists(shard):
+        return shard
+    return os.fsdecode(re.sub(rb"\\x([89a-f][0-9a-f])", lambda match: bytes.fromhex(match[1].decode()), shard.encode()))
