@@ -72,9 +72,10 @@ def run(config: CaptionConfig) -> int:
     if stop.requested:
         say(f"interrupted: {progress.rows} rows are committed; the same command again does the rest")
         return cli.INTERRUPTED
-    manifest = output.finish(folder, ledger, job=job, run=progress.record())
+    if spans or not folder.exists(output.MANIFEST):  # a run with nothing to do leaves the record of the one that did it
+        output.finish(folder, ledger, job=job, run=progress.record())
     exports.write(folder, ledger, vis=config.vis_json, coco=config.coco_json)
-    summarise(config.output, manifest, listing, progress)
+    summarise(config.output, ledger, listing, progress)
     return 0
 
 
@@ -206,19 +207,19 @@ def stop_requests() -> Iterator[Stop]:
             signal.signal(number, handler)
 
 
-def summarise(where: str, manifest: dict[str, Any], listing: Listing, progress: Progress) -> None:
+def summarise(where: str, ledger: Ledger, listing: Listing, progress: Progress) -> None:
     """Says what was done."""
-    totals = manifest["totals"]
-    run = manifest["run"]
+    errors = sum(ledger.errors.values())
+    run = progress.record()["run"]
     say(
-        f"{totals['captions']} captions and {totals['errors']} errors in {where};"
+        f"{ledger.rows - errors} captions and {errors} errors in {where};"
         f" this run {run['rows']} rows in {run['seconds']:.1f} s, {run['images_per_s']:.1f} images/s"
     )
-    if manifest["errors"]:
-        say("errors: " + ", ".join(f"{code} {count}" for code, count in manifest["errors"].items()))
+    if errors:
+        say("errors: " + ", ".join(f"{code} {count}" for code, count in ledger.errors.items()))
     if listing.ignored:
         kinds = ", ".join(f"{kind} {count}" for kind, count in listing.ignored.most_common())
-        say(f"ignored {listing.ignored.total()} files that are neither images nor tars: {kinds}")
+        say(f"ignored {listing.ignored.total()} other files: {kinds}")
 
 
 def say(text: str) -> None:

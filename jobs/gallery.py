@@ -40,7 +40,7 @@ from pipeline.thumbnails import sources, thumbnail
 TEMPLATES = Path(__file__).with_name("templates")
 GROUP = 1_000
 """Rows in a `data-NNN.js`, and thumbnails in a folder."""
-THREADS = min(8, os.cpu_count() or 1)
+THREADS = min(4, os.cpu_count() or 1)
 
 INDEX = ("image_id", "caption", "log_prob", "num_tokens", "error_code", "error_message")
 """Of each row in `data.js`, followed by 1 where there is a thumbnail, else 0."""
@@ -131,6 +131,8 @@ def _rounded(value: Any) -> Any:
     """Floats to four places, null if they are not finite."""
     if isinstance(value, list):
         return [_rounded(item) for item in value]
+    if isinstance(value, dict):
+        return {key: _rounded(item) for key, item in value.items()}
     if isinstance(value, float):
         return round(value, 4) if math.isfinite(value) else None
     return value
@@ -149,7 +151,7 @@ def _write_page(page: Path, files: Path) -> None:
 
 def _summarise(shown: Shown, pictures: list[bool]) -> None:
     errors = sum(shown.errors.values())
-    without = len(pictures) - sum(pictures) - (len(pictures) - shown.rows["error_code"].null_count)
+    without = shown.rows["error_code"].null_count - sum(pictures)
     sampled = f", a sample of {len(pictures)} shown" if len(pictures) < shown.total else ""
     sys.stderr.write(
         f"shardtalk gallery: {shown.total - errors} captions and {errors} errors{sampled}"

@@ -55,7 +55,7 @@ class Listing:
 
     shards: list[Shard] = field(default_factory=list)
     ignored: Counter[str] = field(default_factory=Counter)
-    """Files in input folders that are neither images nor tars, by extension."""
+    """Files in input folders that are hidden, or neither images nor tars, by extension."""
 
 
 def list_inputs(inputs: Iterable[str]) -> Listing:
@@ -147,7 +147,10 @@ def _walk(folder: str, above: set[str]) -> Iterator[str]:
 def _is_input(name: str, ignored: Counter[str]) -> bool:
     base = name.rpartition("/")[2].lower()
     extension = base.rpartition(".")[2] if "." in base else ""
-    if (extension in EXTENSIONS or extension == "tar") and not base.startswith("."):
+    if base.startswith("."):
+        ignored["hidden"] += 1
+        return False
+    if extension in EXTENSIONS or extension == "tar":
         return True
     ignored[printable(f".{extension}" if extension else "no extension")] += 1
     return False
