@@ -67,8 +67,9 @@ def list_inputs(inputs: Iterable[str]) -> Listing:
     paths: set[str] = set()
     ids: dict[str, str] = {}
     for given in inputs:
-        before = len(paths)
+        found = False
         for shard in (shard for name in expand_braces(given) for shard in _list(name, listing.ignored)):
+            found = True
             if shard.path in paths:
                 continue
             paths.add(shard.path)
@@ -78,8 +79,8 @@ def list_inputs(inputs: Iterable[str]) -> Listing:
                     f" {shard.image_id!r}; caption the folder above them, or the two apart"
                 )
             listing.shards.append(shard)
-        if len(paths) == before and before == 0:
-            raise InputError(f"{given} holds no images and no tars")
+        if not found:
+            raise InputError(f"{printable(given)} holds no images and no tars")
     return listing
 
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from typing import Any
+from typing import Any, BinaryIO
 
 import pyarrow as pa
 
 from pipeline.errors import DataError
+from pipeline.inputs import Shard
 from pipeline.ledger import Span
 from pipeline.names import EXTENSIONS, printable
 from pipeline.schema import ENCODED, ErrorCode
@@ -37,6 +38,13 @@ def read(spans: Iterable[Span], *, batch_images: int) -> Iterator[pa.Table]:
         yield pa.Table.from_pylist(rows, schema=ENCODED)
 
 
+def open_shard(shard: Shard, offset: int = 0) -> BinaryIO:
+    """The shard for reading, from a byte offset on. Raises OSError."""
+    if shard.size < 0:  # opening a pipe would wait for ever
+        raise FileNotFoundError(2, "no such file, or not a regular one")
+    return open_at(shard.path, offset)
+
+
 def _row(span: Span, index: int, image_id: str, *, next_offset: int, last: bool, image: bytes | DataError) -> Row:
     error = image if isinstance(image, DataError) else None
     return {
@@ -56,9 +64,7 @@ def _read_image(span: Span) -> Iterator[Row]:
     shard = span.shard
     image: bytes | DataError
     try:
-        if shard.size < 0:  # opening a pipe would wait for ever
-            raise FileNotFoundError(2, "no such file, or not a regular one")
-        with open_at(shard.path) as file:
+        with open_shard(shard) as file:
             image = file.read()
     except OSError as error:
         image = _as_data_error(error)
@@ -81,7 +87,7 @@ def _outcomes(span: Span) -> Iterator[tuple[str, int, bytes | DataError]]:
     shard, empty = span.shard, span.offset == 0
     try:
         seen = _keys_before(span) if span.offset else set()
-        with open_at(shard.path, span.offset) as file:
+        with open_shard(shard, span.offset) as file:
             for sample in samples(file, size=shard.size, offset=span.offset, wanted=EXTENSIONS.__contains__):
                 yield sample.key, sample.stop, _image(sample, seen)
                 seen.add(sample.key)
@@ -109,7 +115,7 @@ def _as_data_error(error: DataError | OSError) -> DataError:
 def _keys_before(span: Span) -> set[str]:
     """Keys of the rows before a span, from the tar's headers alone: a key may be doubled across an interruption."""
     keys = set()
-    with open_at(span.shard.path) as file:
+    with open_shard(span.shard) as file:
         for sample in samples(file, size=span.shard.size, wanted=lambda _: False):
             if sample.start >= span.offset:
                 break

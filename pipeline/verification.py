@@ -20,7 +20,8 @@ from pipeline.ledger import Commit, Ledger, gaps, hash_keys
 from pipeline.names import printable
 from pipeline.output import MANIFEST, PART, read_part
 from pipeline.schema import ROW, ErrorCode
-from pipeline.storage import Folder, open_at
+from pipeline.source import open_shard
+from pipeline.storage import Folder
 from pipeline.tar import samples
 
 CACHED_TARS = 16
@@ -136,7 +137,7 @@ def _keys(shard: Shard) -> tuple[str, ...]:
     keys: list[str] = []
     ending = printable(shard.path).rpartition("/")[2]
     try:
-        with open_at(shard.path) as file:
+        with open_shard(shard) as file:
             keys.extend(sample.key for sample in samples(file, size=shard.size, wanted=lambda _: False))
     except (DataError, OSError):
         keys.append(ending)

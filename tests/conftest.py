@@ -1,0 +1,158 @@
+"""A tiny captioner, synthetic images and tars, the command line in this process, and one local Ray for all tests."""
+
+from __future__ import annotations
+
+import io
+import tarfile
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+import torch
+from PIL import Image
+
+from cluster.connect import Resources, connect
+from jobs import cli
+from model import checkpoint
+from model.network import Architecture
+from model.preprocessing import Preprocessing
+from model.vocabulary import Vocabulary
+from pipeline.ledger import Ledger
+from pipeline.output import read_rows
+from pipeline.storage import Folder
+
+Run = Callable[..., tuple[int, str]]
+"""Arguments of a command → exit code, and what it said."""
+
+WORDS = ("a", "dog", "cat", "bird", "house", "runs", "sits", "red", "green", "blue", "UNK")
+
+
+@pytest.fixture(scope="session")
+def captioner(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A captioner of random weights, large enough that images that differ get captions that differ."""
+    torch.manual_seed(11)
+    vocabulary = Vocabulary(WORDS)
+    architecture = Architecture(vocabulary.size, cnn="squeezenet1_1", embedding_size=8, hidden_size=10)
+    network = architecture.build()
+    with torch.no_grad():
+        network.encoder.projection.weight.mul_(40)
+        for weight in network.decoder.parameters():
+            weight.mul_(6)
+    directory = tmp_path_factory.mktemp("captioner") / "tiny"
+    checkpoint.save(
+        directory,
+        network,
+        architecture=architecture,
+        vocabulary=vocabulary,
+        preprocessing=Preprocessing(image_size=64, resize_size=64),
+        provenance={},
+        scores={},
+    )
+    return directory
+
+
+def picture(seed: int, width: int = 40, height: int = 30) -> Image.Image:
+    """Coarse coloured noise, another for each seed."""
+    noise = np.random.default_rng(seed).integers(0, 256, (3, 4, 3), np.uint8)
+    return Image.fromarray(noise).resize((width, height), Image.Resampling.BICUBIC)
+
+
+def encoded(image: Image.Image, form: str = "JPEG", **options: Any) -> bytes:
+    """The bytes of an image file."""
+    buffer = io.BytesIO()
+    image.save(buffer, form, **options)
+    return buffer.getvalue()
+
+
+def jpeg(seed: int) -> bytes:
+    """A small JPEG, another for each seed."""
+    return encoded(picture(seed, 33 + seed % 5, 47))
+
+
+def pictures(folder: Path, count: int) -> Path:
+    """A folder of JPEGs 0.jpg, 1.jpg, …"""
+    folder.mkdir(parents=True, exist_ok=True)
+    for i in range(count):
+        (folder / f"{i}.jpg").write_bytes(jpeg(i))
+    return folder
+
+
+def tar_bytes(members: Mapping[str, bytes] | list[tuple[str, bytes]], form: int = tarfile.USTAR_FORMAT) -> bytes:
+    """A tar with these members, ended by two zero blocks and nothing more."""
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w", format=form) as tar:
+        for name, data in members.items() if isinstance(members, Mapping) else members:
+            info = tarfile.TarInfo(name)
+            info.size = len(data)
+            tar.addfile(info, io.BytesIO(data))
+        end = tar.offset
+    return buffer.getvalue()[:end] + bytes(1024)
+
+
+def tar_of_pictures(path: Path, count: int, first: int = 0) -> Path:
+    """A tar of JPEGs k0.jpg, k1.jpg, …"""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(tar_bytes({f"k{first + i}.jpg": jpeg(first + i) for i in range(count)}))
+    return path
+
+
+def rows_of(output: Path) -> list[dict[str, Any]]:
+    """The committed rows, by shard and index."""
+    folder = Folder(str(output))
+    tables = list(read_rows(folder, Ledger.load(folder)))
+    return sorted(pa.concat_tables(tables).to_pylist(), key=lambda row: (row["shard"], row["index"])) if tables else []
+
+
+def codes(output: Path) -> dict[str, str | None]:
+    """Error code, or None, by image_id."""
+    return {row["image_id"]: row["error_code"] for row in rows_of(output)}
+
+
+def assert_same(rows: list[dict[str, Any]], others: list[dict[str, Any]]) -> None:
+    """Equal but for 1e-4 in the log-probabilities."""
+    inexact = ("log_prob", "candidates")
+    assert [{k: v for k, v in row.items() if k not in inexact} for row in rows] == [
+        {k: v for k, v in row.items() if k not in inexact} for row in others
+    ]
+    for row, other in zip(rows, others, strict=True):
+        assert row["log_prob"] == pytest.approx(other["log_prob"], abs=1e-4)
+
+
+@pytest.fixture
+def shardtalk(capsys: pytest.CaptureFixture[str]) -> Run:
+    """`shardtalk(verb, …)` in this process → exit code, and what it said on stdout and stderr."""
+
+    def run(*arguments: object) -> tuple[int, str]:
+        capsys.readouterr()
+        try:
+            code = cli.main([str(argument) for argument in arguments])
+        except SystemExit as ended:  # as the parser of options does
+            code = int(ended.code or 0)
+        said = capsys.readouterr()
+        return code, said.out + said.err
+
+    return run
+
+
+@pytest.fixture
+def caption(shardtalk: Run, captioner: Path, tmp_path: Path) -> Run:
+    """`caption(INPUT, …)` into tmp_path/out, by the tiny captioner, in this process unless told otherwise."""
+
+    def run(*arguments: object, output: Path | None = None) -> tuple[int, str]:
+        usual = ("--output", output or tmp_path / "out", "--captioner", captioner, "--runner", "local")
+        return shardtalk("caption", *usual, "--search.beam_size", 2, "--search.max_tokens", 6, *arguments)
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def local_ray() -> Iterator[Resources]:
+    """Ray on this machine, started once."""
+    resources = connect()
+    yield resources
+    import ray
+
+    ray.shutdown()

@@ -1,0 +1,173 @@
+"""Search, against brute force on a vocabulary of three words."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections import Counter
+
+import pytest
+import torch
+
+from model.decoder import Decoder, State
+from model.errors import OptionError
+from model.search import Hypothesis, Search
+from model.vocabulary import END
+
+B, V, E, H, T = 3, 4, 5, 6, 3
+
+
+class Counting(Decoder):
+    """A decoder that notes how many captions each step advances."""
+
+    def __init__(self, *args: int) -> None:
+        super().__init__(*args)
+        self.rows: list[int] = []
+
+    def step(self, words: torch.Tensor, state: State) -> tuple[torch.Tensor, State]:
+        self.rows.append(len(words))
+        return super().step(words, state)
+
+
+@pytest.fixture
+def decoder() -> Counting:
+    torch.manual_seed(0)
+    decoder = Counting(V, E, H).double().eval()
+    for parameter in decoder.parameters():
+        parameter.data.mul_(4)  # so that captions differ
+    return decoder
+
+
+@pytest.fixture
+def embeddings() -> torch.Tensor:
+    return torch.randn(B, E, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+
+
+def log_prob(decoder: Decoder, embedding: torch.Tensor, words: tuple[int, ...]) -> float:
+    """By teacher forcing, through another path than the search's."""
+    with torch.no_grad():
+        log_probs = decoder(embedding[None], torch.tensor([words], dtype=torch.int64)).log_softmax(-1)[0]
+    return sum(float(log_probs[i, word]) for i, word in enumerate((*words, END)))
+
+
+def all_captions(decoder: Decoder, embedding: torch.Tensor) -> dict[tuple[int, ...], float]:
+    captions = itertools.chain.from_iterable(itertools.product(range(1, V), repeat=n) for n in range(T + 1))
+    return {words: log_prob(decoder, embedding, words) for words in captions}
+
+
+def as_pairs(found: list[Hypothesis]) -> list[tuple[tuple[int, ...], float]]:
+    return [(tuple(hypothesis.words), hypothesis.log_prob) for hypothesis in found]
+
+
+@pytest.mark.parametrize("power", [0.0, 0.7])
+def test_beam_of_full_width_is_exhaustive(decoder: Counting, embeddings: torch.Tensor, power: float) -> None:
+    search = Search(beam_size=200, max_tokens=T, num_candidates=7, length_normalization=power)
+    for embedding, found in zip(embeddings, search(decoder, embeddings), strict=True):
+        scored = all_captions(decoder, embedding)
+        best = sorted(scored.items(), key=lambda item: -item[1] / (len(item[0]) + 1) ** power)[:7]
+        assert [words for words, _ in as_pairs(found)] == [words for words, _ in best]
+        assert [total for _, total in as_pairs(found)] == pytest.approx([total for _, total in best], abs=1e-10)
+
+
+def test_beam_of_one_is_greedy(decoder: Counting, embeddings: torch.Tensor) -> None:
+    for embedding, found in zip(embeddings, Search(beam_size=1, max_tokens=T)(decoder, embeddings), strict=True):
+        words: list[int] = []
+        while len(words) < T:
+            with torch.no_grad():
+                logits = decoder(embedding[None], torch.tensor([words], dtype=torch.int64))
+            if (word := int(logits[0, len(words)].argmax())) == END:
+                break
+            words.append(word)
+        assert found[0].words == words
+        assert found[0].log_prob == pytest.approx(log_prob(decoder, embedding, tuple(words)), abs=1e-10)
+
+
+def test_greedy_is_beam_of_one(decoder: Counting, embeddings: torch.Tensor) -> None:
+    beam = Search(beam_size=1, max_tokens=T)(decoder, embeddings)
+    assert Search(method="greedy", max_tokens=T)(decoder, embeddings) == beam
+
+
+@pytest.mark.parametrize(
+    "search",
+    [
+        Search(beam_size=3, max_tokens=T, num_candidates=2),
+        Search(method="greedy", max_tokens=T),
+        Search(method="sample", max_tokens=T, num_candidates=4, seed=5),
+    ],
+    ids=lambda search: search.method,
+)
+def test_a_caption_does_not_depend_on_its_batch(decoder: Counting, embeddings: torch.Tensor, search: Search) -> None:
+    seeds = torch.tensor([11, 12, 13])
+    together = search(decoder, embeddings, image_seeds=seeds)
+    for i in range(B):
+        (alone,) = search(decoder, embeddings[i : i + 1], image_seeds=seeds[i : i + 1])
+        assert [words for words, _ in as_pairs(alone)] == [words for words, _ in as_pairs(together[i])]
+        assert [p for _, p in as_pairs(alone)] == pytest.approx([p for _, p in as_pairs(together[i])], abs=1e-6)
+
+
+def test_finished_captions_cost_nothing(decoder: Counting, embeddings: torch.Tensor) -> None:
+    found = Search(method="sample", max_tokens=T, num_candidates=9, seed=1)(decoder, embeddings)
+    lengths = [hypothesis.num_tokens for group in found for hypothesis in group]
+    assert decoder.rows == [sum(length > step for length in lengths) for step in range(max(lengths))]
+    assert decoder.rows[-1] < decoder.rows[0] == B * 9
+
+
+def test_beams_that_ended_cost_nothing(decoder: Counting, embeddings: torch.Tensor) -> None:
+    Search(beam_size=5, max_tokens=T, num_candidates=5)(decoder, embeddings)
+    assert decoder.rows[0] == B  # all beams begin as one
+    assert all(rows < B * 5 for rows in decoder.rows[1:])
+
+
+def test_log_prob_and_num_tokens_are_those_of_the_words(decoder: Counting, embeddings: torch.Tensor) -> None:
+    for search in (Search(beam_size=4, max_tokens=T, num_candidates=4), Search(method="sample", max_tokens=T)):
+        for embedding, found in zip(embeddings, search(decoder, embeddings), strict=True):
+            for hypothesis in found:
+                assert hypothesis.num_tokens == len(hypothesis.words) + 1 <= T + 1
+                expected = log_prob(decoder, embedding, tuple(hypothesis.words))
+                assert hypothesis.log_prob == pytest.approx(expected, abs=1e-5)
+
+
+def test_samples_are_as_frequent_as_probable(decoder: Counting, embeddings: torch.Tensor) -> None:
+    drawn = 4000
+    search = Search(method="sample", max_tokens=T, num_candidates=drawn)
+    (found,) = search(decoder, embeddings[:1], image_seeds=torch.tensor([7]))
+    seen = Counter(tuple(hypothesis.words) for hypothesis in found)
+    for words, total in all_captions(decoder, embeddings[0]).items():
+        if len(words) < T:  # at the limit END is forced, so longer captions gather there
+            expected = drawn * math.exp(total)
+            assert abs(seen[words] - expected) < 5 * math.sqrt(expected) + 1
+
+
+@pytest.mark.parametrize("options", [{"top_k": 1}, {"top_p": 1e-9}, {"temperature": 1e-6}])
+def test_sampling_from_the_best_word_only_is_greedy(
+    decoder: Counting, embeddings: torch.Tensor, options: dict[str, float]
+) -> None:
+    sampled = Search(method="sample", max_tokens=T, **options)(decoder, embeddings)  # type: ignore[arg-type]
+    greedy = Search(method="greedy", max_tokens=T)(decoder, embeddings)
+    assert [group[0].words for group in sampled] == [group[0].words for group in greedy]
+
+
+def test_another_seed_gives_other_samples(decoder: Counting, embeddings: torch.Tensor) -> None:
+    one, two = (Search(method="sample", max_tokens=T, num_candidates=20, seed=s)(decoder, embeddings) for s in (1, 2))
+    assert one != two
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"method": "best"},
+        {"beam_size": 0},
+        {"max_tokens": 0},
+        {"num_candidates": 0},
+        {"beam_size": 2, "num_candidates": 3},
+        {"method": "greedy", "num_candidates": 2},
+        {"length_normalization": -0.1},
+        {"temperature": 0.0},
+        {"top_k": -1},
+        {"top_p": 0.0},
+        {"top_p": 1.1},
+    ],
+)
+def test_an_option_out_of_range_is_refused(options: dict[str, object]) -> None:
+    with pytest.raises(OptionError):
+        Search(**options)  # type: ignore[arg-type]

@@ -1,0 +1,81 @@
+"""The shape of the project: who imports whom, what is loaded when, and from where."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from importlib.metadata import packages_distributions
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PACKAGES = {"cluster", "configs", "jobs", "model", "pipeline"}
+MAY_IMPORT = {
+    "cluster": set(),
+    "configs": set(),
+    "model": set(),
+    "pipeline": {"model"},
+    "jobs": {"cluster", "configs", "model", "pipeline"},
+}
+NEVER_IMPORTS = {"model": {"ray", "pyarrow"}, "cluster": {"torch"}}
+
+
+def modules(package: str) -> list[Path]:
+    return sorted((ROOT / package).rglob("*.py"))
+
+
+def imported(path: Path) -> set[str]:
+    """Top-level names of all that a module imports, at its top or late."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found |= {alias.name.partition(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            found.add(node.module.partition(".")[0])
+    return found
+
+
+def loaded_after(code: str) -> set[str]:
+    """Top-level modules in a fresh process that ran `code`."""
+    script = f"{code}\nimport sys; sys.stderr.write(' '.join({{name.partition('.')[0] for name in sys.modules}}))"
+    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True)
+    return set(done.stderr.split())
+
+
+@pytest.mark.parametrize("package", sorted(PACKAGES))
+def test_imports_point_one_way(package: str) -> None:
+    forbidden = (PACKAGES - {package} - MAY_IMPORT[package]) | NEVER_IMPORTS.get(package, set())
+    assert {path.name: names for path in modules(package) if (names := imported(path) & forbidden)} == {}
+
+
+def test_the_model_loads_neither_ray_nor_pyarrow() -> None:
+    names = [f"model.{path.stem}" for path in modules("model")]
+    loaded = loaded_after(f"import {', '.join(names)}")
+    assert "torch" in loaded
+    assert not loaded & {"ray", "pyarrow", "pipeline", "jobs"}
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["nonsense"]])
+def test_help_loads_nothing_heavy(arguments: list[str]) -> None:
+    loaded = loaded_after(f"from jobs.cli import main; main({arguments})")
+    assert not loaded & {"torch", "ray", "pyarrow", "PIL", "numpy", "pandas"}
+
+
+@pytest.mark.parametrize("package", sorted(PACKAGES))
+def test_packages_are_this_checkouts_own(package: str) -> None:
+    assert set(packages_distributions().get(package, ["shardtalk"])) == {"shardtalk"}
+    code = f"import {package}, sys; sys.exit(0 if {package}.__path__[0] == {str(ROOT / package)!r} else 1)"
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
+
+
+def test_only_the_cluster_package_starts_ray() -> None:
+    callers = {
+        path.relative_to(ROOT).parts[0]
+        for package in PACKAGES
+        for path in modules(package)
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Call) and ast.unparse(node.func) == "ray.init"
+    }
+    assert callers == {"cluster"}
