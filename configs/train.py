@@ -93,6 +93,8 @@ class TrainConfig:
     """auto takes cuda where there is one."""
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     """Of the matrix products; auto takes bfloat16 on cuda, float32 on the CPU."""
+    weights_dtype: Literal["float32", "float16"] = "float32"
+    """Of the captioner's file; float16 halves it, and its captions stay the same but for rare ties."""
     threads: int = 4
     """That decode images ahead."""
     seed: int = 123

@@ -191,6 +191,7 @@ class _Run:
                 architecture=self.architecture,
                 vocabulary=self.vocabulary,
                 preprocessing=self.preprocessing,
+                dtype=getattr(torch, self.config.weights_dtype),
                 provenance={"trained_by": "shardtalk train", "config": asdict(self.config)},
                 scores={"val": report},
             )

@@ -113,11 +113,17 @@ def _config(path: Path) -> tuple[Architecture, Preprocessing]:
 
 
 def fingerprint(directory: Path) -> str:
-    """SHA-256 of what decides the captions: weights, vocabulary, architecture and preprocessing. In hexadecimal."""
-    config = json.loads((directory / "config.json").read_text(encoding="utf-8"))
-    decisive = json.dumps({key: config[key] for key in ("format", "architecture", "preprocessing")}, sort_keys=True)
-    digest = hashlib.sha256(decisive.encode())
-    for name in _FILES[1:]:
-        with (directory / name).open("rb") as file:
-            digest.update(hashlib.file_digest(file, "sha256").digest())
+    """SHA-256 of what decides the captions: weights, vocabulary, architecture and preprocessing. In hexadecimal.
+
+    Raises CheckpointError for a directory that is no whole captioner.
+    """
+    try:
+        config = json.loads((directory / "config.json").read_text(encoding="utf-8"))
+        decisive = json.dumps({key: config[key] for key in ("format", "architecture", "preprocessing")}, sort_keys=True)
+        digest = hashlib.sha256(decisive.encode())
+        for name in _FILES[1:]:
+            with (directory / name).open("rb") as file:
+                digest.update(hashlib.file_digest(file, "sha256").digest())
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise CheckpointError(f"{directory} is not a whole captioner: {type(error).__name__}: {error}") from error
     return digest.hexdigest()

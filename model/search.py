@@ -163,7 +163,8 @@ def _sample(
     """Draws `num_candidates` captions per image by the Gumbel-max trick; ranked by score."""
     each, steps = search.num_candidates, search.max_tokens + 1
     copies = torch.arange(each, device=embeddings.device)
-    seeds = (_mixed(image_seeds + search.seed).unsqueeze(1) + copies).flatten()  # (B × each,)
+    # Mixed once more, for `_gumbel` counts steps on from a seed: it must not run into the next copy's.
+    seeds = _mixed(_mixed(image_seeds + search.seed).unsqueeze(1) + copies).flatten()  # (B × each,)
     rows = torch.arange(len(seeds), device=embeddings.device)  # the captions still being spoken
     words = torch.full((len(seeds), steps), END, device=embeddings.device)
     sums = torch.zeros(len(seeds), device=embeddings.device)

@@ -49,7 +49,7 @@ def rows_to_show(folder: Folder, *, max_images: int, seed: int = 0) -> Shown:
         errors.update(code for code in rows["error_code"].drop_null().to_pylist())
         kept = pa.concat_tables([kept, rows.append_column(_DRAW, pa.array(draws.random(len(rows))))])
         if len(kept) > max_images:
-            kept = kept.take(pc.bottom_k_unstable(kept, max_images, sort_keys=[_DRAW])).combine_chunks()
+            kept = kept.take(pc.sort_indices(kept[_DRAW])[:max_images])  # a copy: the rest is let go
     if not total:
         raise OutputError(f"{folder.url} holds no rows; give the folder that `shardtalk caption` wrote")
     kept = kept.drop_columns(_DRAW).sort_by([("shard", "ascending"), ("index", "ascending")])

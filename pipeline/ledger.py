@@ -62,7 +62,10 @@ class Commit:
     def decode(cls, data: bytes) -> Commit:
         """Reads a record's file. Raises ValueError, KeyError or TypeError where it is none."""
         fields = json.loads(data)
-        return cls(**fields | {"intervals": [Interval(*values) for values in fields["intervals"]]})
+        commit = cls(**fields | {"intervals": [Interval(*values) for values in fields["intervals"]]})
+        if {interval.shard for interval in commit.intervals} != commit.paths.keys():
+            raise ValueError("its intervals and paths are not of the same shards")
+        return commit
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,6 +4,7 @@ _job.json        what decides the captions; written first
 part-*.parquet   or .jsonl: the rows
 _commits/        a record for each part
 _exports/        other forms of the rows, on request
+.huggingface.yaml  tells Hugging Face `datasets` that only the parts are data (JSON is YAML)
 _manifest.json   written last, once every input is committed; readers trust it
 """
 
@@ -18,16 +19,18 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline.errors import OutputError
-from pipeline.ledger import Ledger
+from pipeline.inputs import expand_braces
+from pipeline.ledger import COMMITS, Ledger
 from pipeline.schema import ROW
-from pipeline.storage import Folder, is_remote
+from pipeline.storage import UNFINISHED, Folder, is_remote
 
 JOB, MANIFEST, PART = "_job.json", "_manifest.json", "part-"
+HUGGING_FACE = ".huggingface.yaml"
 
 
 def refuse_inside(output: str, inputs: Iterable[str]) -> None:
     """Raises OutputError if the output lies in an input folder, where the next run would take it for input."""
-    for given in inputs:
+    for given in (name for given in inputs for name in expand_braces(given)):
         if is_remote(output) or is_remote(given):
             inside = f"{output.rstrip('/')}/".startswith(f"{given.rstrip('/')}/")
         else:
@@ -43,13 +46,17 @@ def claim(folder: Folder, job: Mapping[str, Any]) -> None:
     Args:
         job: what decides the captions, as nested JSON.
 
-    Raises OutputError if the folder holds something else, or the output of a job that differs, saying in what.
+    Raises OutputError if the folder cannot be made, or holds something else, or the output of a job that differs,
+    saying in what.
     """
     if not folder.exists(JOB):
-        found = folder.names()
-        if found:
-            raise OutputError(f"{folder.url} holds other files, such as {found[0]}; give an empty or new folder")
-        folder.write(JOB, json.dumps(job, indent=2, ensure_ascii=False).encode())
+        try:
+            found = [name for name in folder.names() if name != UNFINISHED.format(JOB)]
+            if found:
+                raise OutputError(f"{folder.url} holds other files, such as {found[0]}; give an empty or new folder")
+            folder.write(JOB, json.dumps(job, indent=2, ensure_ascii=False).encode())
+        except OSError as error:
+            raise OutputError(f"{folder.url} cannot be a folder for the rows: {error}") from error
         return
     try:
         before = json.loads(folder.read(JOB))
@@ -75,6 +82,9 @@ def sweep(folder: Folder, ledger: Ledger) -> None:
     for name in folder.names():
         if name.startswith((PART, f".{PART}")) and name not in committed:
             folder.remove(name)
+    for name in folder.names(COMMITS):
+        if name.startswith(f".{PART}"):
+            folder.remove(f"{COMMITS}/{name}")
 
 
 def finish(folder: Folder, ledger: Ledger, *, job: Mapping[str, Any], run: Mapping[str, Any]) -> dict[str, Any]:
@@ -99,8 +109,23 @@ def finish(folder: Folder, ledger: Ledger, *, job: Mapping[str, Any], run: Mappi
             for commit in sorted(ledger.commits, key=lambda commit: commit.file)
         },
     }
+    folder.write(HUGGING_FACE, json.dumps(_describe_to_datasets(job["format"]), indent=2).encode())
     folder.write(MANIFEST, json.dumps(manifest, indent=2, ensure_ascii=False).encode())
     return manifest
+
+
+def _describe_to_datasets(form: str) -> dict[str, Any]:
+    """Which files are data, and the types of the columns: `datasets` guesses those of JSON by the first part."""
+
+    def feature(field: pa.Field) -> dict[str, Any]:
+        if pa.types.is_list(field.type):
+            return {"name": field.name, "list": [feature(inner) for inner in field.type.value_type]}
+        return {"name": field.name, "dtype": "float32" if pa.types.is_float32(field.type) else str(field.type)}
+
+    return {
+        "configs": [{"config_name": "default", "data_files": f"{PART}*.{form}"}],
+        "dataset_info": {"config_name": "default", "features": [feature(field) for field in ROW]},
+    }
 
 
 def read_rows(folder: Folder, ledger: Ledger, columns: list[str] | None = None) -> Iterator[pa.Table]:

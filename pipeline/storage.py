@@ -12,6 +12,8 @@ import pyarrow.fs as pafs
 from pipeline.errors import InputError
 
 READ_AHEAD_BYTES = 1 << 20
+UNFINISHED = ".{}.tmp"
+"""Name of a file while it is written."""
 
 
 def is_remote(url: str) -> bool:
@@ -77,7 +79,7 @@ class Folder:
             return
         path = Path(target)
         path.parent.mkdir(parents=True, exist_ok=True)
-        unfinished = path.with_name(f".{path.name}.tmp")
+        unfinished = path.with_name(UNFINISHED.format(path.name))
         with unfinished.open("wb") as file:
             file.write(data)
             file.flush()

@@ -94,6 +94,8 @@ def _members(file: BinaryIO, size: int, offset: int, wanted: Callable[[str], boo
         info = _parse(header, offset)
         if "size" in extended:
             info.size = _number(extended["size"], offset)
+        if info.size < 0:  # base-256 headers can say so; it would be read for ever
+            raise DataError("corrupt_shard", f"a size of {info.size} bytes at byte {offset}")
         data_start, offset = offset + BLOCK, offset + BLOCK + -(-info.size // BLOCK) * BLOCK
         if data_start + info.size > size:
             raise DataError(
@@ -110,7 +112,7 @@ def _members(file: BinaryIO, size: int, offset: int, wanted: Callable[[str], boo
             _skip(file, offset - data_start - info.size, data_start)
             continue
         name = extended.get("path", info.name)
-        regular = info.isreg() and not info.issparse()
+        regular = info.isreg()  # a sparse file is, and comes as it is stored: an image that does not decode
         take = regular and wanted(split_name(name)[1])
         data = _read(file, info.size, data_start, printable(name)) if take else None
         _skip(file, offset - data_start - (info.size if take else 0), data_start)
@@ -142,7 +144,7 @@ def _extended(info: tarfile.TarInfo, file: BinaryIO, offset: int) -> dict[str, s
         length_text, _, rest = data.partition(b" ")
         length = _number(length_text.decode("ascii", "replace"), offset)
         keyword, equals, value = data[len(length_text) + 1 : length - 1].partition(b"=")
-        if not equals or not rest or length > len(data):
+        if not equals or not rest or not len(length_text) < length <= len(data):  # 0 would be read for ever
             raise DataError("corrupt_shard", f"a malformed PAX header at byte {offset}")
         if keyword in (b"path", b"size"):
             records[keyword.decode()] = value.decode("utf-8", "surrogateescape")

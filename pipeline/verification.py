@@ -54,7 +54,7 @@ def _check_manifest(folder: Folder, ledger: Ledger) -> Iterator[str]:
         return
     try:
         manifest = json.loads(folder.read(MANIFEST))
-        told, rows = manifest["files"], manifest["totals"]["rows"]
+        told, rows = dict(manifest["files"]), manifest["totals"]["rows"]
     except (ValueError, KeyError, TypeError) as error:
         yield f"{MANIFEST} is damaged: {error}"
         return

@@ -69,6 +69,29 @@ def test_beam_of_full_width_is_exhaustive(decoder: Counting, embeddings: torch.T
         assert [total for _, total in as_pairs(found)] == pytest.approx([total for _, total in best], abs=1e-10)
 
 
+@pytest.mark.parametrize("power", [0.0, 0.7])
+def test_narrow_beam_keeps_the_best_of_each_step(power: float) -> None:
+    torch.manual_seed(3)
+    decoder, beams, longest = Decoder(11, E, H, layers=2).double().eval(), 3, 7
+    for parameter in decoder.parameters():
+        parameter.data.mul_(5)
+    embeddings = torch.randn(B, E, dtype=torch.float64)
+    search = Search(beam_size=beams, max_tokens=longest, num_candidates=2, length_normalization=power)
+    for embedding, found in zip(embeddings, search(decoder, embeddings), strict=True):
+        beam: list[tuple[tuple[int, ...], bool, float]] = [((), False, 0.0)]  # words, whether END was said, log_prob
+        while not all(ended for _, ended, _ in beam):
+            grown = [caption for caption in beam if caption[1]]
+            for words, _, total in (caption for caption in beam if not caption[1]):
+                with torch.no_grad():
+                    logits = decoder(embedding[None], torch.tensor([words], dtype=torch.int64))
+                said = logits[0, -1].log_softmax(0).tolist()
+                grown.append((words, True, total + said[END]))
+                if len(words) < longest:
+                    grown += [((*words, word), False, total + said[word]) for word in range(1, 11)]
+            beam = sorted(grown, key=lambda c: -c[2] / (len(c[0]) + c[1]) ** power)[:beams]
+        assert [words for words, _ in as_pairs(found)] == [words for words, _, _ in beam[:2]]
+
+
 def test_beam_of_one_is_greedy(decoder: Counting, embeddings: torch.Tensor) -> None:
     for embedding, found in zip(embeddings, Search(beam_size=1, max_tokens=T)(decoder, embeddings), strict=True):
         words: list[int] = []
@@ -112,10 +135,25 @@ def test_finished_captions_cost_nothing(decoder: Counting, embeddings: torch.Ten
     assert decoder.rows[-1] < decoder.rows[0] == B * 9
 
 
+@pytest.mark.parametrize(("candidates", "power"), [(2, 0.0), (1, 0.7)])
+def test_an_image_whose_beams_ended_costs_nothing(decoder: Counting, candidates: int, power: float) -> None:
+    search = Search(beam_size=2, max_tokens=9, num_candidates=candidates, length_normalization=power)
+    embeddings = 9 * torch.randn(8, E, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    search(decoder, embeddings)
+    together, alone = decoder.rows, list[list[int]]()
+    for embedding in embeddings:
+        decoder.rows = []
+        search(decoder, embedding[None])
+        alone.append(decoder.rows)
+    assert together == [sum(rows) for rows in itertools.zip_longest(*alone, fillvalue=0)]
+    assert together[0] == 8  # the beams of an image begin as one
+    assert len({len(rows) for rows in alone}) > 1
+
+
 def test_beams_that_ended_cost_nothing(decoder: Counting, embeddings: torch.Tensor) -> None:
-    Search(beam_size=5, max_tokens=T, num_candidates=5)(decoder, embeddings)
-    assert decoder.rows[0] == B  # all beams begin as one
-    assert all(rows < B * 5 for rows in decoder.rows[1:])
+    decoder.output.bias.data[END] += 100
+    Search(beam_size=4, max_tokens=T)(decoder, embeddings)
+    assert decoder.rows == [B]
 
 
 def test_log_prob_and_num_tokens_are_those_of_the_words(decoder: Counting, embeddings: torch.Tensor) -> None:
@@ -145,6 +183,53 @@ def test_sampling_from_the_best_word_only_is_greedy(
     sampled = Search(method="sample", max_tokens=T, **options)(decoder, embeddings)  # type: ignore[arg-type]
     greedy = Search(method="greedy", max_tokens=T)(decoder, embeddings)
     assert [group[0].words for group in sampled] == [group[0].words for group in greedy]
+
+
+def test_samples_of_an_image_are_independent(decoder: Counting, embeddings: torch.Tensor) -> None:
+    decoder.output.weight.data.zero_()
+    decoder.output.bias.data = torch.tensor([-99.0, 0.0, 0.0, 0.0], dtype=torch.float64)  # all captions as probable
+    (found,) = Search(method="sample", max_tokens=T, num_candidates=900)(decoder, embeddings[:1])
+    words = torch.tensor([hypothesis.words for hypothesis in found])  # (900, T), in the order they were drawn
+    assert float((words[:-1, 1] == words[1:, 0]).double().mean()) == pytest.approx(1 / 3, abs=0.07)
+    assert float((words[:-1] == words[1:]).double().mean()) == pytest.approx(1 / 3, abs=0.07)
+
+
+def test_top_k_and_top_p_bound_what_is_drawn(decoder: Counting, embeddings: torch.Tensor) -> None:
+    decoder.output.weight.data.zero_()
+    decoder.output.bias.data = torch.tensor([0.1, 0.5, 0.25, 0.15], dtype=torch.float64).log()
+    for options, drawable in (
+        ({"top_k": 2}, {1, 2}),
+        ({"top_p": 0.7}, {1, 2}),
+        ({"top_p": 0.8}, {1, 2, 3}),
+        ({"top_k": 3, "top_p": 0.5}, {1}),
+        ({}, {END, 1, 2, 3}),
+    ):
+        search = Search(method="sample", max_tokens=1, num_candidates=200, **options)  # type: ignore[arg-type]
+        (found,) = search(decoder, embeddings[:1])
+        assert {hypothesis.words[0] if hypothesis.words else END for hypothesis in found} == drawable
+
+
+def test_temperature_raises_probabilities_to_its_inverse(decoder: Counting, embeddings: torch.Tensor) -> None:
+    decoder.output.weight.data.zero_()
+    decoder.output.bias.data = torch.tensor([0.1, 0.4, 0.3, 0.2], dtype=torch.float64).log()
+    drawn = 4000
+    search = Search(method="sample", max_tokens=1, num_candidates=drawn, temperature=0.5)
+    (found,) = search(decoder, embeddings[:1])
+    seen = Counter(hypothesis.words[0] if hypothesis.words else END for hypothesis in found)
+    expected = {word: drawn * p**2 / 0.3 for word, p in enumerate([0.1, 0.4, 0.3, 0.2])}
+    chi_square = sum((seen[word] - count) ** 2 / count for word, count in expected.items())
+    assert chi_square < 16.3  # one in a thousand, of 3 degrees of freedom
+
+
+def test_no_caption_is_longer_than_max_tokens(decoder: Counting, embeddings: torch.Tensor) -> None:
+    decoder.output.bias.data[END] -= 1000
+    for search in (
+        Search(beam_size=3, max_tokens=T, num_candidates=3),
+        Search(method="greedy", max_tokens=T),
+        Search(method="sample", max_tokens=T),
+    ):
+        for found in search(decoder, embeddings):
+            assert {len(hypothesis.words) for hypothesis in found} == {T}
 
 
 def test_another_seed_gives_other_samples(decoder: Counting, embeddings: torch.Tensor) -> None:

@@ -1,0 +1,119 @@
+"""Killed at any instant or asked to stop, the same command again leaves the rows of an undisturbed run."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from conftest import Run, assert_same, pictures, rows_of, tar_of_pictures
+
+CHECKOUT = Path(__file__).parents[2]
+DEADLINE_S = 60.0
+IMAGES = 400
+"""More than a run can caption one by one between its first commit and being asked to stop."""
+
+KILLED_AT_EVERY_SYNC = """
+import os, signal, sys
+
+import torch
+
+import jobs.caption
+import pipeline.local_runner
+from jobs import cli
+
+where, arguments = sys.argv[1], sys.argv[2:]
+torch.set_num_threads(1)
+sync, left = os.fsync, -1
+
+
+def sync_or_die(file):
+    global left
+    left -= 1
+    if not left:
+        os.kill(os.getpid(), signal.SIGKILL)
+    sync(file)
+
+
+def run(output, sync_of_death):
+    global left
+    child = os.fork()
+    if not child:
+        left = sync_of_death
+        os._exit(cli.main([*arguments, "--output", output]))
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+
+os.fsync = sync_or_die
+count, code = 0, -signal.SIGKILL
+while code == -signal.SIGKILL:
+    count += 1
+    output = f"{where}/{count}"
+    code = run(output, count)
+    again = run(output, 0)
+    print(count, code, again, flush=True)
+"""
+"""Folder n gets a run that is killed at its n-th fsync, which is before or after a rename; then a whole run."""
+
+
+def command(captioner: Path, *arguments: object, verb: str = "caption") -> list[str]:
+    usual = ["--captioner", captioner, "--runner", "local", "--local.decode_threads", 1, "--search.beam_size", 2]
+    return [verb, *map(str, [*usual, "--search.max_tokens", 6, "--batch_images", 1, "--fragment_rows", 2, *arguments])]
+
+
+def test_killed_before_and_after_every_rename(tmp_path: Path, captioner: Path, caption: Run, shardtalk: Run) -> None:
+    inputs = [pictures(tmp_path / "in", 2), tar_of_pictures(tmp_path / "s.tar", 3)]
+    assert caption(*inputs)[0] == 0
+    undisturbed = rows_of(tmp_path / "out")
+    arguments = command(captioner, *inputs)
+    done = subprocess.run(
+        [sys.executable, "-c", KILLED_AT_EVERY_SYNC, tmp_path / "killed", *arguments],
+        cwd=CHECKOUT,
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=DEADLINE_S,
+    )
+    runs = [tuple(map(int, line.split())) for line in done.stdout.splitlines()]
+    syncs = 2 * (1 + 3 + 3 + 1)  # job, three parts, three records, manifest: a file and its folder each
+    assert runs == [(n, -signal.SIGKILL, 0) for n in range(1, syncs + 1)] + [(syncs + 1, 0, 0)]
+    for n in range(1, syncs + 2):
+        output = tmp_path / "killed" / str(n)
+        assert_same(rows_of(output), undisturbed)
+        assert shardtalk("verify", output, *inputs)[0] == 0
+        assert not list(output.rglob("*.tmp"))
+
+
+@pytest.mark.parametrize("asked_by", [signal.SIGINT, signal.SIGTERM])
+def test_asked_to_stop_it_commits_and_says_3(
+    asked_by: signal.Signals, tmp_path: Path, captioner: Path, caption: Run, shardtalk: Run
+) -> None:
+    folder = pictures(tmp_path / "in", 1)
+    for i in range(IMAGES):
+        (folder / f"{i:04}.jpg").hardlink_to(folder / "0.jpg")
+    arguments = command(captioner, folder, "--output", tmp_path / "out")
+    with subprocess.Popen(
+        [sys.executable, "-m", "jobs.cli", *arguments],
+        cwd=CHECKOUT,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as child:
+        deadline = time.monotonic() + DEADLINE_S
+        while not list(tmp_path.glob("out/_commits/*.commit")) and child.poll() is None:
+            assert time.monotonic() < deadline
+            time.sleep(0.005)
+        child.send_signal(asked_by)
+        said = child.communicate(timeout=DEADLINE_S)[1]
+    assert child.returncode == 3, said
+    assert said.count("\n") == 2 and "the same command again" in said
+    committed = rows_of(tmp_path / "out")
+    assert 0 < len(committed) <= IMAGES
+    assert f"{len(committed)} rows are committed" in said
+    assert shardtalk("verify", tmp_path / "out", folder)[0] == 1
+    assert caption(folder)[0] == 0
+    ids = {row["image_id"] for row in committed}
+    assert [row for row in rows_of(tmp_path / "out") if row["image_id"] in ids] == committed
+    assert shardtalk("verify", tmp_path / "out", folder)[0] == 0

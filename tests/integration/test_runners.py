@@ -1,0 +1,75 @@
+"""The same rows whatever runs the flow, and however it is cut into batches and fragments."""
+
+from pathlib import Path
+
+import pytest
+from conftest import Run, assert_same, jpeg, pictures, rows_of, tar_bytes, tar_of_pictures
+
+from cluster.connect import Resources
+from configs.verify import VerifyConfig
+from jobs.verify import run as verify
+
+
+@pytest.fixture
+def inputs(tmp_path: Path) -> list[Path]:
+    """A folder, a tar, one that is cut and one with a doubled key; good and bad images: 20 rows."""
+    folder = pictures(tmp_path / "in", 7)
+    (folder / "bad.jpg").write_bytes(jpeg(3)[:400])
+    (folder / "link.jpg").symlink_to("nowhere")
+    cut = tar_of_pictures(tmp_path / "cut.tar", 3, first=20)
+    cut.write_bytes(cut.read_bytes()[:-1600])
+    doubled = tmp_path / "doubled.tar"
+    doubled.write_bytes(tar_bytes([("a.jpg", jpeg(1)), ("a.jpg", jpeg(2)), ("b.txt", b"")]))
+    return [folder, tar_of_pictures(tmp_path / "s.tar", 5, first=10), cut, doubled]
+
+
+@pytest.fixture
+def reference(inputs: list[Path], caption: Run, tmp_path: Path) -> list[dict[str, object]]:
+    assert caption(*inputs, "--batch_images", 3, output=tmp_path / "reference")[0] == 0
+    rows = rows_of(tmp_path / "reference")
+    assert len(rows) == 20
+    assert len({row["caption"] for row in rows}) > 4  # so that a row which got another's caption is found out
+    return rows
+
+
+@pytest.mark.parametrize(
+    ("batch_images", "fragment_rows", "form"),
+    [(1, 1, "jsonl"), (1, 4, "parquet"), (3, 5, "jsonl"), (32, 10_000, "parquet")],
+)
+def test_batches_and_fragments_change_nothing(  # noqa: PLR0917
+    batch_images: int,
+    fragment_rows: int,
+    form: str,
+    inputs: list[Path],
+    reference: list[dict[str, object]],
+    caption: Run,
+    tmp_path: Path,
+) -> None:
+    cuts = ("--batch_images", batch_images, "--fragment_rows", fragment_rows, "--format", form)
+    assert caption(*reversed(inputs), *cuts)[0] == 0
+    assert_same(rows_of(tmp_path / "out"), reference)
+
+
+def test_ray_gives_the_local_runners_rows(
+    local_ray: Resources, inputs: list[Path], reference: list[dict[str, object]], caption: Run, tmp_path: Path
+) -> None:
+    code, said = caption(*inputs, "--runner", "ray", "--batch_images", 3, "--ray.max_actors", 1, "--fragment_rows", 6)
+    assert code == 0, said
+    assert_same(rows_of(tmp_path / "out"), reference)
+    assert verify(VerifyConfig([str(tmp_path / "out"), *map(str, inputs)])) == 0
+
+
+def test_ray_finishes_what_the_local_runner_began(
+    local_ray: Resources, inputs: list[Path], reference: list[dict[str, object]], caption: Run, tmp_path: Path
+) -> None:
+    assert caption(*inputs, "--batch_images", 1, "--fragment_rows", 2)[0] == 0
+    for record in sorted((tmp_path / "out" / "_commits").iterdir())[::2]:
+        record.unlink()
+    code, said = caption(*inputs, "--runner", "ray", "--batch_images", 2, "--ray.max_actors", 1)
+    assert code == 0, said
+    assert_same(rows_of(tmp_path / "out"), reference)
+
+
+def test_ray_asked_to_caption_nothing_more_is_not_needed(inputs: list[Path], caption: Run) -> None:
+    assert caption(*inputs)[0] == 0
+    assert caption(*inputs, "--runner", "ray", "--ray.address", "127.0.0.1:1")[0] == 0
