@@ -164,7 +164,7 @@ class _Run:
         search = Search(beam_size=self.config.beam_size)
         with torch.inference_mode():
             embeddings = network.encoder.project(self._features(self.val, network).to(self.device))
-            found = search(network.decoder, embeddings)
+            found = search(network.decoder, embeddings, unsayable=self.vocabulary.unsayable)
         captions = {
             example.image_id: self.vocabulary.decode(candidates[0].words)
             for example, candidates in zip(self.val, found, strict=True)

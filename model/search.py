@@ -8,6 +8,7 @@ Letters: B images still searched, K beams, T words, N rows, V vocabulary, E embe
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -61,7 +62,12 @@ class Search:
             raise OptionError("need length_normalization ≥ 0, temperature > 0, top_k ≥ 0 and 0 < top_p ≤ 1")
 
     def __call__(
-        self, decoder: Decoder, embeddings: torch.Tensor, *, image_seeds: torch.Tensor | None = None
+        self,
+        decoder: Decoder,
+        embeddings: torch.Tensor,
+        *,
+        image_seeds: torch.Tensor | None = None,
+        unsayable: Sequence[int] = (),
     ) -> list[list[Hypothesis]]:
         """The candidates of each image, best first.
 
@@ -69,12 +75,14 @@ class Search:
             decoder: in evaluation mode.
             embeddings: (B, E) of the images.
             image_seeds: (B,) int64, a number that belongs to each image; only sampling uses it.
+            unsayable: ids that no caption may have; what they would have had of the probability is lost.
         """
         with torch.inference_mode():
             if self.method == "sample":
                 seeds = image_seeds if image_seeds is not None else torch.arange(len(embeddings))
-                return _sample(self, decoder, embeddings, seeds.to(embeddings.device))
-            return _beam(self, decoder, embeddings, beams=self.beam_size if self.method == "beam" else 1)
+                return _sample(self, decoder, embeddings, seeds.to(embeddings.device), unsayable)
+            beams = self.beam_size if self.method == "beam" else 1
+            return _beam(self, decoder, embeddings, unsayable, beams=beams)
 
 
 @dataclass(frozen=True)
@@ -92,7 +100,9 @@ class Hypothesis:
         return len(self.words) + 1
 
 
-def _beam(search: Search, decoder: Decoder, embeddings: torch.Tensor, *, beams: int) -> list[list[Hypothesis]]:
+def _beam(
+    search: Search, decoder: Decoder, embeddings: torch.Tensor, unsayable: Sequence[int], *, beams: int
+) -> list[list[Hypothesis]]:
     """Keeps the best K captions of each image, finished or not; only the unfinished cost a step of the decoder."""
     device, k, steps = embeddings.device, beams, search.max_tokens + 1
     images = torch.arange(len(embeddings), device=device)  # (B,) the image of each row
@@ -106,8 +116,7 @@ def _beam(search: Search, decoder: Decoder, embeddings: torch.Tensor, *, beams: 
 
     for step in range(steps):
         log_probs, state = decoder.step(words[live][:, step - 1], state)  # at step 0 the last place holds START
-        if step == steps - 1:
-            log_probs[:, END + 1 :] = -torch.inf
+        _forbid(log_probs, unsayable, only_end=step == steps - 1)
         size = log_probs.shape[1]
         grown = log_probs.new_full((*live.shape, size), -torch.inf)  # (B, K, V)
         grown[:, :, END] = 0.0  # what is finished stays as it is
@@ -140,6 +149,13 @@ def _beam(search: Search, decoder: Decoder, embeddings: torch.Tensor, *, beams: 
     return results
 
 
+def _forbid(log_probs: torch.Tensor, unsayable: Sequence[int], *, only_end: bool) -> None:
+    """Takes the probability of words away, in place: (N, V)."""
+    log_probs[:, list(unsayable)] = -torch.inf
+    if only_end:
+        log_probs[:, END + 1 :] = -torch.inf
+
+
 def _over(search: Search, scores: torch.Tensor, sums: torch.Tensor, live: torch.Tensor) -> torch.Tensor:
     """(B,) whether no live beam can still enter the best `num_candidates` finished ones. All arguments (B, K)."""
     finished = scores.masked_fill(live, -torch.inf).topk(search.num_candidates).values[:, -1]
@@ -158,7 +174,11 @@ def _finished(
 
 
 def _sample(
-    search: Search, decoder: Decoder, embeddings: torch.Tensor, image_seeds: torch.Tensor
+    search: Search,
+    decoder: Decoder,
+    embeddings: torch.Tensor,
+    image_seeds: torch.Tensor,
+    unsayable: Sequence[int],
 ) -> list[list[Hypothesis]]:
     """Draws `num_candidates` captions per image by the Gumbel-max trick; ranked by score."""
     each, steps = search.num_candidates, search.max_tokens + 1
@@ -171,8 +191,7 @@ def _sample(
     state = decoder.start(embeddings.repeat_interleave(each, dim=0))
     for step in range(steps):
         log_probs, state = decoder.step(words[rows, step - 1], state)
-        if step == steps - 1:
-            log_probs[:, END + 1 :] = -torch.inf
+        _forbid(log_probs, unsayable, only_end=step == steps - 1)
         word = (_truncated(search, log_probs) + _gumbel(seeds[rows], step, log_probs.shape[1])).argmax(1)
         sums[rows] += log_probs.gather(1, word.unsqueeze(1)).squeeze(1)
         words[rows, step] = word

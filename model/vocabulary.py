@@ -75,6 +75,11 @@ class Vocabulary:
         """Number of ids: the words and END."""
         return len(self.words) + 1
 
+    @property
+    def unsayable(self) -> list[int]:
+        """Ids that stand for no word of their own: `UNK`'s, where there is one."""
+        return [self._ids[UNKNOWN]] if UNKNOWN in self._ids else []
+
     def encode(self, words: Iterable[str]) -> list[int]:
         """Ids of words, `UNK`'s for an unknown one. Without END. Raises VocabularyError if there is no `UNK`."""
         unknown = self._ids.get(UNKNOWN)

@@ -30,7 +30,7 @@ HUGGING_FACE = ".huggingface.yaml"
 
 def refuse_inside(output: str, inputs: Iterable[str]) -> None:
     """Raises OutputError if the output lies in an input folder, where the next run would take it for input."""
-    for given in (name for given in inputs for name in expand_braces(given)):
+    for given in (name for text in inputs for name in expand_braces(text)):
         if is_remote(output) or is_remote(given):
             inside = f"{output.rstrip('/')}/".startswith(f"{given.rstrip('/')}/")
         else:

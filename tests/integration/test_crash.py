@@ -77,7 +77,7 @@ def test_killed_before_and_after_every_rename(tmp_path: Path, captioner: Path, c
         timeout=DEADLINE_S,
     )
     runs = [tuple(map(int, line.split())) for line in done.stdout.splitlines()]
-    syncs = 2 * (1 + 3 + 3 + 1)  # job, three parts, three records, manifest: a file and its folder each
+    syncs = 2 * (1 + 3 + 3 + 2)  # job, three parts, three records, two of the manifest: a file and its folder each
     assert runs == [(n, -signal.SIGKILL, 0) for n in range(1, syncs + 1)] + [(syncs + 1, 0, 0)]
     for n in range(1, syncs + 2):
         output = tmp_path / "killed" / str(n)

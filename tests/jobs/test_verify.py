@@ -1,0 +1,190 @@
+"""`shardtalk verify` says what is wrong with an output, by name."""
+
+import json
+from pathlib import Path
+
+import pytest
+from conftest import Run, jpeg, pictures, tar_bytes, tar_of_pictures
+
+
+@pytest.fixture
+def inputs(tmp_path: Path) -> list[Path]:
+    return [pictures(tmp_path / "in", 3), tar_of_pictures(tmp_path / "s.tar", 4)]
+
+
+@pytest.fixture
+def output(inputs: list[Path], caption: Run, tmp_path: Path) -> Path:
+    """Of four parts: 0.jpg 1.jpg, 2.jpg k0, k1 k2, k3."""
+    assert caption(*inputs, "--fragment_rows", 2, "--batch_images", 1)[0] == 0
+    return tmp_path / "out"
+
+
+def record_of(output: Path, image_id: str) -> Path:
+    """The commit record of an image's part."""
+    for record in (output / "_commits").iterdir():
+        commit = json.loads(record.read_text())
+        for shard, start, stop, _, _ in commit["intervals"]:
+            path = commit["paths"][shard]
+            if image_id in ([f"k{i}" for i in range(start, stop)] if path.endswith(".tar") else [Path(path).name]):
+                return record
+    raise LookupError(image_id)
+
+
+def part_of(output: Path, image_id: str) -> Path:
+    return output / json.loads(record_of(output, image_id).read_text())["file"]
+
+
+def edit(path: Path, **changes: object) -> None:
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+
+def test_a_whole_output_is_proven(output: Path, inputs: list[Path], shardtalk: Run) -> None:
+    code, said = shardtalk("verify", output)
+    assert code == 0 and "verified: 7 rows, each key once: 7 captions, 0 errors" in said
+    code, said = shardtalk("verify", output, *inputs)
+    assert code == 0 and "the 4 files of its input" in said
+
+
+@pytest.mark.parametrize("image_id", ["0.jpg", "k3"])
+def test_a_deleted_part(image_id: str, output: Path, shardtalk: Run) -> None:
+    part = part_of(output, image_id)
+    part.unlink()
+    code, said = shardtalk("verify", output)
+    assert code == 1 and f"{part.name}: missing" in said and "NOT verified: 1 problems" in said
+
+
+def test_a_flipped_byte(output: Path, shardtalk: Run) -> None:
+    part = part_of(output, "k1")
+    data = bytearray(part.read_bytes())
+    data[len(data) // 2] ^= 1
+    part.write_bytes(data)
+    code, said = shardtalk("verify", output)
+    assert code == 1 and f"{part.name}: differs from what was committed" in said
+
+
+def test_a_deleted_record(output: Path, shardtalk: Run) -> None:
+    part = part_of(output, "k1")
+    record_of(output, "k1").unlink()
+    code, said = shardtalk("verify", output)
+    assert code == 1
+    assert f"{part.name} has no commit record" in said and "s.tar: rows 1 to 2 are missing" in said
+    assert "the manifest says 7 rows, the commit records 5" in said
+
+
+def test_rows_missing_at_the_end(output: Path, inputs: list[Path], shardtalk: Run) -> None:
+    part_of(output, "k3").unlink()
+    record_of(output, "k3").unlink()
+    (output / "_manifest.json").unlink()
+    code, said = shardtalk("verify", output)
+    assert code == 1
+    assert "s.tar: the rows from 3 on are missing" in said and "there is no _manifest.json" in said
+    assert "s.tar: the rows from 3 on are missing" in shardtalk("verify", output, *inputs)[1]
+
+
+def test_a_torn_record(output: Path, shardtalk: Run) -> None:
+    record = record_of(output, "k1")
+    record.write_bytes(record.read_bytes()[:40])
+    code, said = shardtalk("verify", output)
+    assert code == 2 and record.name in said and "is damaged" in said
+
+
+@pytest.mark.parametrize("changes", [{"paths": {}}, {"intervals": [[1]]}, {"rows": 1, "more": 2}])
+def test_an_edited_record(changes: dict[str, object], output: Path, shardtalk: Run) -> None:
+    record = record_of(output, "k1")
+    edit(record, **changes)
+    code, said = shardtalk("verify", output)
+    assert code == 2 and record.name in said
+
+
+def test_a_record_that_counts_other_rows(output: Path, shardtalk: Run) -> None:
+    edit(record_of(output, "k1"), rows=3)
+    code, said = shardtalk("verify", output)
+    assert code == 1 and "its rows are not those of its commit record" in said
+
+
+def test_a_record_under_another_name_with_other_intervals(output: Path, shardtalk: Run) -> None:
+    record = record_of(output, "k1")
+    commit = json.loads(record.read_text())
+    ((shard, start, stop, offset, last),) = commit["intervals"]
+    doubled = record.with_name("part-0000000000000000.commit")
+    doubled.write_text(json.dumps(commit | {"intervals": [[shard, start + 1, stop + 1, offset, last]]}))
+    code, said = shardtalk("verify", output)
+    assert code == 1
+    assert "s.tar: row 2 is there more than once" in said
+    assert f"{commit['file']}: its rows are not in the intervals of its commit record" in said
+
+
+def test_an_edited_manifest(output: Path, shardtalk: Run) -> None:
+    manifest = json.loads((output / "_manifest.json").read_text())
+    part = part_of(output, "k1").name
+    edit(output / "_manifest.json", files=manifest["files"] | {part: {"rows": 9, "sha256": "0"}})
+    code, said = shardtalk("verify", output)
+    assert code == 1 and f"{part}: the manifest says {{'rows': 9" in said
+    edit(output / "_manifest.json", files=manifest["files"], totals=manifest["totals"] | {"rows": 8})
+    assert "the manifest says 8 rows, the commit records 7" in shardtalk("verify", output)[1]
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"files": 1, "totals": {"rows": 7}}', '{"files": {}, "totals": 0}'])
+def test_a_damaged_manifest(text: str, output: Path, shardtalk: Run) -> None:
+    (output / "_manifest.json").write_text(text)
+    code, said = shardtalk("verify", output)
+    assert code == 1 and "_manifest.json is damaged" in said
+
+
+def test_a_stray_part(output: Path, shardtalk: Run) -> None:
+    (output / "part-stray.parquet").write_bytes(part_of(output, "k1").read_bytes())
+    code, said = shardtalk("verify", output)
+    assert code == 1 and "part-stray.parquet has no commit record" in said and "1 problems" in said
+
+
+def test_files_that_came_and_went(output: Path, inputs: list[Path], shardtalk: Run) -> None:
+    (inputs[0] / "0.jpg").rename(inputs[0] / "renamed.jpg")
+    (inputs[0] / "new.jpg").write_bytes(jpeg(8))
+    code, said = shardtalk("verify", output, *inputs)
+    assert code == 1
+    for name in ("renamed.jpg", "new.jpg"):
+        assert f"{inputs[0] / name}: not in the output" in said
+    assert f"{inputs[0] / '0.jpg'}: in the output, and not in the input" in said
+    assert shardtalk("verify", output, inputs[0] / "1.jpg", inputs[0] / "2.jpg")[0] == 1
+
+
+CHANGED_KEYS = {
+    "added": (["k0", "k1", "k2", "k3", "k4"], "the rows from 4 on are missing"),
+    "removed": (["k0", "k1", "k2"], "row 3 of"),
+    "renamed": (["k0", "other", "k2", "k3"], "is 'k1', and 'other' in the input"),
+}
+
+
+@pytest.mark.parametrize("change", CHANGED_KEYS)
+def test_a_shard_whose_keys_changed(change: str, output: Path, inputs: list[Path], shardtalk: Run) -> None:
+    keys, _ = CHANGED_KEYS[change]
+    inputs[1].write_bytes(tar_bytes({f"{key}.jpg": jpeg(i) for i, key in enumerate(keys)}))
+    code, said = shardtalk("verify", output, *inputs)
+    assert code == 1 and f"{inputs[1]}: has changed since it was captioned" in said
+
+
+@pytest.mark.parametrize("form", ["parquet", "jsonl"])
+def test_keys_are_compared_one_by_one(form: str, tmp_path: Path, caption: Run, shardtalk: Run) -> None:
+    """Even where name, size and time of the shard are as they were."""
+    from test_caption import replace_keeping_size_and_time
+
+    tar = tar_of_pictures(tmp_path / "s.tar", 3)
+    assert caption(tar, "--format", form)[0] == 0
+    images = {"k0.jpg": jpeg(0), "kX.jpg": jpeg(1), "k2.jpg": jpeg(2)}
+    replace_keeping_size_and_time(tar, tar_bytes(images))
+    code, said = shardtalk("verify", tmp_path / "out", tar)
+    assert code == 1 and f"row 1 of {tar} is 'k1', and 'kX' in the input" in said and "1 problems" in said
+
+
+def test_more_problems_than_anybody_reads_are_cut_short(tmp_path: Path, caption: Run, shardtalk: Run) -> None:
+    assert caption(pictures(tmp_path / "in", 1))[0] == 0
+    for i in range(150):
+        (tmp_path / "in" / f"new{i}.jpg").hardlink_to(tmp_path / "in" / "0.jpg")
+    code, said = shardtalk("verify", tmp_path / "out", tmp_path / "in")
+    assert code == 1 and said.count("\n") == 101 and "more than 100 problems" in said
+
+
+def test_what_is_no_output_is_refused(tmp_path: Path, shardtalk: Run) -> None:
+    for name in ("missing", ""):
+        code, said = shardtalk("verify", tmp_path / name)
+        assert code == 2 and "is no output of `shardtalk caption`" in said
