@@ -95,9 +95,9 @@ def _read(path: Path) -> dict[str, torch.Tensor]:
         weights = torch.load(path, map_location="cpu", weights_only=True)
     except (OSError, EOFError, RuntimeError, SafetensorError, UnpicklingError) as error:
         raise CheckpointError(f"{path} cannot be read as weights: {error}") from error
-    if not isinstance(weights, dict):
-        raise CheckpointError(f"{path} holds a {type(weights).__name__}, not a state dict")
-    nested: dict[str, torch.Tensor] = weights.get("state_dict", weights)
+    nested = weights.get("state_dict", weights) if isinstance(weights, dict) else weights
+    if not isinstance(nested, dict) or not all(isinstance(name, str) for name in nested):
+        raise CheckpointError(f"{path} holds a {type(nested).__name__}, not a state dict of names and tensors")
     return nested
 
 

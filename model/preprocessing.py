@@ -29,7 +29,8 @@ _UPRIGHT = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-_SIDEWAYS = 5  # orientations from here on swap width and height
+_SIDEWAYS = (5, 6, 7, 8)  # these orientations swap width and height
+_LONGEST = 4  # times the shorter side: what of the longer one is looked at before the square is cut out
 
 
 @dataclass(frozen=True)
@@ -68,7 +69,10 @@ class Preprocessing:
         Raises whatever Pillow does on damaged data, where the image is not decoded yet.
         """
         orientation = image.getexif().get(_EXIF_ORIENTATION, 1)
-        resized = to_rgb(image).resize(self._scaled(image), Image.Resampling.BILINEAR)
+        rgb = to_rgb(image)
+        if self.resize == "shorter_side":
+            rgb = _without_ends(rgb)
+        resized = rgb.resize(self._scaled(rgb), Image.Resampling.BILINEAR)
         left, top = ((side - self.image_size) // 2 for side in resized.size)
         square = resized.crop((left, top, left + self.image_size, top + self.image_size))
         if orientation in _UPRIGHT:  # last: turning the small square costs least
@@ -89,10 +93,17 @@ class Preprocessing:
         return pixels.float().div_(255.0).sub_(mean).div_(std).permute(0, 3, 1, 2)
 
 
+def _without_ends(image: Image.Image) -> Image.Image:
+    """The middle of a strip, which scaled to its whole length could fill the memory."""
+    width, height = image.size
+    left, top = max(0, width - _LONGEST * height) // 2, max(0, height - _LONGEST * width) // 2
+    return image.crop((left, top, width - left, height - top)) if left or top else image
+
+
 def displayed_size(image: Image.Image) -> tuple[int, int]:
     """Width and height in pixels as a viewer shows the image, EXIF rotation applied. Call before `pixels`."""
     width, height = image.size
-    return (height, width) if image.getexif().get(_EXIF_ORIENTATION, 1) >= _SIDEWAYS else (width, height)
+    return (height, width) if image.getexif().get(_EXIF_ORIENTATION, 1) in _SIDEWAYS else (width, height)
 
 
 def to_rgb(image: Image.Image) -> Image.Image:

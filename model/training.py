@@ -127,7 +127,7 @@ class Trainer:
         self._optimizer.step()
         self._schedule.step()
         self._average.update_parameters(self.network)
-        return float(loss)
+        return float(loss.detach())
 
 
 def _parameter_groups(

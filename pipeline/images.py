@@ -16,6 +16,16 @@ from pipeline.schema import ErrorCode
 MAX_PIXELS = 178_956_970
 """Larger images are refused as decompression bombs: twice Pillow's warning level, where it raises by default."""
 
+_BEGINNINGS = (
+    b"\xff\xd8\xff",  # JPEG
+    b"\x89PNG\r\n\x1a\n",
+    b"GIF87a",
+    b"GIF89a",
+    b"II*\0",  # TIFF
+    b"MM\0*",
+    b"\0\0\0\x0cjP  ",  # JPEG 2000
+)
+
 # What Pillow's plug-ins raise on damaged data. Only Pillow's own code runs under it.
 _DAMAGED = (
     OSError,
@@ -27,6 +37,7 @@ _DAMAGED = (
     TypeError,
     struct.error,
     OverflowError,
+    RuntimeError,  # the AVIF decoder
 )
 
 
@@ -55,6 +66,8 @@ def load(data: bytes, *, draft: Callable[[Image.Image], object] | None = None) -
     except Image.DecompressionBombError as error:
         raise DataError(ErrorCode.DECOMPRESSION_BOMB, str(error)) from error
     except UnidentifiedImageError as error:
+        if data.startswith(_BEGINNINGS) or data[8:12] == b"WEBP" or data[4:12] == b"ftypavif":
+            raise DataError(ErrorCode.CORRUPT_IMAGE, f"{len(data)} bytes, cut or damaged in its headers") from error
         raise DataError(ErrorCode.NOT_AN_IMAGE, f"no image format begins with {data[:8]!r}") from error
     except _DAMAGED as error:
         raise DataError(ErrorCode.CORRUPT_IMAGE, f"{type(error).__name__}: {error}") from error

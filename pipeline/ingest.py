@@ -54,7 +54,7 @@ def _read_shard(shard: Path) -> Iterator[Example]:
                     raise InputError(f"{shard}: {sample.key} lacks an image or its captions; run `shardtalk prepare`")
                 fields = json.loads(record)
                 yield Example(sample.key, image, fields["captions"], fields["ids"])
-    except (DataError, KeyError, json.JSONDecodeError) as error:
+    except (DataError, KeyError, TypeError, UnicodeDecodeError, json.JSONDecodeError) as error:
         raise InputError(f"{shard} is damaged or not of `shardtalk prepare`: {error}") from error
 
 

@@ -55,7 +55,7 @@ def claim(folder: Folder, job: Mapping[str, Any]) -> None:
             if found:
                 raise OutputError(f"{folder.url} holds other files, such as {found[0]}; give an empty or new folder")
             folder.write(JOB, json.dumps(job, indent=2, ensure_ascii=False).encode())
-        except OSError as error:
+        except (OSError, UnicodeDecodeError) as error:
             raise OutputError(f"{folder.url} cannot be a folder for the rows: {error}") from error
         return
     try:

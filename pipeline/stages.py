@@ -96,7 +96,7 @@ class CaptionPixels:
 
 def _as_column(pixels: Pixels, *, valid: list[bool]) -> pa.Array:
     """(B, H, W, 3) → B fixed-size binaries, without a copy."""
-    validity = pa.array(valid).buffers()[1]
+    validity = pa.array(valid, pa.bool_()).buffers()[1]
     kind = pa.binary(math.prod(pixels.shape[1:]))
     return pa.Array.from_buffers(kind, len(pixels), [validity, pa.py_buffer(pixels)])
 

@@ -9,7 +9,8 @@ from typing import BinaryIO, cast
 import pyarrow as pa
 import pyarrow.fs as pafs
 
-from pipeline.errors import InputError
+from pipeline.errors import InputError, OutputError
+from pipeline.names import printable
 
 READ_AHEAD_BYTES = 1 << 20
 UNFINISHED = ".{}.tmp"
@@ -48,9 +49,13 @@ class Folder:
 
     Args:
         url: a path of this machine or the URL of a folder on another filesystem.
+
+    Raises OutputError for a name that pyarrow cannot open.
     """
 
     def __init__(self, url: str) -> None:
+        if printable(url) != url:
+            raise OutputError(f"{printable(url)} is not UTF-8; give another name")
         self.url = url
         self.system, self.path = filesystem(url)
         self._local = isinstance(self.system, pafs.LocalFileSystem)

@@ -27,6 +27,7 @@ def png_of_size(width: int, height: int) -> bytes:
 BAD = {
     "truncated.jpg": (encoded(picture(1, 400, 300))[:2000], "corrupt_image"),
     "truncated.png": (encoded(picture(1), "PNG")[:-60], "corrupt_image"),
+    "damaged.avif": (encoded(picture(1), "AVIF").replace(b"iloc", b"colI"), "corrupt_image"),
     "empty.jpg": (b"", "empty_file"),
     "text.jpg": (b"<html>404 not found</html>", "not_an_image"),
     "zeros.png": (bytes(999), "not_an_image"),
@@ -44,7 +45,7 @@ def test_bad_images_are_typed_rows(tmp_path: Path, caption: Run, shardtalk: Run)
     assert code == 0
     assert codes(tmp_path / "out") == {name: code for name, (_, code) in BAD.items()} | {"0.jpg": None}
     assert all(row["error_message"] for row in rows_of(tmp_path / "out") if row["error_code"])
-    assert "1 captions and 7 errors" in said
+    assert "1 captions and 8 errors" in said
     assert shardtalk("verify", tmp_path / "out", folder)[0] == 0
 
 
@@ -242,6 +243,15 @@ def test_an_output_that_is_a_file_is_refused(tmp_path: Path, caption: Run, shard
     refused(caption(pictures(tmp_path / "in", 1)), "out")
     refused(shardtalk("verify", tmp_path / "out"), "no output of")
     assert (tmp_path / "out").read_text() == "mine"
+
+
+def test_an_output_whose_names_are_not_text_is_refused(tmp_path: Path, caption: Run, shardtalk: Run) -> None:
+    folder = pictures(tmp_path / "in", 1)
+    refused(caption(folder, output=tmp_path / "o\udcff"), "o\\xff")
+    refused(shardtalk("verify", tmp_path / "o\udcff"), "o\\xff")
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "x\udcff").write_text("mine")
+    refused(caption(folder), "cannot be a folder for the rows")
 
 
 def test_captioners_that_are_none_are_refused(tmp_path: Path, captioner: Path, caption: Run) -> None:

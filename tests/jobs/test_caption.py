@@ -11,20 +11,22 @@ import duckdb
 import pandas
 import pyarrow.dataset
 import pytest
-from conftest import Run, assert_same, jpeg, pictures, rows_of, tar_bytes, tar_of_pictures
+from conftest import (
+    Run,
+    assert_same,
+    jpeg,
+    pictures,
+    replace_keeping_size_and_time,
+    rows_of,
+    tar_bytes,
+    tar_of_pictures,
+)
 
 import jobs.caption
 from configs.caption import SearchConfig
 from model.search import Search
 
 FORMATS = ("parquet", "jsonl")
-
-
-def replace_keeping_size_and_time(path: Path, data: bytes) -> None:
-    before = path.stat()
-    assert len(data) == before.st_size
-    path.write_bytes(data)
-    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
 
 
 def records(output: Path) -> list[Path]:

@@ -221,6 +221,21 @@ def test_temperature_raises_probabilities_to_its_inverse(decoder: Counting, embe
     assert chi_square < 16.3  # one in a thousand, of 3 degrees of freedom
 
 
+def test_unsayable_words_are_not_said(decoder: Counting, embeddings: torch.Tensor) -> None:
+    search = Search(beam_size=200, max_tokens=T, num_candidates=5)
+    for embedding, found in zip(embeddings, search(decoder, embeddings, unsayable=[2]), strict=True):
+        scored = {words: total for words, total in all_captions(decoder, embedding).items() if 2 not in words}
+        best = sorted(scored.items(), key=lambda item: -item[1])[:5]
+        assert [words for words, _ in as_pairs(found)] == [words for words, _ in best]
+        assert [total for _, total in as_pairs(found)] == pytest.approx([total for _, total in best], abs=1e-10)
+
+
+def test_unsayable_words_are_not_drawn(decoder: Counting, embeddings: torch.Tensor) -> None:
+    search = Search(method="sample", max_tokens=T, num_candidates=100)
+    drawn = [word for found in search(decoder, embeddings, unsayable=[1]) for h in found for word in h.words]
+    assert set(drawn) == {2, 3}
+
+
 def test_no_caption_is_longer_than_max_tokens(decoder: Counting, embeddings: torch.Tensor) -> None:
     decoder.output.bias.data[END] -= 1000
     for search in (

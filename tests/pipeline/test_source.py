@@ -1,0 +1,87 @@
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+from conftest import jpeg, pictures, tar_bytes, tar_of_pictures
+
+import pipeline.source
+from pipeline.inputs import list_inputs
+from pipeline.ledger import Span
+from pipeline.schema import ENCODED
+from pipeline.source import read
+
+
+def spans(*paths: Path) -> list[Span]:
+    return [Span(shard) for shard in list_inputs(map(str, paths)).shards]
+
+
+def rows(work: list[Span]) -> list[dict[str, object]]:
+    return [row for table in read(work, batch_images=3) for row in table.to_pylist()]
+
+
+def test_tables_are_bounded_by_rows_across_shards(tmp_path: Path) -> None:
+    work = spans(pictures(tmp_path / "in", 2), tar_of_pictures(tmp_path / "s.tar", 5))
+    tables = list(read(work, batch_images=3))
+    assert [len(table) for table in tables] == [3, 3, 1]
+    assert all(table.schema == ENCODED for table in tables)
+
+
+def test_tables_are_bounded_by_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pipeline.source, "BLOCK_BYTES", 2 * len(jpeg(0)))
+    tables = list(read(spans(pictures(tmp_path, 7)), batch_images=100))
+    assert len(tables) > 2 and sum(map(len, tables)) == 7
+
+
+def test_rows_know_where_the_next_begins(tmp_path: Path) -> None:
+    tar = tar_of_pictures(tmp_path / "s.tar", 4)
+    found = rows(spans(tar))
+    assert [(row["image_id"], row["index"], row["last"]) for row in found] == [
+        ("k0", 0, False),
+        ("k1", 1, False),
+        ("k2", 2, False),
+        ("k3", 3, True),
+    ]
+    assert [row["image"] for row in found] == [jpeg(i) for i in range(4)]
+    for row, following in pairwise(found):
+        assert tar.read_bytes()[row["next_offset"] :].startswith(f"{following['image_id']}.jpg".encode())
+
+
+@pytest.mark.parametrize("start", range(5))
+def test_a_tar_can_be_read_from_any_row(start: int, tmp_path: Path) -> None:
+    members = [
+        ("a.jpg", jpeg(0)),
+        ("a.txt", b"x"),
+        ("b.txt", b""),
+        ("a.jpg", jpeg(1)),
+        ("c.jpg", b""),
+        ("d.jpg", jpeg(2)),
+    ]
+    tar = tmp_path / "s.tar"
+    tar.write_bytes(tar_bytes(members))
+    (span,) = spans(tar)
+    whole = rows([span])
+    assert len(whole) == 5
+    offset = whole[start - 1]["next_offset"] if start else 0
+    assert rows([Span(span.shard, start, offset)]) == whole[start:]
+    for stop in range(start, 5):
+        assert rows([Span(span.shard, start, offset, stop)]) == whole[start:stop]
+
+
+def test_the_first_member_with_an_images_extension_is_the_image(tmp_path: Path) -> None:
+    (tmp_path / "s.tar").write_bytes(
+        tar_bytes({"a.json": b"{}", "a.seg.png": b"no", "a.png": b"yes", "a.jpg": b"late"})
+    )
+    (row,) = rows(spans(tmp_path / "s.tar"))
+    assert row["image"] == b"yes"
+
+
+def test_what_is_wrong_becomes_a_row(tmp_path: Path) -> None:
+    (tmp_path / "gone.jpg").write_bytes(jpeg(0))
+    (tmp_path / "gone.tar").write_bytes(tar_bytes({"a.jpg": jpeg(0)}))
+    work = spans(tmp_path)
+    for path in tmp_path.iterdir():
+        path.unlink()
+    assert [(row["image_id"], row["error_code"], row["last"]) for row in rows(work)] == [
+        ("gone.jpg", "unreadable", True),
+        ("gone.tar", "unreadable", True),
+    ]
