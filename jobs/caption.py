@@ -59,7 +59,7 @@ def run(config: CaptionConfig) -> int:
     progress = Progress.of(ledger)
     sink = Sink(folder, ledger, form=config.format, fragment_rows=config.fragment_rows, fragment_s=config.fragment_s)
     with stop_requests() as stop:  # after connecting: Ray takes SIGTERM for itself
-        for rows in _with_bar(_captioned(config, captioner, spans, resources), progress, spans):
+        for rows in _with_bar(captioned(config, captioner, spans, resources), progress, spans):
             sink.write(rows)
             progress.count(rows)
             if stop.requested or progress.is_rotten(config.max_error_rate, EARLY_STOP_ROWS):
@@ -89,7 +89,7 @@ def describe(config: CaptionConfig, captioner: Path) -> dict[str, Any]:
     }
 
 
-def _captioned(
+def captioned(
     config: CaptionConfig, captioner: Path, spans: list[Span], resources: Resources | None
 ) -> Generator[pa.Table]:
     """The rows of the spans, from Ray where there are resources of a cluster, else from this process."""

@@ -67,12 +67,13 @@ def _run(name: str, verb: Verb, arguments: list[str]) -> int:
         positional=verb.positional,
         metavar=verb.metavar,
     )
+    from cluster.connect import ClusterError
     from model.errors import ModelError
     from pipeline.errors import PipelineError
 
     try:
         code: int = importlib.import_module(f"jobs.{name}").run(config)
-    except (ConfigError, ModelError, PipelineError) as error:
+    except (ConfigError, ClusterError, ModelError, PipelineError) as error:
         sys.stderr.write(f"shardtalk {name}: error: {error}\n")
         return USAGE
     except KeyboardInterrupt:

@@ -25,9 +25,18 @@ def choose_device(name: str | torch.device = "auto") -> torch.device:
         device = torch.device(name)
     except RuntimeError as error:
         raise OptionError(f"there is no device {name!r}; try cpu or cuda") from error
-    if device.type == "cuda" and not torch.cuda.is_available():
-        raise OptionError("device is cuda, and this machine has none; try cpu")
+    if device.type == "meta" or (device.type != "cpu" and not _is_here(device)):
+        raise OptionError(f"device is {name}, and this machine has none; try cpu")
     return device
+
+
+def _is_here(device: torch.device) -> bool:
+    accelerator = torch.accelerator.current_accelerator(check_available=True)
+    return (
+        accelerator is not None
+        and accelerator.type == device.type
+        and (device.index or 0) < torch.accelerator.device_count()
+    )
 
 
 def choose_dtype(name: str | torch.dtype, device: torch.device) -> torch.dtype:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from pipeline.ledger import Ledger
@@ -18,23 +19,26 @@ def write(folder: Folder, ledger: Ledger, *, vis: bool, coco: bool) -> None:
     vis.json   neuraltalk2's: [{"image_id", "caption", "file_name"}]
     coco.json  COCO results: [{"image_id", "caption"}]; an id is a number where the file's name is one
     """
-    if not (vis or coco):
-        return
-    rows = [
-        row
-        for table in read_rows(folder, ledger, ["image_id", "shard", "caption"])
-        for row in table.to_pylist()
-        if row["caption"] is not None
-    ]
     if vis:
-        _write(folder, "vis.json", [_vis(row) for row in rows])
+        _write(folder, "vis.json", map(_vis, _captions(folder, ledger)))
     if coco:
-        _write(folder, "coco.json", [_coco(row) for row in rows])
+        _write(folder, "coco.json", map(_coco, _captions(folder, ledger)))
 
 
-def _write(folder: Folder, name: str, entries: list[dict[str, Any]]) -> None:
-    text = ",\n".join(json.dumps(entry, ensure_ascii=False) for entry in entries)
-    folder.write(f"{EXPORTS}/{name}", f"[{text}]\n".encode())
+def _captions(folder: Folder, ledger: Ledger) -> Iterator[dict[str, Any]]:
+    for table in read_rows(folder, ledger, ["image_id", "shard", "caption"]):
+        for row in table.to_pylist():
+            if row["caption"] is not None:
+                yield row
+
+
+def _write(folder: Folder, name: str, entries: Iterable[dict[str, Any]]) -> None:
+    with folder.writer(f"{EXPORTS}/{name}") as file:
+        before = b"["
+        for entry in entries:
+            file.write(before + json.dumps(entry, ensure_ascii=False).encode())
+            before = b",\n"
+        file.write(b"[]\n" if before == b"[" else b"]\n")
 
 
 def _vis(row: dict[str, Any]) -> dict[str, Any]:

@@ -55,7 +55,7 @@ class Listing:
 
     shards: list[Shard] = field(default_factory=list)
     ignored: Counter[str] = field(default_factory=Counter)
-    """Files in input folders that are hidden, or neither images nor tars, by extension."""
+    """Files in input folders and globs that are hidden, or neither images nor tars, by extension."""
 
 
 def list_inputs(inputs: Iterable[str]) -> Listing:
@@ -106,7 +106,7 @@ def _list(name: str, ignored: Counter[str]) -> Iterator[Shard]:
         return
     path = Path(name).expanduser().absolute()
     if not os.path.lexists(path) and glob.has_magic(name):
-        yield from _list_glob(path)
+        yield from _list_glob(path, ignored)
         return
     if not os.path.lexists(path):
         raise InputError(f"there is no {printable(name)}")
@@ -119,14 +119,17 @@ def _list(name: str, ignored: Counter[str]) -> Iterator[Shard]:
         yield _local(str(path), path.name)
 
 
-def _list_glob(pattern: Path) -> Iterator[Shard]:
+def _list_glob(pattern: Path, ignored: Counter[str]) -> Iterator[Shard]:
     """Image ids start where the wildcards do."""
     fixed = next(Path(*pattern.parts[:i]) for i, part in enumerate(pattern.parts) if glob.has_magic(part))
     matches = sorted(file for file in glob.glob(str(pattern), recursive=True) if not Path(file).is_dir())  # noqa: PTH207
     if not matches:
         raise InputError(f"nothing matches {printable(str(pattern))}")
     for file in matches:
-        yield _local(file, os.path.relpath(file, fixed))
+        _refuse_compressed(file)
+        relative = os.path.relpath(file, fixed)
+        if _is_input(relative, ignored):
+            yield _local(file, relative)
 
 
 def _walk(folder: str, above: set[str]) -> Iterator[str]:

@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 
 from pipeline.errors import OutputError
 from pipeline.inputs import expand_braces
-from pipeline.ledger import COMMITS, Ledger
+from pipeline.ledger import COMMITS, SUFFIX, Ledger
 from pipeline.schema import ROW
 from pipeline.storage import UNFINISHED, Folder, is_remote
 
@@ -77,9 +77,15 @@ def _differences(before: Any, now: Any, name: str = "") -> list[str]:
 
 
 def sweep(folder: Folder, ledger: Ledger) -> None:
-    """Deletes data without a commit record: what a crash left between the two."""
-    committed = {commit.file for commit in ledger.commits}
-    for name in folder.names():
+    """Deletes data without a commit record: what a crash left between the two.
+
+    Raises OutputError for a record without its data: somebody took that away.
+    """
+    names, committed = folder.names(), {commit.file for commit in ledger.commits}
+    for name in sorted(committed.difference(names)):
+        record = f"{COMMITS}/{name.rpartition('.')[0]}{SUFFIX}"
+        raise OutputError(f"{folder.url}/{name} is gone; delete {record} there, too, to have its rows captioned again")
+    for name in names:
         if name.startswith((PART, f".{PART}")) and name not in committed:
             folder.remove(name)
     for name in folder.names(COMMITS):

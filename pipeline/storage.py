@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO, cast
 
@@ -77,16 +79,22 @@ class Folder:
 
     def write(self, name: str, data: bytes) -> None:
         """Makes or replaces a file at once: whatever happens, a reader finds all of the old one or all of the new."""
+        with self.writer(name) as file:
+            file.write(data)
+
+    @contextlib.contextmanager
+    def writer(self, name: str) -> Iterator[BinaryIO]:
+        """As `write`, for data that comes in pieces; the file is there once the context ends without an exception."""
         target = f"{self.path}/{name}"
         if not self._local:
             with self.system.open_output_stream(target) as stream:  # one PUT, visible when it ends
-                stream.write(data)
+                yield cast(BinaryIO, stream)
             return
         path = Path(target)
         path.parent.mkdir(parents=True, exist_ok=True)
         unfinished = path.with_name(UNFINISHED.format(path.name))
         with unfinished.open("wb") as file:
-            file.write(data)
+            yield file
             file.flush()
             os.fsync(file.fileno())
         unfinished.replace(path)

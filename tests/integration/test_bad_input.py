@@ -212,6 +212,14 @@ def test_inputs_that_are_not_there_are_refused(tmp_path: Path, caption: Run) -> 
     assert not (tmp_path / "out").exists()
 
 
+def test_a_glob_takes_what_a_folder_would(tmp_path: Path, caption: Run) -> None:
+    folder = pictures(tmp_path / "in", 2)
+    (folder / "notes.txt").write_text("mine")
+    code, said = caption(folder / "*")
+    assert code == 0 and "ignored 1 other files: .txt 1" in said
+    assert codes(tmp_path / "out") == {"0.jpg": None, "1.jpg": None}
+
+
 @pytest.mark.parametrize("name", ["s.tar.gz", "s.TGZ"])
 def test_compressed_tars_are_refused(name: str, tmp_path: Path, caption: Run) -> None:
     (tmp_path / name).write_bytes(gzip.compress(tar_bytes({"a.jpg": jpeg(1)})))

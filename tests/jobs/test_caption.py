@@ -130,6 +130,13 @@ def test_exports_hold_the_captions(tmp_path: Path, caption: Run) -> None:
     }
 
 
+def test_exports_without_a_caption_are_empty_lists(tmp_path: Path, caption: Run) -> None:
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "8.jpg").write_bytes(b"")
+    assert caption(tmp_path / "in", "--coco_json", True, "--max_error_rate", 1)[0] == 0
+    assert json.loads((tmp_path / "out" / "_exports" / "coco.json").read_text()) == []
+
+
 def test_exports_can_be_asked_for_later(tmp_path: Path, caption: Run) -> None:
     folder = pictures(tmp_path / "in", 2)
     assert caption(folder)[0] == 0
@@ -167,6 +174,20 @@ def test_only_what_is_missing_is_done_again(with_part: bool, tmp_path: Path, cap
         assert code == 0 and f"this run {part['rows']} rows" in said
         assert_same(rows_of(tmp_path / "out"), rows)
         assert len(list((tmp_path / "out").glob("part-*"))) == len(records(tmp_path / "out")) == 4
+
+
+def test_a_part_that_somebody_took_away_is_missed(tmp_path: Path, caption: Run, shardtalk: Run) -> None:
+    folder = pictures(tmp_path / "in", 2)
+    assert caption(folder)[0] == 0
+    (part,) = (tmp_path / "out").glob("part-*")
+    part.unlink()
+    code, said = caption(folder)
+    assert code == 2 and f"{part} is gone" in said
+    (record,) = records(tmp_path / "out")
+    assert f"delete _commits/{record.name}" in said
+    record.unlink()
+    assert caption(folder)[0] == 0
+    assert shardtalk("verify", tmp_path / "out", folder)[0] == 0
 
 
 def test_a_half_done_tar_goes_on_from_its_byte_offset(tmp_path: Path, caption: Run) -> None:

@@ -1,0 +1,36 @@
+"""What anybody would write: one process, Pillow, batches, the same captioner and search. Nothing overlaps.
+
+`python -m benchmarks.plain_loop FOLDER CAPTIONER BEAM_SIZE` prints {"images_per_s"} of all batches but the first.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from pathlib import Path
+
+from PIL import Image
+
+from model.captioner import Captioner
+from model.search import Search
+
+BATCH_IMAGES = 32
+
+
+def main(folder: str, captioner_directory: str, beam_size: str) -> None:
+    """Captions the folder's JPEGs."""
+    captioner = Captioner.load(captioner_directory)
+    search = Search(beam_size=int(beam_size))
+    files = sorted(Path(folder).glob("*.jpg"))
+    captions, started = [], 0.0
+    for first in range(0, len(files), BATCH_IMAGES):
+        if first == BATCH_IMAGES:
+            started = time.perf_counter()
+        images = [Image.open(file).convert("RGB") for file in files[first : first + BATCH_IMAGES]]
+        captions += captioner.caption(images, search)
+    print(json.dumps({"images_per_s": (len(captions) - BATCH_IMAGES) / (time.perf_counter() - started)}))
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

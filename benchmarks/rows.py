@@ -1,0 +1,205 @@
+"""What is measured. Every side runs in a process of its own, by turns with the other."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from benchmarks.pictures import make_folder
+from model import checkpoint
+
+CHECKOUT = Path(__file__).parents[1]
+KIBIBYTES_PER_MIB = 1024
+
+
+@dataclass(frozen=True)
+class Result:
+    """Both sides of a row, measured the same number of times."""
+
+    ours: list[float]
+    other: list[float]
+    unit: str
+    target: float
+    """Of the ratio."""
+    more_is_better: bool
+    note: str = ""
+
+    @property
+    def median_ours(self) -> float:
+        """Median of our side."""
+        return statistics.median(self.ours)
+
+    @property
+    def median_other(self) -> float:
+        """Median of the other side."""
+        return statistics.median(self.other)
+
+    @property
+    def ratio(self) -> float:
+        """Ours over the other's."""
+        return self.median_ours / self.median_other
+
+    @property
+    def is_met(self) -> bool:
+        """Whether the target is."""
+        return self.ratio >= self.target if self.more_is_better else self.ratio <= self.target
+
+
+class Bench:
+    """The pictures and processes of a run.
+
+    Args:
+        scratch: an empty folder.
+        captioner: name or directory.
+        repeats: times that each side is measured.
+        scale: of the numbers of images.
+    """
+
+    def __init__(self, scratch: Path, captioner: str, repeats: int, scale: float) -> None:
+        self.scratch = scratch
+        self.captioner = str(checkpoint.find(captioner).absolute())
+        self.repeats = repeats
+        self.scale = scale
+
+    @cached_property
+    def photos(self) -> Path:
+        """2,000 JPEGs of 640×480."""
+        return self.folder("photos", 2_000, width=640, height=480)
+
+    def folder(self, name: str, count: int, *, width: int, height: int) -> Path:
+        """`scale` × `count` JPEGs."""
+        return make_folder(self.scratch / name, max(96, round(count * self.scale)), width=width, height=height)
+
+    def by_turns(self, ours: Callable[[], float], other: Callable[[], float]) -> tuple[list[float], list[float]]:
+        """Measures each side `repeats` times."""
+        pairs = [(ours(), other()) for _ in range(self.repeats)]
+        return [a for a, _ in pairs], [b for _, b in pairs]
+
+    def python(self, *arguments: object) -> str:
+        """Runs a Python process of this checkout; returns what it printed."""
+        command = [sys.executable, *map(str, arguments)]
+        done = subprocess.run(command, cwd=CHECKOUT, capture_output=True, text=True, check=False)
+        if done.returncode:
+            raise RuntimeError(f"{' '.join(command)} failed:\n{done.stderr}")
+        return done.stdout
+
+    def reported(self, *arguments: object) -> dict[str, Any]:
+        """The JSON on the last line that such a process printed."""
+        found: dict[str, Any] = json.loads(self.python(*arguments).splitlines()[-1])
+        return found
+
+    def seconds(self, *arguments: object) -> float:
+        """The wall time of such a process."""
+        started = time.perf_counter()
+        self.python(*arguments)
+        return time.perf_counter() - started
+
+    def caption(self, *arguments: object) -> list[object]:
+        """Arguments of a whole caption job on the local runner, into a new folder."""
+        output = self.scratch / "out"
+        shutil.rmtree(output, ignore_errors=True)
+        return [
+            "-m",
+            "jobs.caption",
+            *arguments,
+            "--captioner",
+            self.captioner,
+            "--runner",
+            "local",
+            "--output",
+            output,
+        ]
+
+
+def local(bench: Bench) -> Result:
+    """Steady images/s of the local runner against the plain loop."""
+    return _against_the_loop(bench, "local", target=0.95)
+
+
+def ray(bench: Bench) -> Result:
+    """Steady images/s of the Ray runner against the plain loop; how long it took to start in the note."""
+    return _against_the_loop(bench, "ray", target=0.90)
+
+
+def _against_the_loop(bench: Bench, runner: str, *, target: float) -> Result:
+    startups = []
+
+    def ours() -> float:
+        found = bench.reported("-m", "benchmarks.runner", bench.photos, *_job(bench, runner))
+        startups.append(found["startup_s"])
+        return float(found["images_per_s"])
+
+    def loop() -> float:
+        found = bench.reported("-m", "benchmarks.plain_loop", bench.photos, bench.captioner, "5")
+        return float(found["images_per_s"])
+
+    speeds = bench.by_turns(ours, loop)
+    note = f"first rows after {statistics.median(startups):.1f} s"
+    return Result(*speeds, "images/s", target, more_is_better=True, note=note)
+
+
+def _job(bench: Bench, runner: str) -> list[object]:
+    return ["--runner", runner, "--captioner", bench.captioner, "--search.beam_size", "5", "--output", "unused"]
+
+
+def first_caption(bench: Bench) -> Result:
+    """Seconds from nothing to a finished one-image job, against importing torch and loading the captioner."""
+    photo = next(bench.photos.iterdir())
+    load = "import sys, torch, torchvision; from model.captioner import Captioner;Captioner.load(sys.argv[1])"
+    times = bench.by_turns(
+        lambda: bench.seconds(*bench.caption(photo)), lambda: bench.seconds("-c", load, bench.captioner)
+    )
+    return Result(*times, "s", 1.5, more_is_better=False)
+
+
+def help_text(bench: Bench) -> Result:
+    """Seconds of `shardtalk --help`, against one second."""
+    times = [bench.seconds("-m", "jobs.cli", "--help") for _ in range(bench.repeats)]
+    return Result(times, [1.0] * bench.repeats, "s", 1.0, more_is_better=False)
+
+
+def beam(bench: Bench) -> Result:
+    """Seconds of a whole job with beam 5, against greedy."""
+    times = bench.by_turns(
+        lambda: bench.seconds(*bench.caption(bench.photos, "--search.beam_size", 5)),
+        lambda: bench.seconds(*bench.caption(bench.photos, "--search.method", "greedy")),
+    )
+    return Result(*times, "s", 2.0, more_is_better=False)
+
+
+def memory(bench: Bench) -> Result:
+    """Peak memory of a job of 20,000 images, against one of 2,000."""
+    few = bench.folder("few", 2_000, width=224, height=224)
+    many = bench.folder("many", 20_000, width=224, height=224)
+    peaks = [_peak_mib(bench.caption(folder)) for folder in (many, few)]
+    return Result([peaks[0]], [peaks[1]], "MiB", 1.1, more_is_better=False)
+
+
+def _peak_mib(arguments: list[object]) -> float:
+    """Largest resident set of a Python process, MiB."""
+    process = subprocess.Popen([sys.executable, *map(str, arguments)], cwd=CHECKOUT, stderr=subprocess.DEVNULL)
+    _, status, usage = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    if process.returncode:
+        raise RuntimeError(f"{arguments} failed with exit code {process.returncode}")
+    return usage.ru_maxrss / KIBIBYTES_PER_MIB
+
+
+ROWS: dict[str, Callable[[Bench], Result]] = {
+    "local": local,
+    "ray": ray,
+    "first caption": first_caption,
+    "help": help_text,
+    "beam": beam,
+    "memory": memory,
+}

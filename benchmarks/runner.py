@@ -1,0 +1,36 @@
+"""A runner in steady state: the caption job's own flow, without what comes before the first rows and after the last.
+
+`python -m benchmarks.runner [options of shardtalk caption]` prints {"images_per_s", "startup_s"}.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+
+from cluster import connect
+from configs.caption import CaptionConfig
+from configs.parsing import parse
+from jobs.caption import captioned
+from model import checkpoint
+from pipeline.inputs import list_inputs
+from pipeline.ledger import Ledger
+
+
+def main(arguments: list[str]) -> None:
+    """Captions the inputs and drops the rows."""
+    config = parse(CaptionConfig, arguments, prog="benchmarks.runner", positional="inputs")
+    spans = list(Ledger().left(list_inputs(config.inputs).shards))
+    started = time.perf_counter()
+    resources = connect.connect() if config.runner == "ray" else None
+    ready = [  # (when, how many)
+        (time.perf_counter(), len(rows))
+        for rows in captioned(config, checkpoint.find(config.captioner), spans, resources)
+    ]
+    steady = sum(images for _, images in ready[1:]) / (ready[-1][0] - ready[0][0])
+    print(json.dumps({"images_per_s": steady, "startup_s": ready[0][0] - started}))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,34 @@
+"""Connecting to a cluster that is not there."""
+
+import socket
+from pathlib import Path
+
+import pytest
+from conftest import Run, pictures
+
+from cluster.connect import ClusterError, connect
+
+
+@pytest.fixture
+def free_port() -> int:
+    """A port that nobody listens on."""
+    with socket.socket() as server:
+        server.bind(("127.0.0.1", 0))
+        port: int = server.getsockname()[1]
+    return port
+
+
+@pytest.mark.parametrize("form", ["127.0.0.1:{}", "ray://127.0.0.1:{}", "127.0.0.1:{}/x"])
+def test_silence_is_an_error_at_once(form: str, free_port: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ray.is_initialized", lambda: False)
+    with pytest.raises(ClusterError, match=str(free_port)):
+        connect(form.format(free_port))
+
+
+def test_the_command_says_so_in_one_line(
+    free_port: int, tmp_path: Path, caption: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ray.is_initialized", lambda: False)
+    code, said = caption(pictures(tmp_path / "in", 1), "--runner", "ray", "--ray.address", f"127.0.0.1:{free_port}")
+    assert code == 2
+    assert said.startswith("shardtalk caption: error: no Ray cluster answers at") and said.count("\n") == 1
