@@ -36,7 +36,7 @@ class StageConfig:
     """Times every image is seen; 0 leaves the stage out."""
     batch_images: int = 16
     """Images per step; all their captions go with them."""
-    learning_rate: float = 1.5e-3
+    learning_rate: float = 2e-3
     """Of the decoder and the projection, at its peak."""
     cnn_learning_rate: float = 0.0
     """Of the CNN; 0 keeps it frozen, and its features are computed once."""
@@ -50,12 +50,18 @@ class StageConfig:
     """Share of the probability spread over the vocabulary."""
     smallest_crop: float = 1.0
     """Least side of random crops, as a share of the image's; below 1 crops and mirrors. Needs the CNN in the loop."""
+    foretelling_weight: float = 3.0
+    """Of foretelling a caption's words from the image alone, beside the loss of a token; 0 leaves it out."""
+    samples_per_image: int = 0
+    """Above 1, self-critical: captions drawn for each image, rewarded by CIDEr-D; 0 learns from people's captions."""
     average_decay: float = 0.995
     """Of the moving average of the weights, which is what is validated and kept; 0 keeps the weights themselves."""
 
     def __post_init__(self) -> None:
         if self.epochs < 0 or self.batch_images < 1 or self.learning_rate <= 0 or self.cnn_learning_rate < 0:
             raise ConfigError("a stage needs epochs ≥ 0, batch_images ≥ 1, learning_rate > 0 and cnn_learning_rate ≥ 0")
+        if self.samples_per_image < 0 or self.samples_per_image == 1 or self.foretelling_weight < 0:
+            raise ConfigError("a stage needs foretelling_weight ≥ 0 and samples_per_image 0, or 2 and more")
         if not 0 < self.smallest_crop <= 1 or not 0 <= self.average_decay < 1 or not 0 <= self.label_smoothing < 1:
             raise ConfigError("a stage needs 0 < smallest_crop ≤ 1 and average_decay, label_smoothing in [0, 1)")
 
@@ -71,9 +77,21 @@ def _finetune() -> StageConfig:
     )
 
 
+def _self_critical() -> StageConfig:
+    return StageConfig(
+        epochs=0,
+        learning_rate=2e-4,
+        warmup_steps=50,
+        clip_norm=1.0,
+        label_smoothing=0.0,
+        foretelling_weight=0.0,
+        samples_per_image=5,
+    )
+
+
 @dataclass(frozen=True)
 class TrainConfig:
-    """Train a captioner on shards that `shardtalk prepare` wrote: first the language model, then the CNN too."""
+    """Train a captioner on shards that `shardtalk prepare` wrote: the language model, the CNN too, then on CIDEr-D."""
 
     data: str
     """Folder that `shardtalk prepare` wrote."""
@@ -85,8 +103,12 @@ class TrainConfig:
     """First stage: the decoder on a frozen CNN."""
     finetune: StageConfig = field(default_factory=_finetune)
     """Second stage: the whole CNN too."""
+    self_critical: StageConfig = field(default_factory=_self_critical)
+    """Third stage: on the captioner's own captions, rewarded by CIDEr-D. Left out unless it gets epochs."""
     captions_per_image: int = 5
     """Captions of each image in a step; an image with fewer repeats some."""
+    max_tokens: int = 20
+    """Words of the captions that self-critical training draws, at most."""
     beam_size: int = 3
     """Of the captions that are scored after each epoch."""
     device: Literal["auto", "cpu", "cuda"] = "auto"

@@ -1,15 +1,18 @@
 """`shardtalk train`: from prepared shards to a captioner.
 
-Two stages in one process: the language model on features of the frozen CNN, computed once, then the whole network.
-After each epoch the validation split is captioned and scored; the best captioner by CIDEr is kept in `best/`.
+Stages in one process: the language model on features of the frozen CNN, computed once; the whole network; then, if
+asked for, on captions that the network draws itself, rewarded by CIDEr-D. After each epoch the validation split is
+captioned and scored; the best captioner by CIDEr is kept in `best/`.
 """
 
 from __future__ import annotations
 
 import json
+import math
 import sys
 import time
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -26,12 +29,15 @@ from model.encoder import load_cnn
 from model.network import Architecture, Network
 from model.preprocessing import Preprocessing
 from model.search import Search
+from model.self_critical import advantages, draw
 from model.training import Trainer, pad
-from model.vocabulary import Vocabulary
+from model.vocabulary import END, Vocabulary
 from pipeline.ingest import Example, pixel_batches, read_split
-from pipeline.scores import cider
+from pipeline.scores import CiderD, cider
 
 VALIDATION_BATCH_IMAGES = 64
+STANDARDIZED_IMAGES = 2_000
+"""Of the training images, drawn to know the mean and deviation of the CNN's features."""
 
 
 def run(config: TrainConfig) -> int:
@@ -42,7 +48,12 @@ def run(config: TrainConfig) -> int:
     training = _Run(config)
     training.stage("language", config.language)
     training.stage("finetune", config.finetune)
+    training.stage("self_critical", config.self_critical)
     return 0
+
+
+Inputs = dict[str, torch.Tensor]
+"""Arguments of `Trainer.step`, by name."""
 
 
 class _Run:
@@ -71,6 +82,8 @@ class _Run:
         self.network = self.architecture.build()
         load_cnn(self.network.encoder.cnn, shape.cnn, shape.weights)
         self.network.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        some = torch.randperm(len(self.train), generator=self.random)[:STANDARDIZED_IMAGES].tolist()
+        self.network.encoder.standardize(self._features([self.train[position] for position in some]).to(self.device))
 
     def stage(self, name: str, stage: StageConfig) -> None:
         """Trains for the stage's epochs, then goes on from the average of the weights."""
@@ -90,11 +103,14 @@ class _Run:
             label_smoothing=stage.label_smoothing,
             average_decay=stage.average_decay,
             dtype=self.dtype,
+            word_weights=self._word_weights(),
+            foretelling_weight=stage.foretelling_weight,
         )
+        words = self._drawn_and_rewarded(stage) if stage.samples_per_image else self._written
         for epoch in range(1, stage.epochs + 1):
             started = time.monotonic()
             losses = [
-                trainer.step(*self._words(batch), **inputs)
+                trainer.step(**words(batch, inputs), **inputs)
                 for batch, inputs in self._batches(stage, features, f"{name} {epoch}/{stage.epochs}")
             ]
             report = {
@@ -126,12 +142,44 @@ class _Run:
                 images = crop_and_flip(images, smallest=stage.smallest_crop, generator=self.random)
             yield list(positions), {"images": images}
 
-    def _words(self, batch: list[int]) -> tuple[torch.Tensor, torch.Tensor]:
+    def _written(self, batch: list[int], _: Inputs) -> Inputs:
+        """People's captions of the images."""
+        return self._padded([ids for position in batch for ids in self._some(self.train[position].ids)])
 
-        words, lengths = pad([ids for position in batch for ids in self._drawn(self.train[position].ids)])
-        return words.to(self.device), lengths.to(self.device)
+    def _drawn_and_rewarded(self, stage: StageConfig) -> Callable[[list[int], Inputs], Inputs]:
+        """Captions that the network draws for the images, weighted by how much better they are than the others."""
+        reward = CiderD([[[*ids, END] for ids in example.ids] for example in self.train])
 
-    def _drawn(self, captions: list[list[int]]) -> list[list[int]]:
+        def words(batch: list[int], inputs: Inputs) -> Inputs:
+            captions = draw(
+                self.network,
+                captions_per_image=stage.samples_per_image,
+                max_tokens=self.config.max_tokens,
+                seed=int(torch.randint(2**40, (), generator=self.random)),
+                unsayable=self.vocabulary.unsayable,
+                **inputs,
+            )
+            places = [position for position in batch for _ in range(stage.samples_per_image)]
+            rewards = torch.tensor([reward(i, [*ids, END]) for i, ids in zip(places, captions, strict=True)])
+            weights = advantages(rewards.view(len(batch), -1)).to(self.device)
+            return self._padded(captions) | {"caption_weights": weights}
+
+        return words
+
+    def _padded(self, captions: list[list[int]]) -> Inputs:
+        words, lengths = pad(captions)
+        return {"words": words.to(self.device), "lengths": lengths.to(self.device)}
+
+    def _word_weights(self) -> torch.Tensor:
+        """(V,): the rarer a word is among the images, the more; nothing for END and UNK."""
+        images = Counter(word for example in self.train for word in {w for ids in example.ids for w in ids})
+        weights = torch.zeros(self.vocabulary.size)
+        for word, count in images.items():
+            weights[word] = math.log(len(self.train) / count)
+        weights[self.vocabulary.unsayable] = 0.0
+        return weights.to(self.device)
+
+    def _some(self, captions: list[list[int]]) -> list[list[int]]:
         """`captions_per_image` of an image's captions: different ones as far as there are enough."""
 
         wanted = self.config.captions_per_image

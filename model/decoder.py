@@ -35,21 +35,24 @@ class Decoder(nn.Module):
     ) -> None:
         super().__init__()
         self.embedding = nn.Embedding(vocabulary_size, embedding_size)
+        nn.init.normal_(self.embedding.weight, std=0.1)  # of PyTorch's 1, a rare word's would stay noise
         between = dropout if layers > 1 else 0.0
         self.lstm = nn.LSTM(embedding_size, hidden_size, num_layers=layers, batch_first=True, dropout=between)
         self.output = nn.Linear(hidden_size, vocabulary_size)
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, image: torch.Tensor, words: torch.Tensor) -> torch.Tensor:
-        """Image (B, E) and word ids (B, T) → logits (B, T + 1, V), the last for the END of the longest caption.
+        """Image (B, E) and word ids (B, T) → logits (B, T + 2, V).
 
-        Shorter captions may be padded with any id: what follows a word does not change the logits before it.
+        The first, of the image alone, are nothing to say yet; training may ask them for the words to come. The last are
+        for the END of the longest caption. Shorter captions may be padded with any id: what follows a word does not
+        change the logits before it.
         """
         start = words.new_full((len(words), 1), END)
         spoken = self.embedding(torch.cat([start, words], dim=1))  # (B, T + 1, E)
         inputs = self.dropout(torch.cat([image.unsqueeze(1), spoken], dim=1))  # (B, T + 2, E)
         outputs, _ = self.lstm(inputs)
-        logits: torch.Tensor = self.output(self.dropout(outputs[:, 1:]))  # step 0 only saw the image: nothing to say
+        logits: torch.Tensor = self.output(self.dropout(outputs))
         return logits
 
     def start(self, image: torch.Tensor) -> State:

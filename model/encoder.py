@@ -17,18 +17,28 @@ from torch import nn
 
 from model.errors import CheckpointError, OptionError
 
+SMALLEST_STD = 1e-3
+
 
 class Encoder(nn.Module):
-    """Images to embeddings: pooled penultimate features, then linear and ReLU.
+    """Images to embeddings: pooled penultimate features, each standardised, then linear and ReLU.
+
+    Features of all images have much in common; unless their mean is taken away, the decoder learns the language long
+    before it looks at the image. A new encoder has mean 0 and deviation 1, until `standardize` is told better.
 
     Args:
         cnn: name of a torchvision classification network, such as "vgg16" or "mobilenet_v2".
         embedding_size: E.
     """
 
+    feature_mean: torch.Tensor
+    feature_std: torch.Tensor
+
     def __init__(self, cnn: str, embedding_size: int) -> None:
         super().__init__()
         self.cnn, self.feature_size = headless(cnn)
+        self.register_buffer("feature_mean", torch.zeros(self.feature_size))
+        self.register_buffer("feature_std", torch.ones(self.feature_size))
         self.projection = nn.Linear(self.feature_size, embedding_size)
 
     def features(self, images: torch.Tensor) -> torch.Tensor:
@@ -36,9 +46,14 @@ class Encoder(nn.Module):
         features: torch.Tensor = self.cnn(images)
         return features
 
+    def standardize(self, features: torch.Tensor) -> None:
+        """Takes mean and deviation of each feature from those of many images (B, F)."""
+        self.feature_mean.copy_(features.mean(dim=0))
+        self.feature_std.copy_(features.std(dim=0).clamp(min=SMALLEST_STD))
+
     def project(self, features: torch.Tensor) -> torch.Tensor:
         """(B, F) → (B, E)."""
-        return torch.relu(self.projection(features))
+        return torch.relu(self.projection((features - self.feature_mean) / self.feature_std))
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """(B, 3, H, W) → (B, E)."""

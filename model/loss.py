@@ -22,7 +22,11 @@ def targets(words: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
 
 
 def caption_loss(
-    logits: torch.Tensor, wanted: torch.Tensor, *, label_smoothing: float = 0.0
+    logits: torch.Tensor,
+    wanted: torch.Tensor,
+    *,
+    label_smoothing: float = 0.0,
+    caption_weights: torch.Tensor | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Summed negative log-likelihood in nats, and the number of tokens to divide it by.
 
@@ -33,12 +37,38 @@ def caption_loss(
         logits: (B, T + 1, V).
         wanted: (B, T + 1) ids from `targets`.
         label_smoothing: share of the probability spread over the vocabulary.
+        caption_weights: (B,) of each caption's part in the sum; None weighs all alike. With advantages of captions that
+            the network drew itself, the gradient is the policy gradient of their reward.
     """
-    total = cross_entropy(
-        logits.flatten(0, 1).float() if logits.dtype in (torch.float16, torch.bfloat16) else logits.flatten(0, 1),
+    losses = cross_entropy(
+        _at_least_float32(logits).flatten(0, 1),
         wanted.flatten(),
         ignore_index=PADDING,
-        reduction="sum",
+        reduction="none",
         label_smoothing=label_smoothing,
-    )
-    return total, (wanted != PADDING).sum()
+    ).view_as(wanted)
+    if caption_weights is not None:
+        losses = losses * caption_weights.unsqueeze(1)
+    return losses.sum(), (wanted != PADDING).sum()
+
+
+def bag_of_words_loss(
+    logits: torch.Tensor, words: torch.Tensor, lengths: torch.Tensor, word_weights: torch.Tensor
+) -> torch.Tensor:
+    """How little of a caption's words the image alone foretells: cross-entropy in nats, summed over the captions.
+
+    The wanted distribution of a caption gives each of its words a share of its weight.
+
+    Args:
+        logits: (B, V), the first of each caption's.
+        words, lengths: (B, T) ids, (B,).
+        word_weights: (V,), 0 for what is not to be foretold.
+    """
+    inside = torch.arange(words.shape[1], device=words.device) < lengths.unsqueeze(1)
+    bag = torch.zeros_like(logits, dtype=word_weights.dtype).scatter_add_(1, words, word_weights[words] * inside)
+    bag = bag / bag.sum(dim=1, keepdim=True).clamp(min=torch.finfo(bag.dtype).tiny)
+    return -(bag * _at_least_float32(logits).log_softmax(dim=1)).sum()
+
+
+def _at_least_float32(logits: torch.Tensor) -> torch.Tensor:
+    return logits.to(torch.promote_types(logits.dtype, torch.float32))

@@ -63,17 +63,21 @@ class Network(nn.Module):
     def forward(
         self, words: torch.Tensor, *, images: torch.Tensor | None = None, features: torch.Tensor | None = None
     ) -> torch.Tensor:
-        """Logits (B × N, T + 1, V) of N captions per image.
+        """Logits (B × N, T + 2, V) of N captions per image, as `Decoder.forward` gives them.
 
         Args:
             words: (B × N, T) ids, the N captions of an image side by side.
             images: (B, 3, H, W), or
             features: (B, F) of the CNN, where it is frozen and was run before.
         """
+        embedding = self.embed(images=images, features=features)
+        logits: torch.Tensor = self.decoder(embedding.repeat_interleave(len(words) // len(embedding), dim=0), words)
+        return logits
+
+    def embed(self, *, images: torch.Tensor | None = None, features: torch.Tensor | None = None) -> torch.Tensor:
+        """Embeddings (B, E) of images, or of their features, as `forward` takes them."""
         if features is None:
             if images is None:
                 raise TypeError("give the images or their features")
             features = self.encoder.features(images)
-        embedding = self.encoder.project(features)
-        logits: torch.Tensor = self.decoder(embedding.repeat_interleave(len(words) // len(embedding), dim=0), words)
-        return logits
+        return self.encoder.project(features)

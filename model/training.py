@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import cast
+from typing import Any, cast
 
 import torch
 from torch import nn
 from torch.optim.swa_utils import AveragedModel
 
 from model.device import autocast
-from model.loss import caption_loss, targets
+from model.loss import bag_of_words_loss, caption_loss, targets
 from model.network import Network
 from model.vocabulary import END
 
@@ -35,7 +35,10 @@ def summed_loss(
     *,
     images: torch.Tensor | None = None,
     features: torch.Tensor | None = None,
+    caption_weights: torch.Tensor | None = None,
     label_smoothing: float = 0.0,
+    word_weights: torch.Tensor | None = None,
+    foretelling_weight: float = 0.0,
     dtype: torch.dtype = torch.float32,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Negative log-likelihood in nats summed over the batch, and its number of tokens.
@@ -43,11 +46,19 @@ def summed_loss(
     Args:
         words, lengths: from `pad`; (B × N, T) and (B × N,).
         images, features: as `Network.forward` takes them.
+        caption_weights, label_smoothing: as `caption_loss` takes them.
+        word_weights: as `bag_of_words_loss` takes them.
+        foretelling_weight: of that loss of a caption, beside the loss of a token; 0 leaves it out.
         dtype: of autocast; float32 computes as it is.
     """
     with autocast(words.device, dtype):
         logits = network(words, images=images, features=features)
-    return caption_loss(logits, targets(words, lengths), label_smoothing=label_smoothing)
+    total, tokens = caption_loss(
+        logits[:, 1:], targets(words, lengths), label_smoothing=label_smoothing, caption_weights=caption_weights
+    )
+    if word_weights is not None and foretelling_weight:
+        total = total + foretelling_weight * bag_of_words_loss(logits[:, 0], words, lengths, word_weights)
+    return total, tokens
 
 
 class Trainer:
@@ -64,6 +75,7 @@ class Trainer:
         label_smoothing: share of the probability spread over the vocabulary.
         average_decay: of the moving average of the weights, in [0, 1).
         dtype: of matrix products.
+        word_weights, foretelling_weight: as `summed_loss` takes them.
     """
 
     def __init__(
@@ -79,9 +91,17 @@ class Trainer:
         label_smoothing: float,
         average_decay: float,
         dtype: torch.dtype,
+        word_weights: torch.Tensor | None = None,
+        foretelling_weight: float = 0.0,
     ) -> None:
         self.network = network
-        self._clip_norm, self._label_smoothing, self._dtype = clip_norm, label_smoothing, dtype
+        self._clip_norm = clip_norm
+        self._loss_options: dict[str, Any] = {
+            "label_smoothing": label_smoothing,
+            "word_weights": word_weights,
+            "foretelling_weight": foretelling_weight,
+            "dtype": dtype,
+        }
         network.encoder.cnn.requires_grad_(cnn_learning_rate > 0.0)
         groups = _parameter_groups(network, learning_rate, cnn_learning_rate, weight_decay)
         self._optimizer = torch.optim.AdamW(groups, betas=(0.9, 0.98))
@@ -107,6 +127,7 @@ class Trainer:
         *,
         images: torch.Tensor | None = None,
         features: torch.Tensor | None = None,
+        caption_weights: torch.Tensor | None = None,
     ) -> float:
         """Updates the weights by one batch (as `summed_loss` takes it); returns its loss in nats per token."""
         self.network.train()
@@ -117,8 +138,8 @@ class Trainer:
             lengths,
             images=images,
             features=features,
-            label_smoothing=self._label_smoothing,
-            dtype=self._dtype,
+            caption_weights=caption_weights,
+            **self._loss_options,
         )
         loss = total / tokens
         self._optimizer.zero_grad()

@@ -27,19 +27,19 @@ def words() -> torch.Tensor:
 
 def test_all_at_once_is_step_by_step(decoder: Decoder, image: torch.Tensor, words: torch.Tensor) -> None:
     logits = decoder(image, words)
-    assert logits.shape == (B, T + 1, V)
+    assert logits.shape == (B, T + 2, V)
     state = decoder.start(image)
     for step in range(T + 1):
         last = words[:, step - 1] if step else torch.full((B,), END)
         log_probs, state = decoder.step(last, state)
-        assert torch.allclose(log_probs, logits[:, step].log_softmax(-1), atol=1e-12)
+        assert torch.allclose(log_probs, logits[:, step + 1].log_softmax(-1), atol=1e-12)
 
 
 def test_padding_changes_no_logits_before_it(decoder: Decoder, image: torch.Tensor, words: torch.Tensor) -> None:
     padded = words.clone()
     padded[:, 4:] = END
-    assert torch.equal(decoder(image, padded)[:, :5], decoder(image, words)[:, :5])
-    assert torch.allclose(decoder(image, words[:, :4]), decoder(image, words)[:, :5], atol=1e-12)
+    assert torch.equal(decoder(image, padded)[:, :6], decoder(image, words)[:, :6])
+    assert torch.allclose(decoder(image, words[:, :4]), decoder(image, words)[:, :6], atol=1e-12)
 
 
 def test_a_caption_does_not_depend_on_its_neighbours(
@@ -56,7 +56,7 @@ def test_every_logit_hears_the_image(decoder: Decoder, image: torch.Tensor, word
 
 
 def test_no_words_leave_the_logits_of_the_first(decoder: Decoder, image: torch.Tensor, words: torch.Tensor) -> None:
-    assert torch.allclose(decoder(image, words[:, :0]), decoder(image, words)[:, :1], atol=1e-12)
+    assert torch.allclose(decoder(image, words[:, :0]), decoder(image, words)[:, :2], atol=1e-12)
 
 
 def test_gradients_are_those_of_finite_differences(decoder: Decoder, image: torch.Tensor, words: torch.Tensor) -> None:

@@ -75,6 +75,20 @@ def test_an_embedding_is_the_rectified_projection_of_the_features() -> None:
     assert (embedding > 0).any()
 
 
+def test_standardized_features_have_no_mean_and_deviation_one() -> None:
+    torch.manual_seed(2)
+    encoder = Encoder(NAME, 512).eval()
+    nn.init.eye_(encoder.projection.weight)
+    nn.init.constant_(encoder.projection.bias, 100.0)  # so that no value is cut off
+    features = torch.randn(50, 512) * torch.linspace(0.1, 5, 512) + torch.linspace(-3, 3, 512)
+    features[:, 7] = 2.0  # says nothing, and must not become infinite
+    encoder.standardize(features)
+    with torch.no_grad():
+        embedding = encoder.project(features) - 100.0
+    assert torch.allclose(embedding.mean(dim=0), torch.zeros(512), atol=1e-4)
+    assert torch.allclose(embedding.std(dim=0), torch.ones(512).index_fill(0, torch.tensor([7]), 0.0), atol=1e-3)
+
+
 def filled(source: Path | str, name: str = NAME) -> nn.Module:
     cnn, _ = headless(name)
     load_cnn(cnn, name, str(source))

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from model.loss import PADDING, caption_loss, targets
+from model.loss import PADDING, bag_of_words_loss, caption_loss, targets
 from model.vocabulary import END
 
 B, T, V = 4, 7, 11
@@ -63,3 +63,33 @@ def test_half_precision_is_summed_in_float32(words: torch.Tensor, logits: torch.
     total, _ = caption_loss(logits.bfloat16(), wanted)
     assert total.dtype == torch.float32
     assert float(total) == pytest.approx(float(caption_loss(logits.bfloat16().double(), wanted)[0]), rel=1e-5)
+
+
+def test_captions_count_as_much_as_their_weights(words: torch.Tensor, logits: torch.Tensor) -> None:
+    wanted, weights = targets(words, LENGTHS), torch.tensor([2.0, 0.0, -1.0, 0.5], dtype=torch.float64)
+    alone = [caption_loss(logits[i : i + 1], wanted[i : i + 1])[0] for i in range(B)]
+    total, tokens = caption_loss(logits, wanted, caption_weights=weights)
+    assert float(total) == pytest.approx(
+        sum(float(w * loss) for w, loss in zip(weights, alone, strict=True)), abs=1e-10
+    )
+    assert int(tokens) == int(LENGTHS.sum()) + B
+
+
+def test_foretold_words_are_those_of_a_loop(words: torch.Tensor, logits: torch.Tensor) -> None:
+    weights = torch.rand(V, dtype=torch.float64, generator=torch.Generator().manual_seed(4))
+    weights[END] = 0.0
+    expected = 0.0
+    for i, length in enumerate(LENGTHS.tolist()):
+        said = words[i, :length].tolist()
+        for word in said:
+            share = float(weights[word] / weights[said].sum())
+            expected -= share * float(logits[i, 0].log_softmax(0)[word])
+    assert float(bag_of_words_loss(logits[:, 0], words, LENGTHS, weights)) == pytest.approx(expected, abs=1e-10)
+
+
+def test_captions_of_words_without_weight_foretell_nothing(words: torch.Tensor, logits: torch.Tensor) -> None:
+    inputs = logits[:, 0].clone().requires_grad_()
+    loss = bag_of_words_loss(inputs, words, LENGTHS, torch.zeros(V, dtype=torch.float64))
+    loss.backward()
+    assert float(loss.detach()) == 0.0
+    assert inputs.grad is not None and not inputs.grad.any()

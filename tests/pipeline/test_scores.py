@@ -1,0 +1,48 @@
+"""CIDEr-D, against pycocoevalcap's."""
+
+import random
+
+import pytest
+from pycocoevalcap.cider.cider_scorer import CiderScorer
+
+from pipeline.scores import CiderD, cider, ngrams
+
+WORDS = ["a", "b", "c", "d", "e", "f", "g"]
+
+
+def some_captions(seed: int, images: int = 30) -> tuple[list[list[list[str]]], list[list[str]]]:
+    """References of each image, and a caption for it."""
+    draw = random.Random(seed)
+
+    def caption() -> list[str]:
+        return draw.choices(WORDS, weights=range(1, 8), k=draw.randint(1, 9))
+
+    return [[caption() for _ in range(draw.randint(1, 5))] for _ in range(images)], [caption() for _ in range(images)]
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_reward_is_the_published_score(seed: int) -> None:
+    references, captions = some_captions(seed)
+    scorer = CiderScorer()
+    for caption, theirs in zip(captions, references, strict=True):
+        scorer += (" ".join(caption), [" ".join(tokens) for tokens in theirs])
+    _, expected = scorer.compute_score()
+    reward = CiderD(references)
+    assert [reward(image, caption) for image, caption in enumerate(captions)] == pytest.approx(list(expected), abs=1e-9)
+    assert max(expected) > 1
+
+
+def test_a_caption_without_words_is_worth_nothing() -> None:
+    reward = CiderD([[["a", "b"]], [["c"]]])
+    assert reward(0, []) == 0.0
+    assert reward(0, ["a", "b"]) > 0.0
+
+
+def test_ngrams_are_of_one_to_four() -> None:
+    assert len(list(ngrams("abcde"))) == 5 + 4 + 3 + 2
+
+
+def test_a_set_of_captions_is_scored_on_its_own_tokens() -> None:
+    references = {"1": ["A dog, running!"], "2": ["Two cats sleep."]}
+    assert cider({"1": "a dog running", "2": "two cats sleep"}, references) > 5
+    assert cider({"1": "two cats sleep", "2": "a dog running"}, references) == 0.0
