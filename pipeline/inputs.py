@@ -182,13 +182,16 @@ def _refuse_compressed(path: str) -> None:
 def _list_remote(url: str, ignored: Counter[str]) -> Iterator[Shard]:
     system, path = filesystem(url)
     root = url.removesuffix(path)
-    info = system.get_file_info(path)
-    if info.type == pafs.FileType.NotFound:
-        raise InputError(f"there is no {url}")
-    if info.type == pafs.FileType.File:
-        found, base = [info], path.rpartition("/")[0]
-    else:
-        found, base = system.get_file_info(pafs.FileSelector(path, recursive=True)), path
+    try:
+        info = system.get_file_info(path)
+        if info.type == pafs.FileType.NotFound:
+            raise InputError(f"there is no {url}")
+        if info.type == pafs.FileType.File:
+            found, base = [info], path.rpartition("/")[0]
+        else:
+            found, base = system.get_file_info(pafs.FileSelector(path, recursive=True)), path
+    except OSError as error:
+        raise InputError(f"{url} cannot be listed: {error}") from error
     for file in sorted(found, key=lambda file: str(file.path)):
         relative = file.path[len(base) :].lstrip("/")
         if file.type == pafs.FileType.File and (len(found) == 1 or _is_input(relative, ignored)):

@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import os
 from collections.abc import Iterator
+from functools import lru_cache
 from pathlib import Path
 from typing import BinaryIO, cast
+from urllib.parse import urlencode
 
 import pyarrow as pa
 import pyarrow.fs as pafs
 
 from pipeline.errors import InputError, OutputError
 from pipeline.names import printable
+from pipeline.remote import RemoteFile
 
 READ_AHEAD_BYTES = 1 << 20
+_AWS = ("AWS_REGION", "AWS_DEFAULT_REGION", "AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ACCESS_KEY_ID")
+"""What a connection depends on."""
 UNFINISHED = ".{}.tmp"
 """Name of a file while it is written."""
 
@@ -25,21 +31,37 @@ def is_remote(url: str) -> bool:
 
 
 def filesystem(url: str) -> tuple[pafs.FileSystem, str]:
-    """The filesystem of a URL and the path in it. Raises InputError for a scheme that pyarrow does not know."""
+    """The filesystem of a URL and the path in it. Raises InputError for one that cannot be reached.
+
+    The path is taken as it is: in "s3://bucket/50%.jpg" nothing is quoted.
+    """
     if not is_remote(url):
         return pafs.LocalFileSystem(), str(Path(url).absolute())
+    scheme, _, rest = url.partition("://")
+    host, _, path = rest.partition("/")
+    system, base = _connected(scheme, host, tuple(map(os.environ.get, _AWS)))
+    return system, f"{base}/{path}"
+
+
+@lru_cache(maxsize=16)
+def _connected(scheme: str, host: str, aws: tuple[str | None, ...]) -> tuple[pafs.FileSystem, str]:
+    """A filesystem, one for all files on it so that connections are used again, and what its paths begin with."""
+    query = ""
+    if scheme == "s3":  # endpoint and credentials are found in the environment by the SDK itself; the region is not
+        region = next(filter(None, aws[:2]), None)
+        # With delayed opening a small file is one PUT.
+        query = urlencode({"allow_delayed_open": "true"} | ({"region": region} if region else {}))
     try:
-        found: tuple[pafs.FileSystem, str] = pafs.FileSystem.from_uri(url)
-    except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
-        raise InputError(f"{url} cannot be opened: {error}") from error
-    return found
+        system, base = pafs.FileSystem.from_uri(f"{scheme}://{host}/" + (f"?{query}" if query else ""))
+    except (OSError, pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
+        raise InputError(f"{scheme}://{host} cannot be opened: {error}") from error
+    return system, base.rstrip("/")
 
 
 def open_at(url: str, offset: int = 0) -> BinaryIO:
     """A file for reading, from a byte offset on. Local paths need not be UTF-8. Raises OSError."""
     if is_remote(url):
-        system, path = filesystem(url)
-        file = cast(BinaryIO, system.open_input_file(path))
+        file = cast(BinaryIO, io.BufferedReader(RemoteFile(*filesystem(url)), READ_AHEAD_BYTES))
     else:
         file = Path(url).open("rb", buffering=READ_AHEAD_BYTES)  # noqa: SIM115 - the caller closes it
     file.seek(offset)
