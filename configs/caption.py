@@ -69,7 +69,7 @@ class CaptionConfig:
     inputs: list[str] = field(default_factory=list)
     """Images."""
     captioner: str = "flickr8k-mobilenet-v2"
-    """Directory of a captioner, or the name of one that ships."""
+    """Directory or URL of a captioner, or the name of one that ships. A cluster's workers must reach it, too."""
     runner: Literal["auto", "local", "ray"] = "auto"
     """local: this process. ray: Ray Data. auto: ray where a cluster is connected or RAY_ADDRESS is set."""
     format: Literal["parquet", "jsonl"] = "parquet"

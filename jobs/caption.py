@@ -29,7 +29,7 @@ from jobs import __version__, cli
 from model import checkpoint
 from model.device import choose_device
 from model.search import Search
-from pipeline import exports, output
+from pipeline import captioners, exports, output
 from pipeline.inputs import Listing, list_inputs
 from pipeline.ledger import Ledger, Span
 from pipeline.sink import Sink
@@ -44,7 +44,7 @@ CPU_BATCH_IMAGES, CUDA_BATCH_IMAGES = 32, 256
 def run(config: CaptionConfig) -> int:
     """Captions the inputs; returns the exit code."""
     Search(**asdict(config.search))  # fails here rather than in a worker
-    captioner = checkpoint.find(config.captioner)
+    captioner = captioners.find(config.captioner)
     output.refuse_inside(config.output, config.inputs)
     listing = list_inputs(config.inputs)
     folder = Folder(config.output)
@@ -97,7 +97,7 @@ def captioned(
         return
     decode = Decode(checkpoint.load_preprocessing(captioner))
     caption = {
-        "captioner": str(captioner.absolute()),
+        "captioner": _as_workers_find_it(config.captioner),
         "search": asdict(config.search),
         "device": config.device,
         "dtype": config.dtype,
@@ -126,6 +126,11 @@ def captioned(
         actors=(min(config.ray.min_actors or most, most), most),
         actor_resources={"num_cpus": config.ray.num_cpus, "num_gpus": num_gpus},
     )
+
+
+def _as_workers_find_it(captioner: str) -> str:
+    """A name is looked for in the code they were shipped, a directory where it lies."""
+    return str(Path(captioner).absolute()) if Path(captioner).exists() else captioner
 
 
 @dataclass

@@ -27,13 +27,13 @@ from model.vocabulary import Vocabulary
 
 ZOO = Path(__file__).parent / "zoo"
 FORMAT = 1
-_FILES = ("config.json", "vocabulary.json", "model.safetensors")
+FILES = ("config.json", "vocabulary.json", "model.safetensors")
 
 
 def find(name: str | Path) -> Path:
     """The directory of a captioner, given it or the name of one that ships. Raises CheckpointError."""
     for directory in (Path(name), ZOO / name):
-        if (directory / _FILES[0]).is_file():
+        if (directory / FILES[0]).is_file():
             return directory
     shipped = ", ".join(sorted(path.name for path in ZOO.iterdir() if path.is_dir()))
     raise CheckpointError(
@@ -121,7 +121,7 @@ def fingerprint(directory: Path) -> str:
         config = json.loads((directory / "config.json").read_text(encoding="utf-8"))
         decisive = json.dumps({key: config[key] for key in ("format", "architecture", "preprocessing")}, sort_keys=True)
         digest = hashlib.sha256(decisive.encode())
-        for name in _FILES[1:]:
+        for name in FILES[1:]:
             with (directory / name).open("rb") as file:
                 digest.update(hashlib.file_digest(file, "sha256").digest())
     except (OSError, ValueError, KeyError, TypeError) as error:

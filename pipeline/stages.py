@@ -17,6 +17,7 @@ from model.captioner import Caption, Captioner
 from model.device import keep_freed_memory
 from model.preprocessing import Pixels, Preprocessing
 from model.search import Search
+from pipeline import captioners
 from pipeline.errors import DataError
 from pipeline.images import load
 from pipeline.schema import CAPTIONED
@@ -57,14 +58,14 @@ class CaptionPixels:
     """Captions decoded images. Holds the captioner, so it is made once in each process that captions.
 
     Args:
-        captioner: directory or name, as `Captioner.load` takes it.
+        captioner: directory, name or URL, as `captioners.find` takes it.
         search: the fields of `model.search.Search`.
         device, dtype: as `Captioner.load` takes them.
     """
 
     def __init__(self, captioner: str, search: Mapping[str, Any], *, device: str = "auto", dtype: str = "auto") -> None:
         keep_freed_memory()
-        self._captioner = Captioner.load(captioner, device=device, dtype=dtype)
+        self._captioner = Captioner.load(captioners.find(captioner), device=device, dtype=dtype)
         self._search = Search(**search)
 
     def __call__(self, rows: pa.Table) -> pa.Table:

@@ -97,6 +97,21 @@ def test_a_half_done_job_goes_on(bucket: str, caption: Run, shardtalk: Run) -> N
     assert all(contents()[key] == whole[key] for key in parts)
 
 
+def test_a_captioner_is_fetched_once(
+    bucket: str, tmp_path: Path, captioner: Path, caption: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    put({f"zoo/tiny/{file.name}": file.read_bytes() for file in captioner.iterdir()})
+    folder = pictures(tmp_path / "in", 3)
+    assert caption(folder, output=tmp_path / "here")[0] == 0
+    for output in ("first", "second"):
+        assert caption(folder, "--captioner", f"{bucket}/zoo/tiny/", output=tmp_path / output)[0] == 0
+        assert rows_of(tmp_path / output) == rows_of(tmp_path / "here")
+    (copy,) = (tmp_path / "cache").rglob("model.safetensors")
+    assert (copy.parent / "config.json").read_bytes() == (captioner / "config.json").read_bytes()
+    assert json.loads((tmp_path / "first" / "_job.json").read_text())["captioner"]["name"] == "tiny"
+
+
 def test_what_is_not_there_is_refused_in_one_line(bucket: str, tmp_path: Path, caption: Run) -> None:
     for given, expected in {
         f"{bucket}/nothing": "there is no s3://photos/nothing",
@@ -104,5 +119,8 @@ def test_what_is_not_there_is_refused_in_one_line(bucket: str, tmp_path: Path, c
     }.items():
         code, said = caption(given)
         assert code == 2 and expected in said and said.count("\n") == 1, said
+    for given in (f"{bucket}/zoo/none", "s3://nobodys/zoo/none"):
+        code, said = caption(pictures(tmp_path / "in", 1), "--captioner", given)
+        assert code == 2 and "captioner" in said and "none" in said and said.count("\n") == 1, said
     code, said = caption(pictures(tmp_path / "in", 1), output="s3://nobodys/out")
     assert code == 2 and "s3://nobodys/out" in said and said.count("\n") == 1, said
