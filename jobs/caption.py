@@ -29,7 +29,7 @@ from jobs import __version__, cli
 from model import checkpoint
 from model.device import choose_device
 from model.search import Search
-from pipeline import captioners, exports, output
+from pipeline import captioners, exports, lease, output
 from pipeline.inputs import Listing, list_inputs
 from pipeline.ledger import Ledger, Span
 from pipeline.sink import Sink
@@ -50,14 +50,36 @@ def run(config: CaptionConfig) -> int:
     folder = Folder(config.output)
     job = describe(config, captioner)
     output.claim(folder, job)
-    ledger = Ledger.load(folder)
-    spans = list(ledger.left(listing.shards))
-    output.sweep(folder, ledger)
+    with lease.held(folder) as mine:
+        ledger = Ledger.load(folder)
+        spans = list(ledger.left(listing.shards))
+        output.sweep(folder, ledger)
 
+        progress = Progress.of(ledger)
+        sink = Sink(
+            folder,
+            ledger,
+            form=config.format,
+            fragment_rows=config.fragment_rows,
+            fragment_s=config.fragment_s,
+            confirm=mine.confirm,
+        )
+        stopped = _caption_and_commit(config, captioner, spans, sink, progress)
+        code = _judge(config, progress, stopped=stopped)
+        if code == 0:
+            if spans or not folder.exists(output.MANIFEST):  # else the record of the run that finished it stays
+                output.finish(folder, ledger, job=job, run=progress.record())
+            exports.write(folder, ledger, vis=config.vis_json, coco=config.coco_json)
+            summarise(config.output, ledger, listing, progress)
+        return code
+
+
+def _caption_and_commit(
+    config: CaptionConfig, captioner: Path, spans: list[Span], sink: Sink, progress: Progress
+) -> bool:
+    """Does the work, and says whether somebody asked to stop before it was done. What was done is committed."""
     on_ray = config.runner == "ray" or (config.runner == "auto" and connect.is_expected())
     resources = connect.connect(config.ray.address) if on_ray and spans else None
-    progress = Progress.of(ledger)
-    sink = Sink(folder, ledger, form=config.format, fragment_rows=config.fragment_rows, fragment_s=config.fragment_s)
     with stop_requests() as stop:  # after connecting: Ray takes SIGTERM for itself
         for rows in _with_bar(captioned(config, captioner, spans, resources), progress, spans):
             sink.write(rows)
@@ -65,17 +87,17 @@ def run(config: CaptionConfig) -> int:
             if stop.requested or progress.is_rotten(config.max_error_rate, EARLY_STOP_ROWS):
                 break
         sink.commit()
+    return stop.requested
 
-    if progress.is_rotten(config.max_error_rate, EARLY_STOP_ROWS if stop.requested else 0):
+
+def _judge(config: CaptionConfig, progress: Progress, *, stopped: bool) -> int:
+    """The exit code; says why it is not 0."""
+    if progress.is_rotten(config.max_error_rate, EARLY_STOP_ROWS if stopped else 0):
         say(f"failed: {progress.errors} of {progress.rows} rows are errors; max_error_rate is {config.max_error_rate}")
         return cli.FAILED
-    if stop.requested:
+    if stopped:
         say(f"interrupted: {progress.rows} rows are committed; the same command again does the rest")
         return cli.INTERRUPTED
-    if spans or not folder.exists(output.MANIFEST):  # a run with nothing to do leaves the record of the one that did it
-        output.finish(folder, ledger, job=job, run=progress.record())
-    exports.write(folder, ledger, vis=config.vis_json, coco=config.coco_json)
-    summarise(config.output, ledger, listing, progress)
     return 0
 
 

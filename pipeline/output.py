@@ -1,6 +1,7 @@
 """The output folder as a whole: whose it is, what is in it, and the manifest that says it is complete.
 
 _job.json        what decides the captions; written first
+_lease.json      whose turn it is to write; gone when nobody does
 part-*.parquet   or .jsonl: the rows
 _commits/        a record for each part
 _exports/        other forms of the rows, on request
@@ -100,6 +101,7 @@ def finish(folder: Folder, ledger: Ledger, *, job: Mapping[str, Any], run: Mappi
         job: as given to `claim`.
         run: what is worth knowing of the run that finished it: timings, versions.
     """
+    _remove_strangers(folder, ledger)
     manifest = {
         "totals": {
             "rows": ledger.rows,
@@ -118,6 +120,15 @@ def finish(folder: Folder, ledger: Ledger, *, job: Mapping[str, Any], run: Mappi
     folder.write(HUGGING_FACE, json.dumps(_describe_to_datasets(job["format"]), indent=2).encode())
     folder.write(MANIFEST, json.dumps(manifest, indent=2, ensure_ascii=False).encode())
     return manifest
+
+
+def _remove_strangers(folder: Folder, ledger: Ledger) -> None:
+    """Removes what a driver committed that had lost the lease between asking for it and committing."""
+    own = {f"{commit.file.rpartition('.')[0]}{SUFFIX}" for commit in ledger.commits}
+    for name in folder.names(COMMITS):
+        if name.endswith(SUFFIX) and name not in own:
+            folder.remove(f"{COMMITS}/{name}")
+    sweep(folder, ledger)
 
 
 def _describe_to_datasets(form: str) -> dict[str, Any]:

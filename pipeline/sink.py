@@ -41,12 +41,20 @@ class Sink:
         form: "parquet" or "jsonl".
         fragment_rows: rows of a full fragment.
         fragment_s: a fragment is committed after this time even if it is not full: what a crash can cost.
+        confirm: called before a record is written; raises if this process may not commit any more.
     """
 
     def __init__(
-        self, folder: Folder, ledger: Ledger, *, form: str, fragment_rows: int = 10_000, fragment_s: float = 60.0
+        self,
+        folder: Folder,
+        ledger: Ledger,
+        *,
+        form: str,
+        fragment_rows: int = 10_000,
+        fragment_s: float = 60.0,
+        confirm: Callable[[], None] = lambda: None,
     ) -> None:
-        self._folder, self._ledger, self._form = folder, ledger, form
+        self._folder, self._ledger, self._form, self._confirm = folder, ledger, form, confirm
         self._fragment_rows, self._fragment_s = fragment_rows, fragment_s
         self._waiting: list[pa.Table] = []
         self._since = 0.0
@@ -80,5 +88,6 @@ class Sink:
             paths=dict(zip(rows["shard_id"].to_pylist(), rows["shard"].to_pylist(), strict=True)),
         )
         self._folder.write(commit.file, data)
+        self._confirm()
         self._folder.write(f"{COMMITS}/{name}{SUFFIX}", commit.encode())
         self._ledger.add(commit)

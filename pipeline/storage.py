@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import os
+import uuid
 from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path
@@ -103,6 +104,22 @@ class Folder:
         """Makes or replaces a file at once: whatever happens, a reader finds all of the old one or all of the new."""
         with self.writer(name) as file:
             file.write(data)
+
+    def create(self, name: str, data: bytes) -> bool:
+        """Makes a file that nobody else makes at the same time; False where the filesystem cannot do so, and did not.
+
+        Raises FileExistsError if it is there.
+        """
+        if not self._local:
+            return False
+        path = Path(self.path, name)
+        unfinished = path.with_name(UNFINISHED.format(f"{path.name}-{uuid.uuid4().hex}"))
+        try:
+            unfinished.write_bytes(data)
+            path.hardlink_to(unfinished)
+        finally:
+            unfinished.unlink(missing_ok=True)
+        return True
 
     @contextlib.contextmanager
     def writer(self, name: str) -> Iterator[BinaryIO]:

@@ -26,6 +26,7 @@ def server() -> Iterator[str]:
 @pytest.fixture
 def bucket(server: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """URL of a new bucket; the environment says how to reach it, as it does for users."""
+    monkeypatch.setattr("pipeline.lease.SETTLING_S", 0.0)
     monkeypatch.setenv("AWS_ENDPOINT_URL", server)
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "somebody")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", SECRET)

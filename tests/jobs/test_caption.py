@@ -9,6 +9,7 @@ from typing import Any
 
 import duckdb
 import pandas
+import pyarrow as pa
 import pyarrow.dataset
 import pytest
 from conftest import (
@@ -25,6 +26,9 @@ from conftest import (
 import jobs.caption
 from configs.caption import SearchConfig
 from model.search import Search
+from pipeline import lease
+from pipeline.sink import Sink
+from pipeline.storage import Folder
 
 FORMATS = ("parquet", "jsonl")
 
@@ -188,6 +192,58 @@ def test_a_part_that_somebody_took_away_is_missed(tmp_path: Path, caption: Run, 
     record.unlink()
     assert caption(folder)[0] == 0
     assert shardtalk("verify", tmp_path / "out", folder)[0] == 0
+
+
+def test_a_second_driver_on_the_same_output_is_refused(tmp_path: Path, caption: Run, shardtalk: Run) -> None:
+    folder = pictures(tmp_path / "in", 2)
+    assert caption(folder)[0] == 0
+    (folder / "2.jpg").write_bytes(jpeg(2))
+    before = {path: path.read_bytes() for path in (tmp_path / "out").rglob("*") if path.is_file()}
+    with lease.held(Folder(str(tmp_path / "out"))):
+        code, said = caption(folder)
+        assert code == 2 and "is being written by process" in said and said.count("\n") == 1
+    assert {path: path.read_bytes() for path in (tmp_path / "out").rglob("*") if path.is_file()} == before
+    assert caption(folder)[0] == 0
+    assert shardtalk("verify", tmp_path / "out", folder)[0] == 0
+
+
+def test_a_driver_that_lost_its_lease_commits_nothing(
+    tmp_path: Path, caption: Run, shardtalk: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, stolen = pictures(tmp_path / "in", 2), lease.Owner("other", "another-host", 7, "", "2026-01-01")
+    write = Sink.write
+
+    def steal(sink: Sink, rows: pa.Table) -> None:
+        (tmp_path / "out" / lease.LEASE).write_text(json.dumps(asdict(stolen) | {"renewals": 0}))
+        write(sink, rows)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Sink, "write", steal)
+        code, said = caption(folder)
+    assert code == 2 and "was taken over by process 7 on another-host" in said
+    assert not (tmp_path / "out" / "_commits").exists()
+    (tmp_path / "out" / lease.LEASE).unlink()
+    assert caption(folder)[0] == 0
+    assert shardtalk("verify", tmp_path / "out", folder)[0] == 0
+
+
+def test_what_such_a_driver_committed_after_all_is_removed(tmp_path: Path, caption: Run, shardtalk: Run) -> None:
+    """It may stop between asking for the lease and committing, and wake up after another has done its work."""
+    folder, out = pictures(tmp_path / "in", 2), tmp_path / "out"
+    assert caption(folder, "--fragment_rows", 1, "--batch_images", 1)[0] == 0
+    late = {path: path.read_bytes() for path in out.rglob("part-*")}
+    for path in [*late, out / "_manifest.json"]:
+        path.unlink()
+
+    def wake_up(*_: object) -> None:
+        for path, data in late.items():
+            path.write_bytes(data)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(jobs.caption, "_judge", lambda *_, **__: wake_up() or 0)
+        assert caption(folder, "--fragment_rows", 2)[0] == 0
+    assert not any(path.exists() for path in late)
+    assert shardtalk("verify", out, folder)[0] == 0
 
 
 def test_a_half_done_tar_goes_on_from_its_byte_offset(tmp_path: Path, caption: Run) -> None:
