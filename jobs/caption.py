@@ -34,6 +34,7 @@ from pipeline.inputs import Listing, list_inputs
 from pipeline.ledger import Ledger, Span
 from pipeline.sink import Sink
 from pipeline.stages import Decode
+from pipeline.status import write_plan
 from pipeline.storage import Folder
 
 EARLY_STOP_ROWS = 1_000
@@ -54,6 +55,7 @@ def run(config: CaptionConfig) -> int:
         ledger = Ledger.load(folder)
         spans = list(ledger.left(listing.shards))
         output.sweep(folder, ledger)
+        write_plan(folder, ledger, spans)
 
         progress = Progress.of(ledger)
         sink = Sink(

@@ -29,6 +29,7 @@ class Verb:
 VERBS = {
     "caption": Verb("caption images: folders, files, tar shards", "configs.caption:CaptionConfig", "inputs"),
     "verify": Verb("prove that every key is in an output once", "configs.verify:VerifyConfig", "paths", "OUT [INPUT]"),
+    "status": Verb("say how far a job is", "configs.status:StatusConfig", "output", "OUT"),
     "gallery": Verb("write a page to look at an output", "configs.gallery:GalleryConfig", "output", "OUT"),
     "prepare": Verb("make training shards of captioned images", "configs.prepare:PrepareConfig", "captions", "JSON"),
     "train": Verb("train a captioner on prepared shards", "configs.train:TrainConfig"),

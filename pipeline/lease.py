@@ -112,6 +112,12 @@ def held(folder: Folder) -> Iterator[Lease]:
         lease.release()
 
 
+def holder(folder: Folder) -> Owner | None:
+    """Who holds the lease of an output, dead or alive."""
+    found = _read(folder)
+    return found[0] if found else None
+
+
 def take(folder: Folder, *, wait_s: float = 1.0) -> Lease:
     """Takes the lease. Raises OutputError if its owner lives, after waiting for a sign where it runs elsewhere."""
     owner = Owner.me()

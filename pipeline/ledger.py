@@ -52,6 +52,8 @@ class Commit:
     intervals: list[Interval]
     paths: dict[str, str]
     """Path of each shard by its id, as text."""
+    committed: float
+    """When, in seconds since 1970 by the driver's clock. For people: nothing depends on it."""
 
     def encode(self) -> bytes:
         """The record's file."""

@@ -2,6 +2,7 @@
 
 _job.json        what decides the captions; written first
 _lease.json      whose turn it is to write; gone when nobody does
+_plan.json       what there is to do in all, for those who watch
 part-*.parquet   or .jsonl: the rows
 _commits/        a record for each part
 _exports/        other forms of the rows, on request

@@ -86,6 +86,7 @@ class Sink:
             keys_sha256=hash_keys(rows),
             intervals=intervals,
             paths=dict(zip(rows["shard_id"].to_pylist(), rows["shard"].to_pylist(), strict=True)),
+            committed=round(time.time(), 3),
         )
         self._folder.write(commit.file, data)
         self._confirm()

@@ -19,7 +19,7 @@ def interval(start: int, stop: int, *, last: bool = False, shard: Shard = TAR) -
 def commit(*intervals: Interval, name: str = "part-1", **errors: int) -> Commit:
     rows = sum(i.stop - i.start for i in intervals)
     paths = {shard.id: shard.path for shard in (TAR, IMAGE) if any(i.shard == shard.id for i in intervals)}
-    return Commit(f"{name}.parquet", rows, errors, "f" * 64, "k" * 64, list(intervals), paths)
+    return Commit(f"{name}.parquet", rows, errors, "f" * 64, "k" * 64, list(intervals), paths, 0.0)
 
 
 @pytest.mark.parametrize(

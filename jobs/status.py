@@ -1,0 +1,48 @@
+"""`shardtalk status`: how far a job is, from its output alone."""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import asdict
+from datetime import timedelta
+
+from configs.status import StatusConfig
+from jobs import cli
+from pipeline.errors import OutputError
+from pipeline.output import JOB
+from pipeline.status import Status, read_status
+from pipeline.storage import Folder
+
+MEGABYTE = 1e6
+
+
+def run(config: StatusConfig) -> int:
+    """Prints it; returns the exit code."""
+    folder = Folder(config.output)
+    if not folder.exists(JOB):
+        raise OutputError(f"{config.output} is no output of `shardtalk caption`")
+    status = read_status(folder)
+    sys.stdout.write(json.dumps(asdict(status)) + "\n" if config.json else describe(status))
+    return 0
+
+
+def describe(status: Status) -> str:
+    """A few lines for a person."""
+    share = status.bytes / status.total_bytes if status.total_bytes else 1.0
+    lines = [
+        f"{status.state}{f': {status.driver}' if status.driver else ''}",
+        f"{status.rows:,} rows, {sum(status.errors.values()):,} of them errors"
+        + (f" ({', '.join(f'{code} {count:,}' for code, count in status.errors.items())})" if status.errors else ""),
+        f"{share:.1%} of the bytes ({status.bytes / MEGABYTE:,.1f} of {status.total_bytes / MEGABYTE:,.1f} MB),"
+        f" {status.files:,} of {status.total_files:,} files",
+    ]
+    if status.rows_per_s:
+        lines.append(f"{status.rows_per_s:,.1f} rows/s")
+    if status.seconds_left:
+        lines[-1] += f", {timedelta(seconds=round(status.seconds_left))} left"
+    return "".join(f"{line}\n" for line in lines)
+
+
+if __name__ == "__main__":
+    sys.exit(cli.main(["status", *sys.argv[1:]]))
