@@ -60,8 +60,8 @@ class RayConfig:
 class CaptionConfig:
     """Caption images: one row per image, as a caption or a typed error. The same command again finishes what is left.
 
-    INPUT is a folder (with all below it), an image file, a tar shard, a glob, or braces such as
-    shards/{0000..0099}.tar.
+    INPUT is a folder (with all below it), an image file, a tar shard, a Parquet file with a column of images, a glob,
+    or braces such as shards/{0000..0099}.tar; of this machine, or a URL such as s3://bucket/folder.
     """
 
     output: str

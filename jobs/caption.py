@@ -202,7 +202,7 @@ class Progress:
 
 def _with_bar(tables: Generator[pa.Table], progress: Progress, spans: list[Span]) -> Iterator[pa.Table]:
     """The tables, with a progress bar on a terminal; stops the runner when the consumer does."""
-    known = progress.before + len(spans) if not any(span.shard.is_tar for span in spans) else None
+    known = progress.before + len(spans) if all(span.shard.image_id for span in spans) else None
     bar = tqdm(total=known, initial=progress.before, unit="image", smoothing=0.1, disable=None, dynamic_ncols=True)
     with contextlib.closing(tables), bar:
         for rows in tables:

@@ -1,6 +1,7 @@
 """What the user names → shards: every file that holds images, with what identifies it.
 
-A shard is a tar, or an image file (a shard with one image). Only names, sizes and times are read here.
+A shard is a tar, a Parquet file, or an image file, which is a shard with one image. Only names, sizes and times are
+read here.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import stat
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from enum import StrEnum
 from pathlib import Path
 
 import pyarrow.fs as pafs
@@ -25,6 +27,14 @@ _COMPRESSED = (".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst")
 _NUMBERS = re.compile(r"(\d+)\.\.(\d+)")
 
 
+class Form(StrEnum):
+    """What a shard is; the value is the extension of those that hold many images."""
+
+    IMAGE = "image"
+    TAR = "tar"
+    PARQUET = "parquet"
+
+
 @dataclass(frozen=True, slots=True)
 class Shard:
     """A file that holds images."""
@@ -32,15 +42,15 @@ class Shard:
     path: str
     """Absolute path, which need not be UTF-8, or URL."""
     image_id: str
-    """Of an image file: its row's; empty for a tar, whose keys name the rows."""
+    """Of an image file: its row's; empty for others, in which keys name the rows."""
     size: int
     """Bytes; -1 where it cannot be looked at."""
     mtime_ns: int
 
     @property
-    def is_tar(self) -> bool:
-        """Whether it is a tar rather than an image file."""
-        return not self.image_id
+    def form(self) -> Form:
+        """What is in it."""
+        return Form.IMAGE if self.image_id else Form(self.path.lower().rpartition(".")[2])
 
     @property
     def id(self) -> str:
@@ -59,7 +69,7 @@ class Listing:
 
 
 def list_inputs(inputs: Iterable[str]) -> Listing:
-    """Lists folders (with all below them), image files, tars, globs and braces such as `{0000..0099}.tar`.
+    """Lists folders (with all below them), images, tars, Parquet files, globs and braces such as `{0000..0099}.tar`.
 
     Raises InputError for what does not exist or holds no image, and for two images that would get the same image_id.
     """
@@ -73,14 +83,14 @@ def list_inputs(inputs: Iterable[str]) -> Listing:
             if shard.path in paths:
                 continue
             paths.add(shard.path)
-            if not shard.is_tar and ids.setdefault(shard.image_id, shard.path) != shard.path:
+            if shard.image_id and ids.setdefault(shard.image_id, shard.path) != shard.path:
                 raise InputError(
                     f"{printable(ids[shard.image_id])} and {printable(shard.path)} would both be image_id"
                     f" {shard.image_id!r}; caption the folder above them, or the two apart"
                 )
             listing.shards.append(shard)
         if not found:
-            raise InputError(f"{printable(given)} holds no images and no tars")
+            raise InputError(f"{printable(given)} holds no images")
     return listing
 
 
@@ -111,10 +121,10 @@ def _list(name: str, ignored: Counter[str]) -> Iterator[Shard]:
     if not os.path.lexists(path):
         raise InputError(f"there is no {printable(name)}")
     if path.is_dir():
-        for file in _walk(str(path), set()):
-            relative = os.path.relpath(file, path)
-            if _is_input(relative, ignored):
-                yield _local(file, relative)
+        relatives = ((file, os.path.relpath(file, path)) for file in _walk(str(path), set()))
+        yield from _tables_if_alone(
+            (_local(file, relative) for file, relative in relatives if _is_input(relative, ignored)), ignored
+        )
     else:
         yield _local(str(path), path.name)
 
@@ -130,6 +140,21 @@ def _list_glob(pattern: Path, ignored: Counter[str]) -> Iterator[Shard]:
         relative = os.path.relpath(file, fixed)
         if _is_input(relative, ignored):
             yield _local(file, relative)
+
+
+def _tables_if_alone(shards: Iterable[Shard], ignored: Counter[str]) -> Iterator[Shard]:
+    """The shards of a folder. Parquet files beside images or tars tell of them, say, and are ignored."""
+    tables, others = [], False
+    for shard in shards:
+        if shard.form == Form.PARQUET:
+            tables.append(shard)
+        else:
+            others = True
+            yield shard
+    if not others:
+        yield from tables
+    elif tables:
+        ignored[".parquet"] += len(tables)
 
 
 def _walk(folder: str, above: set[str]) -> Iterator[str]:
@@ -154,7 +179,7 @@ def _is_input(name: str, ignored: Counter[str]) -> bool:
     if base.startswith("."):
         ignored["hidden"] += 1
         return False
-    if extension in EXTENSIONS or extension == "tar":
+    if extension in EXTENSIONS or extension in (Form.TAR, Form.PARQUET):
         return True
     ignored[printable(f".{extension}" if extension else "no extension")] += 1
     return False
@@ -171,7 +196,7 @@ def _local(path: str, image_id: str) -> Shard:
 
 
 def _image_id(name: str) -> str:
-    return "" if name.lower().endswith(".tar") else printable(name)
+    return "" if name.lower().endswith((".tar", ".parquet")) else printable(name)
 
 
 def _refuse_compressed(path: str) -> None:
@@ -192,6 +217,10 @@ def _list_remote(url: str, ignored: Counter[str]) -> Iterator[Shard]:
             found, base = system.get_file_info(pafs.FileSelector(path, recursive=True)), path
     except OSError as error:
         raise InputError(f"{url} cannot be listed: {error}") from error
+    yield from _tables_if_alone(_remote_shards(found, root, base, ignored), ignored)
+
+
+def _remote_shards(found: list[pafs.FileInfo], root: str, base: str, ignored: Counter[str]) -> Iterator[Shard]:
     for file in sorted(found, key=lambda file: str(file.path)):
         relative = file.path[len(base) :].lstrip("/")
         if file.type == pafs.FileType.File and (len(found) == 1 or _is_input(relative, ignored)):

@@ -11,6 +11,7 @@ import ray.data
 from ray.data.block import BlockMetadata
 from ray.data.datasource import Datasource, ReadTask
 
+from pipeline.inputs import Form
 from pipeline.ledger import Span
 from pipeline.schema import ENCODED
 from pipeline.source import read
@@ -54,7 +55,7 @@ class SpanSource(Datasource):
 def _grouped(spans: Iterable[Span]) -> Iterator[list[Span]]:
     files: list[Span] = []
     for span in spans:
-        if span.shard.is_tar:
+        if span.shard.form != Form.IMAGE:
             yield [span]
             continue
         files.append(span)

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, BinaryIO
 
 import pyarrow as pa
 
 from pipeline.errors import DataError
-from pipeline.inputs import Shard
+from pipeline.inputs import Form, Shard
 from pipeline.ledger import Span
 from pipeline.names import EXTENSIONS, printable
+from pipeline.parquet import Table
 from pipeline.schema import ENCODED, ErrorCode
 from pipeline.storage import open_at
 from pipeline.tar import Sample, samples
@@ -18,6 +19,8 @@ from pipeline.tar import Sample, samples
 BLOCK_BYTES = 64 << 20
 
 Row = dict[str, Any]
+Outcome = tuple[str, int, bytes | DataError]
+"""Key, byte offset of the next, and image of a sample."""
 
 
 def read(spans: Iterable[Span], *, batch_images: int) -> Iterator[pa.Table]:
@@ -28,7 +31,7 @@ def read(spans: Iterable[Span], *, batch_images: int) -> Iterator[pa.Table]:
     rows: list[Row] = []
     held_bytes = 0
     for span in spans:
-        for row in _read_tar(span) if span.shard.is_tar else _read_image(span):
+        for row in _rows(span):
             rows.append(row)
             held_bytes += len(row["image"] or b"")
             if len(rows) == batch_images or held_bytes >= BLOCK_BYTES:
@@ -60,20 +63,9 @@ def _row(span: Span, index: int, image_id: str, *, next_offset: int, last: bool,
     }
 
 
-def _read_image(span: Span) -> Iterator[Row]:
-    shard = span.shard
-    image: bytes | DataError
-    try:
-        with open_shard(shard) as file:
-            image = file.read()
-    except OSError as error:
-        image = _as_data_error(error)
-    yield _row(span, 0, shard.image_id, next_offset=max(0, shard.size), last=True, image=image)
-
-
-def _read_tar(span: Span) -> Iterator[Row]:
+def _rows(span: Span) -> Iterator[Row]:
     """A row per outcome; which one is last is known by looking one ahead."""
-    outcomes = _outcomes(span)
+    outcomes = _until_damage(span)
     following = next(outcomes, None)
     index = span.start
     while following and index != span.stop:
@@ -82,20 +74,50 @@ def _read_tar(span: Span) -> Iterator[Row]:
         index += 1
 
 
-def _outcomes(span: Span) -> Iterator[tuple[str, int, bytes | DataError]]:
-    """Key, offset of the next, and image of each sample of a tar; at the end what cut it short, named as the tar."""
+def _until_damage(span: Span) -> Iterator[Outcome]:
+    """The outcomes of a span; at the end what cut it short, named as the shard."""
     shard, empty = span.shard, span.offset == 0
     try:
-        seen = _keys_before(span) if span.offset else set()
-        with open_shard(shard, span.offset) as file:
-            for sample in samples(file, size=shard.size, offset=span.offset, wanted=EXTENSIONS.__contains__):
-                yield sample.key, sample.stop, _image(sample, seen)
-                seen.add(sample.key)
-                empty = False
+        for outcome in _OUTCOMES[shard.form](span):
+            yield outcome
+            empty = False
         if empty:
-            raise DataError(ErrorCode.EMPTY_SHARD, "the tar holds no samples")
+            raise DataError(ErrorCode.EMPTY_SHARD, f"the {shard.form} holds no samples")
     except (DataError, OSError) as error:
-        yield printable(shard.path).rpartition("/")[2], max(0, shard.size), _as_data_error(error)
+        yield _ending(shard), max(0, shard.size), _as_data_error(error)
+
+
+def _ending(shard: Shard) -> str:
+    """The image_id of the row that says what is wrong with a shard."""
+    return shard.image_id or printable(shard.path).rpartition("/")[2]
+
+
+def _image_outcome(span: Span) -> Iterator[Outcome]:
+    with open_shard(span.shard) as file:
+        yield span.shard.image_id, max(0, span.shard.size), file.read()
+
+
+def _tar_outcomes(span: Span) -> Iterator[Outcome]:
+    shard = span.shard
+    seen = _keys_before(span) if span.offset else set()
+    with open_shard(shard, span.offset) as file:
+        for sample in samples(file, size=shard.size, offset=span.offset, wanted=EXTENSIONS.__contains__):
+            yield sample.key, sample.stop, _image(sample, seen)
+            seen.add(sample.key)
+
+
+def _parquet_outcomes(span: Span) -> Iterator[Outcome]:
+    with open_shard(span.shard) as file:
+        for row in Table(file, span.shard.size).rows(span.start):
+            missing = DataError(ErrorCode.NO_IMAGE, "the row's image is null")
+            yield printable(row.name), row.next_offset, missing if row.image is None else row.image
+
+
+_OUTCOMES: Mapping[Form, Callable[[Span], Iterator[Outcome]]] = {
+    Form.IMAGE: _image_outcome,
+    Form.TAR: _tar_outcomes,
+    Form.PARQUET: _parquet_outcomes,
+}
 
 
 def _image(sample: Sample, seen: set[str]) -> bytes | DataError:
@@ -121,3 +143,25 @@ def _keys_before(span: Span) -> set[str]:
                 break
             keys.add(sample.key)
     return keys
+
+
+def keys(shard: Shard) -> Iterator[str]:
+    """What the rows of a shard are called, in order. Reads no images."""
+    found = False
+    try:
+        if shard.form == Form.IMAGE:
+            yield shard.image_id
+            return
+        with open_shard(shard) as file:
+            if shard.form == Form.TAR:
+                headers = samples(file, size=shard.size, wanted=lambda _: False)
+                names = (sample.key for sample in headers)
+            else:
+                names = (printable(name) for name in Table(file, shard.size).names())
+            for name in names:
+                found = True
+                yield name
+    except (DataError, OSError):
+        found = False
+    if not found:
+        yield _ending(shard)

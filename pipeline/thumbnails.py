@@ -19,6 +19,7 @@ from model.preprocessing import to_rgb
 from pipeline.errors import DataError, InputError
 from pipeline.images import load
 from pipeline.names import EXTENSIONS
+from pipeline.parquet import Table
 from pipeline.storage import is_remote, open_at
 from pipeline.tar import samples
 
@@ -35,6 +36,8 @@ class Source:
     """Byte offset at which the tar sample begins."""
     stop: int = -1
     """Byte offset after it; -1 for an image file."""
+    row: int = -1
+    """Of a Parquet file."""
 
 
 def sources(rows: Iterable[tuple[str, int]]) -> Iterator[Source | None]:
@@ -46,6 +49,9 @@ def sources(rows: Iterable[tuple[str, int]]) -> Iterator[Source | None]:
     for shard, group in groupby(rows, key=itemgetter(0)):
         indices = [index for _, index in group]
         path = _existing(shard)
+        if path.lower().endswith(".parquet"):
+            yield from (Source(path, row=index) for index in indices)
+            continue
         if not path.lower().endswith(".tar"):
             yield from (Source(path) for _ in indices)
             continue
@@ -89,6 +95,9 @@ def _walk(path: str) -> Iterator[Source]:
 def _read(source: Source) -> bytes:
     """The encoded image. Raises OSError, DataError or InputError."""
     with open_at(source.path, source.start) as file:
+        if source.row >= 0:
+            size = file.seek(0, os.SEEK_END)
+            return next(row.image or b"" for row in Table(file, size).rows(source.row))
         if source.stop < 0:
             return file.read()
         sample = next(samples(file, size=source.stop, offset=source.start, wanted=EXTENSIONS.__contains__))

@@ -14,15 +14,13 @@ from operator import itemgetter
 
 import pyarrow as pa
 
-from pipeline.errors import DataError
 from pipeline.inputs import Shard
 from pipeline.ledger import Commit, Ledger, gaps, hash_keys
 from pipeline.names import printable
 from pipeline.output import MANIFEST, PART, read_part
 from pipeline.schema import ROW, ErrorCode
-from pipeline.source import open_shard
+from pipeline.source import keys
 from pipeline.storage import Folder
-from pipeline.tar import samples
 
 CACHED_TARS = 16
 
@@ -122,9 +120,9 @@ def _check_rows(file: str, rows: pa.Table, listed: dict[str, Shard] | None) -> I
             yield f"{file}: {row['image_id']} has an unknown error code {row['error_code']!r}"
     for path, group in groupby(columns, key=itemgetter("shard")):
         if listed and path in listed:
-            keys = _keys(listed[path])
+            expected_keys = _keys(listed[path])
             for row in group:
-                expected = keys[row["index"]] if row["index"] < len(keys) else None
+                expected = expected_keys[row["index"]] if row["index"] < len(expected_keys) else None
                 if row["image_id"] != expected:
                     yield f"{file}: row {row['index']} of {path} is {row['image_id']!r}, and {expected!r} in the input"
 
@@ -132,13 +130,4 @@ def _check_rows(file: str, rows: pa.Table, listed: dict[str, Shard] | None) -> I
 @lru_cache(CACHED_TARS)
 def _keys(shard: Shard) -> tuple[str, ...]:
     """What the rows of a shard are called, in order, from its headers alone."""
-    if not shard.is_tar:
-        return (shard.image_id,)
-    keys: list[str] = []
-    ending = printable(shard.path).rpartition("/")[2]
-    try:
-        with open_shard(shard) as file:
-            keys.extend(sample.key for sample in samples(file, size=shard.size, wanted=lambda _: False))
-    except (DataError, OSError):
-        keys.append(ending)
-    return tuple(keys or [ending])
+    return tuple(keys(shard))

@@ -11,10 +11,12 @@ import duckdb
 import pandas
 import pyarrow as pa
 import pyarrow.dataset
+import pyarrow.parquet
 import pytest
 from conftest import (
     Run,
     assert_same,
+    codes,
     jpeg,
     pictures,
     replace_keeping_size_and_time,
@@ -260,6 +262,34 @@ def test_a_half_done_tar_goes_on_from_its_byte_offset(tmp_path: Path, caption: R
     code, said = caption(tar)
     assert code == 0 and "this run 2 rows" in said
     assert_same(rows_of(tmp_path / "out"), rows)
+
+
+def test_parquet_files_are_captioned_as_the_images_in_them(tmp_path: Path, caption: Run, shardtalk: Run) -> None:
+    folder = pictures(tmp_path / "in", 5)
+    assert caption(folder, output=tmp_path / "one by one")[0] == 0
+    expected = {row["image_id"]: row["caption"] for row in rows_of(tmp_path / "one by one")}
+    images = [{"bytes": (folder / f"{i}.jpg").read_bytes(), "path": f"{i}.jpg"} for i in range(5)]
+    images[2:2] = [{"bytes": None, "path": "null.jpg"}, {"bytes": b"no", "path": "bad.jpg"}]
+    (tmp_path / "tables").mkdir()
+    pyarrow.parquet.write_table(pa.table({"image": images}), tmp_path / "tables" / "t.parquet", row_group_size=2)
+    assert caption(tmp_path / "tables", "--fragment_rows", 2, "--batch_images", 2)[0] == 0
+    rows = rows_of(tmp_path / "out")
+    assert [row["index"] for row in rows] == list(range(7))
+    assert {row["image_id"]: row["caption"] for row in rows if row["caption"]} == expected
+    assert codes(tmp_path / "out")["null.jpg"] == "no_image" and codes(tmp_path / "out")["bad.jpg"] == "not_an_image"
+    assert shardtalk("verify", tmp_path / "out", tmp_path / "tables")[0] == 0
+    records(tmp_path / "out")[1].unlink()
+    assert caption(tmp_path / "tables", "--fragment_rows", 2, "--batch_images", 2)[0] == 0
+    assert_same(rows_of(tmp_path / "out"), rows)
+    assert shardtalk("verify", tmp_path / "out", tmp_path / "tables")[0] == 0
+
+
+def test_parquet_files_beside_images_are_ignored(tmp_path: Path, caption: Run) -> None:
+    folder = pictures(tmp_path / "in", 1)
+    pyarrow.parquet.write_table(pa.table({"image": [b""]}), folder / "about.parquet")
+    code, said = caption(folder)
+    assert code == 0 and "ignored 1 other files: .parquet 1" in said
+    assert codes(tmp_path / "out") == {"0.jpg": None}
 
 
 def test_new_inputs_join_the_old(tmp_path: Path, caption: Run, shardtalk: Run) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
@@ -122,6 +123,13 @@ def test_details_are_those_of_the_row_at_the_same_place(tmp_path: Path) -> None:
 
 def test_a_tar_gives_each_row_its_own_picture(tmp_path: Path) -> None:
     path = tar(tmp_path / "s.tar", COLOURS)
+    page = gallery(output(tmp_path, [captioned(str(i), path, i) for i in (4, 1, 2)]))
+    assert {i: colour_of(page, i) for i in "124"} == {"1": "lime", "2": "blue", "4": "black"}
+
+
+def test_a_parquet_file_gives_each_row_its_own_picture(tmp_path: Path) -> None:
+    path = tmp_path / "t.parquet"
+    pq.write_table(pa.table({"image": [picture(colour) for colour in COLOURS]}), path, row_group_size=2)
     page = gallery(output(tmp_path, [captioned(str(i), path, i) for i in (4, 1, 2)]))
     assert {i: colour_of(page, i) for i in "124"} == {"1": "lime", "2": "blue", "4": "black"}
 

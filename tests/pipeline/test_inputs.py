@@ -76,7 +76,7 @@ def test_a_shard_is_known_by_path_size_and_time(tmp_path: Path) -> None:
 
     def identity() -> str:
         (shard,) = list_inputs([str(tar)]).shards
-        assert shard.is_tar
+        assert shard.form == "tar"
         return shard.id
 
     first = identity()
