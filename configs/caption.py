@@ -84,6 +84,8 @@ class CaptionConfig:
     """Images captioned at a time; 0: 256 on cuda, 32 on the CPU."""
     max_error_rate: float = 0.5
     """The job fails (exit code 1) if more than this share of all rows are errors, and stops early after 1,000 rows."""
+    retry_errors: bool = False
+    """Caption again what ended in an error that may have passed (unreadable), instead of keeping the error."""
     fragment_rows: int = 10_000
     """Rows of a full output file."""
     fragment_s: float = 60.0

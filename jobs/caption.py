@@ -29,7 +29,7 @@ from jobs import __version__, cli
 from model import checkpoint
 from model.device import choose_device
 from model.search import Search
-from pipeline import captioners, exports, lease, output
+from pipeline import captioners, exports, lease, output, retry
 from pipeline.inputs import Listing, list_inputs
 from pipeline.ledger import Ledger, Span
 from pipeline.sink import Sink
@@ -53,6 +53,9 @@ def run(config: CaptionConfig) -> int:
     output.claim(folder, job)
     with lease.held(folder) as mine:
         ledger = Ledger.load(folder)
+        if config.retry_errors:
+            taken_back = retry.take_back(folder, ledger, listing.shards, confirm=mine.confirm)
+            say(f"{taken_back} rows with errors are tried again")
         spans = list(ledger.left(listing.shards))
         output.sweep(folder, ledger)
         write_plan(folder, ledger, spans)

@@ -54,6 +54,13 @@ class Commit:
     """Path of each shard by its id, as text."""
     committed: float
     """When, in seconds since 1970 by the driver's clock. For people: nothing depends on it."""
+    replaces: str = ""
+    """File of a commit that does not count any more, now that this one does."""
+
+    @property
+    def record(self) -> str:
+        """Name of its record in the output."""
+        return f"{COMMITS}/{self.file.rpartition('.')[0]}{SUFFIX}"
 
     def encode(self) -> bytes:
         """The record's file."""
@@ -92,19 +99,26 @@ class Ledger:
     """Of each shard, by its id."""
     shard_of: dict[str, str] = field(default_factory=dict)
     """Shard id by path."""
+    replaced: list[Commit] = field(default_factory=list)
+    """Commits that others replace: what a crash left between the two."""
 
     @classmethod
     def load(cls, folder: Folder) -> Ledger:
         """Reads the records. Raises OutputError for one that is torn."""
-        ledger = cls()
+        commits = []
         for name in folder.names(COMMITS):
             if name.endswith(SUFFIX) and not name.startswith("."):
                 try:
-                    ledger.add(Commit.decode(folder.read(f"{COMMITS}/{name}")))
+                    commits.append(Commit.decode(folder.read(f"{COMMITS}/{name}")))
                 except (ValueError, KeyError, TypeError) as error:
                     raise OutputError(
                         f"{folder.url}/{COMMITS}/{name} is damaged ({error}); remove it, and its rows are redone"
                     ) from error
+        gone = {commit.replaces for commit in commits}
+        ledger = cls(replaced=[commit for commit in commits if commit.file in gone])
+        for commit in commits:
+            if commit.file not in gone:
+                ledger.add(commit)
         return ledger
 
     def add(self, commit: Commit) -> None:
@@ -114,12 +128,22 @@ class Ledger:
             self.intervals.setdefault(interval.shard, []).append(interval)
         self.shard_of.update({path: shard for shard, path in commit.paths.items()})
 
+    def remove(self, commit: Commit) -> None:
+        """Counts a commit out."""
+        rest = [other for other in self.commits if other is not commit]
+        self.commits, self.intervals, self.shard_of = [], {}, {}
+        for other in rest:
+            self.add(other)
+
     def left(self, shards: Iterable[Shard]) -> Iterator[Span]:
         """What is not committed, in order. Raises OutputError for a shard that has changed since it was captioned."""
         for shard in shards:
             shard_id, path = shard.id, printable(shard.path)
             if self.shard_of.get(path, shard_id) != shard_id:
-                raise OutputError(f"{path} has changed since it was captioned; give another output")
+                raise OutputError(
+                    f"{path} has changed since it was captioned; give another output,"
+                    " or --retry_errors true if it was unreadable then"
+                )
             yield from gaps(shard, self.intervals.get(shard_id, ()))
 
     @property

@@ -85,13 +85,14 @@ def sweep(folder: Folder, ledger: Ledger) -> None:
     """
     names, committed = folder.names(), {commit.file for commit in ledger.commits}
     for name in sorted(committed.difference(names)):
-        record = f"{COMMITS}/{name.rpartition('.')[0]}{SUFFIX}"
+        record = next(commit.record for commit in ledger.commits if commit.file == name)
         raise OutputError(f"{folder.url}/{name} is gone; delete {record} there, too, to have its rows captioned again")
     for name in names:
         if name.startswith((PART, f".{PART}")) and name not in committed:
             folder.remove(name)
+    replaced = {commit.record for commit in ledger.replaced}
     for name in folder.names(COMMITS):
-        if name.startswith(f".{PART}"):
+        if name.startswith(f".{PART}") or f"{COMMITS}/{name}" in replaced:
             folder.remove(f"{COMMITS}/{name}")
 
 
@@ -125,9 +126,9 @@ def finish(folder: Folder, ledger: Ledger, *, job: Mapping[str, Any], run: Mappi
 
 def _remove_strangers(folder: Folder, ledger: Ledger) -> None:
     """Removes what a driver committed that had lost the lease between asking for it and committing."""
-    own = {f"{commit.file.rpartition('.')[0]}{SUFFIX}" for commit in ledger.commits}
+    own = {commit.record for commit in ledger.commits}
     for name in folder.names(COMMITS):
-        if name.endswith(SUFFIX) and name not in own:
+        if name.endswith(SUFFIX) and f"{COMMITS}/{name}" not in own:
             folder.remove(f"{COMMITS}/{name}")
     sweep(folder, ledger)
 

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline.ledger import COMMITS, SUFFIX, Commit, Ledger, find_intervals, hash_keys
+from pipeline.ledger import Commit, Interval, Ledger, find_intervals, hash_keys
 from pipeline.schema import CAPTIONED, ROW
 from pipeline.storage import Folder
 
@@ -74,21 +74,46 @@ class Sink:
             return
         rows = pa.concat_tables(self._waiting).cast(CAPTIONED).sort_by([("shard", "ascending"), ("index", "ascending")])
         self._waiting = []
-        data = ENCODERS[self._form](rows.select(ROW.names))
+        paths = dict(zip(rows["shard_id"].to_pylist(), rows["shard"].to_pylist(), strict=True))
         intervals = find_intervals(rows)
-        # Named by what is in it: the same rows written again replace themselves.
-        name = "part-" + hashlib.sha256(repr(intervals).encode()).hexdigest()[:16]
-        commit = Commit(
-            file=f"{name}.{self._form}",
-            rows=len(rows),
-            errors=dict(Counter(code for code in rows["error_code"].to_pylist() if code)),
-            file_sha256=hashlib.sha256(data).hexdigest(),
-            keys_sha256=hash_keys(rows),
-            intervals=intervals,
-            paths=dict(zip(rows["shard_id"].to_pylist(), rows["shard"].to_pylist(), strict=True)),
-            committed=round(time.time(), 3),
-        )
-        self._folder.write(commit.file, data)
-        self._confirm()
-        self._folder.write(f"{COMMITS}/{name}{SUFFIX}", commit.encode())
+        commit = put(self._folder, rows, intervals, paths, form=self._form, confirm=self._confirm)
         self._ledger.add(commit)
+
+
+def put(
+    folder: Folder,
+    rows: pa.Table,
+    intervals: list[Interval],
+    paths: Mapping[str, str],
+    *,
+    form: str,
+    replaces: str = "",
+    confirm: Callable[[], None] = lambda: None,
+) -> Commit:
+    """Writes rows as one fragment, and then its record, which makes it count.
+
+    Args:
+        rows: with the columns of `schema.ROW`.
+        intervals: what the rows make up.
+        paths: of the intervals' shards.
+        replaces: the file of a commit that stops to count at the same moment.
+        confirm: called before the record is written; raises if this process may not commit any more.
+    """
+    # Named by what is in it: the same rows written again replace themselves.
+    name = "part-" + hashlib.sha256(repr(intervals).encode()).hexdigest()[:16]
+    data = ENCODERS[form](rows.select(ROW.names))
+    commit = Commit(
+        file=f"{name}.{form}",
+        rows=len(rows),
+        errors=dict(Counter(code for code in rows["error_code"].to_pylist() if code)),
+        file_sha256=hashlib.sha256(data).hexdigest(),
+        keys_sha256=hash_keys(rows),
+        intervals=intervals,
+        paths={interval.shard: paths[interval.shard] for interval in intervals},
+        committed=round(time.time(), 3),
+        replaces=replaces,
+    )
+    folder.write(commit.file, data)
+    confirm()
+    folder.write(commit.record, commit.encode())
+    return commit

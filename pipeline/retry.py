@@ -1,0 +1,108 @@
+"""Takes back rows that ended in an error which may have passed, so that the next plan finds them undone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from pipeline.errors import DataError
+from pipeline.inputs import Form, Shard
+from pipeline.ledger import Commit, Interval, Ledger
+from pipeline.names import printable
+from pipeline.output import MANIFEST, read_part
+from pipeline.schema import ErrorCode
+from pipeline.sink import put
+from pipeline.source import open_shard
+from pipeline.storage import Folder
+from pipeline.tar import samples
+
+RETRYABLE = frozenset({ErrorCode.UNREADABLE})
+
+
+def take_back(folder: Folder, ledger: Ledger, shards: Iterable[Shard], *, confirm: Callable[[], None]) -> int:
+    """Uncommits the rows of these shards that ended in a retryable error; returns how many.
+
+    Each part that holds some is replaced at once by one without them. A row whose place in its shard cannot be found,
+    because the shard still cannot be read, stays.
+
+    Args:
+        confirm: called before a part is replaced; raises if this process may not commit any more.
+    """
+    concerned = [commit for commit in ledger.commits if RETRYABLE & commit.errors.keys()]
+    if not concerned:
+        return 0
+    if folder.exists(MANIFEST):
+        folder.remove(MANIFEST)  # from here on the output is not complete
+    named = {printable(shard.path): shard for shard in shards}
+    return sum(_replace(folder, ledger, commit, named, confirm) for commit in concerned)
+
+
+def _replace(
+    folder: Folder, ledger: Ledger, commit: Commit, named: Mapping[str, Shard], confirm: Callable[[], None]
+) -> int:
+    form = commit.file.rpartition(".")[2]
+    rows = read_part(folder, commit.file)
+    failed = rows.filter(pc.is_in(rows["error_code"], pa.array(sorted(RETRYABLE))))
+    places = set(zip(failed["shard"].to_pylist(), failed["index"].to_pylist(), strict=True))
+    intervals = []
+    for interval in commit.intervals:
+        path = commit.paths[interval.shard]
+        dropped = {index for shard, index in places if shard == path and interval.start <= index < interval.stop}
+        kept = _without(interval, dropped, named[path], ledger) if dropped and path in named else None
+        if kept is None:  # as it was
+            places -= {(path, index) for index in dropped}
+        intervals += [interval] if kept is None else kept
+    if not places:
+        return 0
+    keys = zip(rows["shard"].to_pylist(), rows["index"].to_pylist(), strict=True)
+    rest = rows.filter(pa.array([key not in places for key in keys]))
+    confirm()
+    ledger.remove(commit)
+    if len(rest):
+        ledger.add(put(folder, rest, intervals, commit.paths, form=form, replaces=commit.file, confirm=confirm))
+    folder.remove(commit.record)
+    folder.remove(commit.file)
+    return len(rows) - len(rest)
+
+
+def _without(interval: Interval, dropped: Container[int], shard: Shard, ledger: Ledger) -> list[Interval] | None:
+    """What is left of an interval; None if the byte offset of a dropped row cannot be found."""
+    pieces = list(_pieces(interval, dropped))
+    inner = [piece.stop for piece in pieces if piece.stop < interval.stop]
+    try:
+        offsets = _offsets(shard, inner, ledger) if inner else {}
+    except (DataError, OSError):
+        return None
+    return [
+        piece if piece.stop == interval.stop else replace(piece, next_offset=offsets[piece.stop], last=False)
+        for piece in pieces
+    ]
+
+
+def _pieces(interval: Interval, dropped: Container[int]) -> Iterator[Interval]:
+    start = interval.start
+    for index in range(interval.start, interval.stop + 1):
+        if index == interval.stop or index in dropped:
+            if index > start:
+                yield replace(interval, start=start, stop=index)
+            start = index + 1
+
+
+def _offsets(shard: Shard, indexes: Sequence[int], ledger: Ledger) -> dict[int, int]:
+    """Byte offset at which each of these rows begins. Reads the headers of a tar. Raises DataError or OSError."""
+    if shard.form == Form.PARQUET:  # its rows are found by number
+        return dict.fromkeys(indexes, 0)
+    known = [(0, 0), *((i.stop, i.next_offset) for i in ledger.intervals[shard.id] if i.stop <= min(indexes))]
+    index, offset = max(known)
+    found = {index: offset}
+    with open_shard(shard, offset) as file:
+        walk = samples(file, size=shard.size, offset=offset, wanted=lambda _: False)
+        while index < max(indexes) and (sample := next(walk, None)):
+            index += 1
+            found[index] = sample.stop
+    if index < max(indexes):
+        raise DataError(ErrorCode.TRUNCATED_SHARD, f"row {max(indexes)} is not there any more")
+    return found
