@@ -85,7 +85,7 @@ class CaptionConfig:
     max_error_rate: float = 0.5
     """The job fails (exit code 1) if more than this share of all rows are errors, and stops early after 1,000 rows."""
     retry_errors: bool = False
-    """Caption again what ended in an error that may have passed (unreadable), instead of keeping the error."""
+    """Caption again what ended in an error that may have passed: unreadable, out_of_memory."""
     fragment_rows: int = 10_000
     """Rows of a full output file."""
     fragment_s: float = 60.0

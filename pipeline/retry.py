@@ -19,7 +19,7 @@ from pipeline.source import open_shard
 from pipeline.storage import Folder
 from pipeline.tar import samples
 
-RETRYABLE = frozenset({ErrorCode.UNREADABLE})
+RETRYABLE = frozenset({ErrorCode.UNREADABLE, ErrorCode.OUT_OF_MEMORY})
 
 
 def take_back(folder: Folder, ledger: Ledger, shards: Iterable[Shard], *, confirm: Callable[[], None]) -> int:

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import torch
 
 from model.captioner import Caption, Captioner
 from model.device import keep_freed_memory
@@ -20,7 +21,7 @@ from model.search import Search
 from pipeline import captioners
 from pipeline.errors import DataError
 from pipeline.images import load
-from pipeline.schema import CAPTIONED
+from pipeline.schema import CAPTIONED, ErrorCode
 
 CHANNELS = 3
 
@@ -73,11 +74,15 @@ class CaptionPixels:
         size = self._captioner.preprocessing.image_size
         good = rows["pixels"].is_valid().to_numpy()
         captions: list[Caption | None] = [None] * len(rows)
+        errors = {name: rows[name].to_pylist() for name in ("error_code", "error_message")}
         if good.any():
-            found = self._captioner.caption_pixels(_as_pixels(rows["pixels"], size)[good], self._search)
+            found = self._bisected(_as_pixels(rows["pixels"], size)[good])
             for i, caption in zip(np.flatnonzero(good), found, strict=True):
                 captions[i] = caption
-        columns: dict[str, Any] = {
+                if caption is None:
+                    errors["error_code"][i] = ErrorCode.OUT_OF_MEMORY
+                    errors["error_message"][i] = "the device has not enough memory to caption this image alone"
+        columns: dict[str, Any] = errors | {
             "caption": [caption and caption.text for caption in captions],
             "log_prob": [caption and caption.candidates[0].log_prob for caption in captions],
             "num_tokens": [caption and caption.candidates[0].num_tokens for caption in captions],
@@ -93,6 +98,16 @@ class CaptionPixels:
             },
             schema=CAPTIONED,
         )
+
+    def _bisected(self, pixels: Pixels) -> list[Caption | None]:
+        """Captions; a batch that is too much for the device's memory by halves, an image that is as None."""
+        try:
+            return list(self._captioner.caption_pixels(pixels, self._search))
+        except torch.OutOfMemoryError:
+            pass  # and let go of what the exception holds
+        torch.cuda.empty_cache()
+        half = len(pixels) // 2
+        return [*self._bisected(pixels[:half]), *self._bisected(pixels[half:])] if half else [None]
 
 
 def _as_column(pixels: Pixels, *, valid: list[bool]) -> pa.Array:

@@ -5,10 +5,11 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
+import torch
 from conftest import encoded, jpeg, picture
 
 from model import checkpoint
-from model.captioner import Captioner
+from model.captioner import Caption, Captioner
 from model.preprocessing import Preprocessing
 from model.search import Search
 from pipeline.images import load
@@ -96,6 +97,30 @@ def test_a_batch_without_a_good_image_passes(images: list[bytes | None], caption
     assert found.schema == CAPTIONED
     assert found["image_id"].to_pylist() == [f"{i}.jpg" for i in range(len(images))]
     assert found["caption"].null_count == len(images)
+
+
+@pytest.mark.parametrize("too_much", [set(), {0}, {2, 3}, set(range(5))])
+def test_what_the_device_cannot_hold_is_halved(
+    too_much: set[int], captioner: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = Decode(checkpoint.load_preprocessing(captioner))(encoded_rows(*map(jpeg, range(5))))
+    caption = CaptionPixels(str(captioner), SEARCH)
+    whole, expected = Captioner.caption_pixels, caption(rows).to_pylist()
+    heavy = {rows["pixels"][i].as_py() for i in too_much}
+
+    def limited(self: Captioner, pixels: np.ndarray, search: Search) -> list[Caption]:
+        if len(pixels) > 2 or any(image.tobytes() in heavy for image in pixels):
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return whole(self, pixels, search)
+
+    monkeypatch.setattr(Captioner, "caption_pixels", limited)
+    found = caption(rows)
+    assert found.schema == CAPTIONED
+    for i, row in enumerate(found.to_pylist()):
+        if i in too_much:
+            assert (row["error_code"], row["caption"]) == ("out_of_memory", None)
+        else:
+            assert (row["error_code"], row["caption"]) == (None, expected[i]["caption"])
 
 
 def test_decoding_travels_to_workers() -> None:
