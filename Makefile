@@ -27,7 +27,7 @@ $(VENV)/.ready: requirements-dev.lock pyproject.toml
 	@touch $@
 
 demo: setup  ## caption real photos: table, Parquet, vis.json, gallery page (IMAGES=folder for your own)
-	@$(BIN)/shardtalk caption $(if $(IMAGES),"$(IMAGES)",$(PHOTOS)) --output $(OUT) --vis_json true
+	@$(BIN)/shardtalk caption $(if $(IMAGES),"$(IMAGES)",$(PHOTOS)) --output $(OUT) --vis_json
 	@$(BIN)/python -c 'import sys, pandas; rows = pandas.read_parquet(sys.argv[1]); \
 		print(rows[["image_id", "caption", "error_code"]].fillna("").to_string(index=False))' $(OUT)
 	@$(BIN)/shardtalk gallery $(OUT)

@@ -10,6 +10,7 @@ import dataclasses
 import difflib
 import re
 import sys
+from collections.abc import Iterator
 from typing import Any, NoReturn, TypeVar, get_type_hints
 
 import jsonargparse
@@ -64,7 +65,7 @@ def parse(
         kind = {field.name: field.type for field in dataclasses.fields(config)}[positional]  # type: ignore[arg-type]
         several = str(kind).startswith(("list", "tuple"))
         parser.add_argument(positional, nargs="*" if several else "?", metavar=metavar, default=[] if several else None)
-    values = parser.parse_args(_with_underscores(sys.argv[1:] if argv is None else argv))
+    values = parser.parse_args(_spelled(sys.argv[1:] if argv is None else argv, set(_flags(config))))
     if positional and not values[positional]:
         parser.error(f"no {metavar} given")
     try:
@@ -73,14 +74,29 @@ def parse(
         parser.error(str(error))
 
 
-def _with_underscores(argv: list[str]) -> list[str]:
-    """`--num-val=7` as `--num_val=7`: options are spelled as the fields are, and both spellings are taken."""
+def _spelled(argv: list[str], flags: set[str]) -> list[str]:
+    """`--num-val=7` as `--num_val=7`, for options are spelled as the fields are; a flag without a value as true."""
     end = argv.index("--") if "--" in argv else len(argv)
     spelled = []
-    for argument in argv[:end]:
+    for argument, following in zip(argv[:end], [*argv[1:end], ""], strict=False):
         name, equals, value = argument.partition("=")
-        spelled.append(f"--{name[2:].replace('-', '_')}{equals}{value}" if name.startswith("--") else argument)
+        if not name.startswith("--"):
+            spelled.append(argument)
+            continue
+        name = name[2:].replace("-", "_")
+        if name in flags and not equals and following.lower() not in ("true", "false"):
+            equals, value = "=", "true"
+        spelled.append(f"--{name}{equals}{value}")
     return spelled + argv[end:]
+
+
+def _flags(config: Any, section: str = "") -> Iterator[str]:
+    """Dotted names of the fields that are true or false."""
+    for name, kind in get_type_hints(config).items():
+        if kind is bool:
+            yield section + name
+        elif dataclasses.is_dataclass(kind):
+            yield from _flags(kind, f"{section}{name}.")
 
 
 def _build(config: type[Config], values: Any) -> Config:

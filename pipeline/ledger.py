@@ -142,7 +142,7 @@ class Ledger:
             if self.shard_of.get(path, shard_id) != shard_id:
                 raise OutputError(
                     f"{path} has changed since it was captioned; give another output,"
-                    " or --retry_errors true if it was unreadable then"
+                    " or --retry_errors if it was unreadable then"
                 )
             yield from gaps(shard, self.intervals.get(shard_id, ()))
 

@@ -13,6 +13,9 @@ class Inner:
     batch_images: int = 3
     """Images per step."""
 
+    mirror: bool = False
+    """Whether to."""
+
     def __post_init__(self) -> None:
         if self.batch_images < 1:
             raise ConfigError(f"batch_images is {self.batch_images}; give at least 1")
@@ -28,6 +31,8 @@ class Outer:
     """Images to validate on."""
     file_name: str = "a"
     """A name."""
+    dry: bool = False
+    """Whether to do nothing."""
     inner: Inner = field(default_factory=Inner)
     """A section."""
 
@@ -45,6 +50,20 @@ def test_options_take_dashes_as_underscores(argv: tuple[str, ...]) -> None:
 
 def test_options_of_a_section_take_dashes_too() -> None:
     assert parsed("--inner.batch-images", "5", "x").inner == Inner(batch_images=5)
+
+
+@pytest.mark.parametrize(
+    ("argv", "dry", "mirror"),
+    [
+        (("--dry", "x"), True, False),
+        (("x", "--dry"), True, False),
+        (("--dry", "--inner.mirror", "x"), True, True),
+        (("--dry", "false", "--inner.mirror", "true", "x"), False, True),
+        (("--dry=false", "x", "--inner.mirror=true"), False, True),
+    ],
+)
+def test_a_flag_without_a_value_is_true(argv: tuple[str, ...], dry: bool, mirror: bool) -> None:
+    assert parsed(*argv) == Outer(inputs=["x"], dry=dry, inner=Inner(mirror=mirror))
 
 
 def test_dashes_of_values_and_positionals_stay() -> None:
