@@ -18,7 +18,7 @@ class SearchConfig:
     """Captions kept by beam search."""
     max_tokens: int = 20
     """Words a caption may have."""
-    length_normalization: float = 0.0
+    length_normalization: float = 0.7
     """The best caption has the highest log_prob / num_tokens ** this; 0 ranks by log_prob."""
     num_candidates: int = 1
     """Captions kept in the column `candidates`; at most beam_size of a beam."""

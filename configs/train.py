@@ -22,8 +22,6 @@ class NetworkConfig:
     """Size of the LSTM."""
     layers: int = 1
     """Layers of the LSTM."""
-    dropout: float = 0.3
-    """Probability, before and after the LSTM."""
     image_size: int = 224
     """Side of the square input, pixels."""
 
@@ -32,7 +30,7 @@ class NetworkConfig:
 class StageConfig:
     """One stage of training; the defaults are those of the first, the language model on a frozen CNN."""
 
-    epochs: int = 12
+    epochs: int = 5
     """Times every image is seen; 0 leaves the stage out."""
     batch_images: int = 16
     """Images per step; all their captions go with them."""
@@ -48,13 +46,15 @@ class StageConfig:
     """Largest norm of the gradient."""
     label_smoothing: float = 0.05
     """Share of the probability spread over the vocabulary."""
+    dropout: float = 0.4
+    """Probability, before and after the LSTM."""
     smallest_crop: float = 1.0
     """Least side of random crops, as a share of the image's; below 1 crops and mirrors. Needs the CNN in the loop."""
-    foretelling_weight: float = 3.0
+    foretelling_weight: float = 6.0
     """Of foretelling a caption's words from the image alone, beside the loss of a token; 0 leaves it out."""
     samples_per_image: int = 0
     """Above 1, self-critical: captions drawn for each image, rewarded by CIDEr-D; 0 learns from people's captions."""
-    average_decay: float = 0.995
+    average_decay: float = 0.99
     """Of the moving average of the weights, which is what is validated and kept; 0 keeps the weights themselves."""
 
     def __post_init__(self) -> None:
@@ -62,18 +62,20 @@ class StageConfig:
             raise ConfigError("a stage needs epochs ≥ 0, batch_images ≥ 1, learning_rate > 0 and cnn_learning_rate ≥ 0")
         if self.samples_per_image < 0 or self.samples_per_image == 1 or self.foretelling_weight < 0:
             raise ConfigError("a stage needs foretelling_weight ≥ 0 and samples_per_image 0, or 2 and more")
-        if not 0 < self.smallest_crop <= 1 or not 0 <= self.average_decay < 1 or not 0 <= self.label_smoothing < 1:
-            raise ConfigError("a stage needs 0 < smallest_crop ≤ 1 and average_decay, label_smoothing in [0, 1)")
+        shares = (self.average_decay, self.label_smoothing, self.dropout)
+        if not 0 < self.smallest_crop <= 1 or not all(0 <= share < 1 for share in shares):
+            raise ConfigError(
+                "a stage needs smallest_crop in (0, 1], and average_decay, label_smoothing, dropout in [0, 1)"
+            )
 
 
 def _finetune() -> StageConfig:
     return StageConfig(
-        epochs=6,
-        batch_images=16,
-        learning_rate=5e-4,
+        epochs=12,
+        learning_rate=1e-3,
         cnn_learning_rate=2e-4,
-        warmup_steps=200,
         smallest_crop=0.8,
+        average_decay=0.995,
     )
 
 
@@ -84,6 +86,7 @@ def _self_critical() -> StageConfig:
         warmup_steps=50,
         clip_norm=1.0,
         label_smoothing=0.0,
+        dropout=0.0,
         foretelling_weight=0.0,
         samples_per_image=5,
     )

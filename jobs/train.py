@@ -74,7 +74,6 @@ class _Run:
             embedding_size=shape.embedding_size,
             hidden_size=shape.hidden_size,
             layers=shape.layers,
-            dropout=shape.dropout,
         )
         self.device = choose_device(config.device)
         self.dtype = choose_dtype(config.dtype, self.device)
@@ -86,7 +85,7 @@ class _Run:
         self.network.encoder.standardize(self._features([self.train[position] for position in some]).to(self.device))
 
     def stage(self, name: str, stage: StageConfig) -> None:
-        """Trains for the stage's epochs, then goes on from the average of the weights."""
+        """Trains for the stage's epochs. The next stage goes on from the best captioner so far."""
 
         if not stage.epochs:
             return
@@ -101,6 +100,7 @@ class _Run:
             warmup_steps=stage.warmup_steps,
             clip_norm=stage.clip_norm,
             label_smoothing=stage.label_smoothing,
+            dropout=stage.dropout,
             average_decay=stage.average_decay,
             dtype=self.dtype,
             word_weights=self._word_weights(),
@@ -121,7 +121,8 @@ class _Run:
                 **self._validate(trainer.averaged),
             }
             self._record(report, trainer.averaged)
-        self.network.load_state_dict(trainer.averaged.state_dict())
+        best, _, _ = checkpoint.load(self.best)
+        self.network.load_state_dict(best.state_dict())
 
     def _batches(
         self, stage: StageConfig, features: torch.Tensor | None, title: str

@@ -18,7 +18,8 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
+from safetensors.torch import save as serialized
 
 from model.errors import CheckpointError, ModelError
 from model.network import Architecture, Network
@@ -59,7 +60,7 @@ def save(
         for name, value in network.state_dict().items()
         if not name.endswith("num_batches_tracked")
     }
-    save_file(weights, directory / "model.safetensors")
+    (directory / "model.safetensors").write_bytes(serialized(weights))  # `save_file` lets nobody else read it
     vocabulary.save(directory / "vocabulary.json")
     config = {
         "format": FORMAT,

@@ -41,6 +41,11 @@ class Decoder(nn.Module):
         self.output = nn.Linear(hidden_size, vocabulary_size)
         self.dropout = nn.Dropout(dropout)
 
+    def set_dropout(self, probability: float) -> None:
+        """Changes the probability with which training drops values."""
+        self.dropout.p = probability
+        self.lstm.dropout = probability if self.lstm.num_layers > 1 else 0.0
+
     def forward(self, image: torch.Tensor, words: torch.Tensor) -> torch.Tensor:
         """Image (B, E) and word ids (B, T) → logits (B, T + 2, V).
 

@@ -22,7 +22,7 @@ class Architecture:
         embedding_size: of the image and of the words.
         hidden_size: of the LSTM.
         layers: of the LSTM.
-        dropout: probability while training.
+        dropout: probability while training, unless the trainer sets another.
     """
 
     vocabulary_size: int

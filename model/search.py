@@ -40,7 +40,7 @@ class Search:
     method: Literal["beam", "greedy", "sample"] = "beam"
     beam_size: int = 5
     max_tokens: int = 20
-    length_normalization: float = 0.0
+    length_normalization: float = 0.7
     num_candidates: int = 1
     temperature: float = 1.0
     top_k: int = 0

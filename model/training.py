@@ -73,6 +73,7 @@ class Trainer:
         warmup_steps: in which the rates rise in a line; then they fall to 0 along a cosine.
         clip_norm: largest norm of the gradient.
         label_smoothing: share of the probability spread over the vocabulary.
+        dropout: probability in the decoder. 0 for captions that the network drew itself: it must be asked as it drew.
         average_decay: of the moving average of the weights, in [0, 1).
         dtype: of matrix products.
         word_weights, foretelling_weight: as `summed_loss` takes them.
@@ -89,6 +90,7 @@ class Trainer:
         warmup_steps: int,
         clip_norm: float,
         label_smoothing: float,
+        dropout: float,
         average_decay: float,
         dtype: torch.dtype,
         word_weights: torch.Tensor | None = None,
@@ -103,6 +105,7 @@ class Trainer:
             "dtype": dtype,
         }
         network.encoder.cnn.requires_grad_(cnn_learning_rate > 0.0)
+        network.decoder.set_dropout(dropout)
         groups = _parameter_groups(network, learning_rate, cnn_learning_rate, weight_decay)
         self._optimizer = torch.optim.AdamW(groups, betas=(0.9, 0.98))
         warmup_steps = min(warmup_steps, steps // 4)

@@ -223,7 +223,7 @@ def test_temperature_raises_probabilities_to_its_inverse(decoder: Counting, embe
 
 
 def test_unsayable_words_are_not_said(decoder: Counting, embeddings: torch.Tensor) -> None:
-    search = Search(beam_size=200, max_tokens=T, num_candidates=5)
+    search = Search(beam_size=200, max_tokens=T, num_candidates=5, length_normalization=0)
     for embedding, found in zip(embeddings, search(decoder, embeddings, unsayable=[2]), strict=True):
         scored = {words: total for words, total in all_captions(decoder, embedding).items() if 2 not in words}
         best = sorted(scored.items(), key=lambda item: -item[1])[:5]

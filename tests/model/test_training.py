@@ -46,6 +46,7 @@ def trainer(network: Network, **options: Any) -> Trainer:
         "warmup_steps": 3,
         "clip_norm": 5.0,
         "label_smoothing": 0.0,
+        "dropout": network.decoder.dropout.p,
         "average_decay": 0.9,
         "dtype": torch.float32,
     }
@@ -224,3 +225,19 @@ def test_half_precision_trains(images: torch.Tensor) -> None:
     learner = trainer(tiny(), dtype=torch.bfloat16)
     losses = [learner.step(*pad(CAPTIONS), images=images) for _ in range(15)]
     assert losses[-1] < 0.9 * losses[0]
+
+
+def test_a_stage_has_its_own_dropout(images: torch.Tensor) -> None:
+    network = tiny(dropout=0.5)
+    words, lengths = pad(CAPTIONS)
+
+    def is_random() -> bool:
+        network.train()
+        return not torch.equal(network(words, images=images), network(words, images=images))
+
+    assert is_random()
+    trainer(network, dropout=0.0)
+    network.encoder.cnn.eval()
+    assert not is_random()
+    trainer(network, dropout=0.3)
+    assert is_random()
