@@ -1,6 +1,7 @@
 """What anybody would write: one process, Pillow, batches, the same captioner and search. Nothing overlaps.
 
-`python -m benchmarks.plain_loop FOLDER CAPTIONER BEAM_SIZE` prints {"images_per_s"} of all batches but the first.
+`python -m benchmarks.plain_loop FOLDER CAPTIONER BEAM_SIZE [keep]` prints {"images_per_s"} of all batches but the first.
+With "keep" it keeps freed memory, as our own processes do on the CPU (docs/decisions/0005): the loop of an expert.
 """
 
 from __future__ import annotations
@@ -13,13 +14,16 @@ from pathlib import Path
 from PIL import Image
 
 from model.captioner import Captioner
+from model.device import keep_freed_memory
 from model.search import Search
 
 BATCH_IMAGES = 32
 
 
-def main(folder: str, captioner_directory: str, beam_size: str) -> None:
+def main(folder: str, captioner_directory: str, beam_size: str, keep: str = "") -> None:
     """Captions the folder's JPEGs."""
+    if keep:
+        keep_freed_memory()
     captioner = Captioner.load(captioner_directory)
     search = Search(beam_size=int(beam_size))
     files = sorted(Path(folder).glob("*.jpg"))

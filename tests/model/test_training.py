@@ -229,7 +229,7 @@ def test_half_precision_trains(images: torch.Tensor) -> None:
 
 def test_a_stage_has_its_own_dropout(images: torch.Tensor) -> None:
     network = tiny(dropout=0.5)
-    words, lengths = pad(CAPTIONS)
+    words, _ = pad(CAPTIONS)
 
     def is_random() -> bool:
         network.train()
