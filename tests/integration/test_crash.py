@@ -1,5 +1,6 @@
 """Killed at any instant or asked to stop, the same command again leaves the rows of an undisturbed run."""
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -77,7 +78,7 @@ def test_killed_before_and_after_every_rename(tmp_path: Path, captioner: Path, c
         timeout=DEADLINE_S,
     )
     runs = [tuple(map(int, line.split())) for line in done.stdout.splitlines()]
-    syncs = 2 * (1 + 3 + 3 + 2)  # job, three parts, three records, two of the manifest: a file and its folder each
+    syncs = 2 * (2 + 3 + 3 + 2)  # job and plan, three parts, three records, two of the manifest: a file and its folder
     assert runs == [(n, -signal.SIGKILL, 0) for n in range(1, syncs + 1)] + [(syncs + 1, 0, 0)]
     for n in range(1, syncs + 2):
         output = tmp_path / "killed" / str(n)
@@ -104,7 +105,8 @@ def test_asked_to_stop_it_commits_and_says_3(
         deadline = time.monotonic() + DEADLINE_S
         while not list(tmp_path.glob("out/_commits/*.commit")) and child.poll() is None:
             assert time.monotonic() < deadline
-            time.sleep(0.005)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                child.wait(timeout=0.005)
         child.send_signal(asked_by)
         said = child.communicate(timeout=DEADLINE_S)[1]
     assert child.returncode == 3, said
