@@ -1,0 +1,206 @@
+"""Going on: what a second run of a job does, refuses and leaves alone."""
+
+import json
+import os
+import shutil
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
+from conftest import (
+    Run,
+    assert_same,
+    jpeg,
+    pictures,
+    replace_keeping_size_and_time,
+    rows_of,
+    tar_bytes,
+    tar_of_pictures,
+)
+
+import jobs.caption
+from pipeline import lease
+from pipeline.sink import Sink
+from pipeline.storage import Folder
+
+FORMATS = ("parquet", "jsonl")
+
+
+def records(output: Path) -> list[Path]:
+    return sorted((output / "_commits").iterdir())
+
+
+def test_what_is_finished_is_not_opened_again(tmp_path: Path, caption: Run) -> None:
+    folder = pictures(tmp_path / "in", 2)
+    tar = tar_of_pictures(folder / "s.tar", 3)
+    assert caption(folder)[0] == 0
+    rows = rows_of(tmp_path / "out")
+    for path in folder.iterdir():
+        replace_keeping_size_and_time(path, bytes(path.stat().st_size))
+    code, said = caption(folder)
+    assert code == 0 and "this run 0 rows" in said
+    assert tar.read_bytes().count(0) == tar.stat().st_size
+    assert rows_of(tmp_path / "out") == rows
+
+
+@pytest.mark.parametrize("with_part", [False, True])
+def test_only_what_is_missing_is_done_again(with_part: bool, tmp_path: Path, caption: Run) -> None:
+    inputs = [pictures(tmp_path / "in", 3), tar_of_pictures(tmp_path / "s.tar", 4)]
+    cuts = ("--fragment_rows", 2, "--batch_images", 2)
+    assert caption(*inputs, *cuts)[0] == 0
+    rows = rows_of(tmp_path / "out")
+    for record in records(tmp_path / "out"):
+        part = json.loads(record.read_text())
+        record.unlink()
+        if with_part:
+            (tmp_path / "out" / part["file"]).unlink()
+        code, said = caption(*inputs, *cuts)
+        assert code == 0 and f"this run {part['rows']} rows" in said
+        assert_same(rows_of(tmp_path / "out"), rows)
+        assert len(list((tmp_path / "out").glob("part-*"))) == len(records(tmp_path / "out")) == 4
+
+
+def test_a_part_that_somebody_took_away_is_missed(tmp_path: Path, caption: Run, shardtalk: Run) -> None:
+    folder = pictures(tmp_path / "in", 2)
+    assert caption(folder)[0] == 0
+    (part,) = (tmp_path / "out").glob("part-*")
+    part.unlink()
+    code, said = caption(folder)
+    assert code == 2 and f"{part} is gone" in said
+    (record,) = records(tmp_path / "out")
+    assert f"delete _commits/{record.name}" in said
+    record.unlink()
+    assert caption(folder)[0] == 0
+    assert shardtalk("verify", tmp_path / "out", folder)[0] == 0
+
+
+def test_a_second_driver_on_the_same_output_is_refused(tmp_path: Path, caption: Run, shardtalk: Run) -> None:
+    folder = pictures(tmp_path / "in", 2)
+    assert caption(folder)[0] == 0
+    (folder / "2.jpg").write_bytes(jpeg(2))
+    before = {path: path.read_bytes() for path in (tmp_path / "out").rglob("*") if path.is_file()}
+    with lease.held(Folder(str(tmp_path / "out"))):
+        code, said = caption(folder)
+        assert code == 2 and "is being written by process" in said and said.count("\n") == 1
+    assert {path: path.read_bytes() for path in (tmp_path / "out").rglob("*") if path.is_file()} == before
+    assert caption(folder)[0] == 0
+    assert shardtalk("verify", tmp_path / "out", folder)[0] == 0
+
+
+def test_a_driver_that_lost_its_lease_commits_nothing(
+    tmp_path: Path, caption: Run, shardtalk: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, stolen = pictures(tmp_path / "in", 2), lease.Owner("other", "another-host", 7, "", "2026-01-01")
+    write = Sink.write
+
+    def steal(sink: Sink, rows: pa.Table) -> None:
+        (tmp_path / "out" / lease.LEASE).write_text(json.dumps(asdict(stolen) | {"renewals": 0}))
+        write(sink, rows)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Sink, "write", steal)
+        code, said = caption(folder)
+    assert code == 2 and "was taken over by process 7 on another-host" in said
+    assert not (tmp_path / "out" / "_commits").exists()
+    (tmp_path / "out" / lease.LEASE).unlink()
+    assert caption(folder)[0] == 0
+    assert shardtalk("verify", tmp_path / "out", folder)[0] == 0
+
+
+def test_what_such_a_driver_committed_after_all_is_removed(tmp_path: Path, caption: Run, shardtalk: Run) -> None:
+    """It may stop between asking for the lease and committing, and wake up after another has done its work."""
+    folder, out = pictures(tmp_path / "in", 2), tmp_path / "out"
+    assert caption(folder, "--fragment_rows", 1, "--batch_images", 1)[0] == 0
+    late = {path: path.read_bytes() for path in out.rglob("part-*")}
+    for path in [*late, out / "_manifest.json"]:
+        path.unlink()
+
+    def wake_up(*_: object) -> None:
+        for path, data in late.items():
+            path.write_bytes(data)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(jobs.caption, "_judge", lambda *_, **__: wake_up() or 0)
+        assert caption(folder, "--fragment_rows", 2)[0] == 0
+    assert not any(path.exists() for path in late)
+    assert shardtalk("verify", out, folder)[0] == 0
+
+
+def test_a_half_done_tar_goes_on_from_its_byte_offset(tmp_path: Path, caption: Run) -> None:
+    images = {f"k{i}.jpg": jpeg(i) for i in range(5)}
+    tar = tmp_path / "s.tar"
+    tar.write_bytes(tar_bytes(images))
+    assert caption(tar, "--fragment_rows", 1, "--batch_images", 1)[0] == 0
+    rows = rows_of(tmp_path / "out")
+    for record in records(tmp_path / "out"):
+        if json.loads(record.read_text())["intervals"][0][1] >= 3:
+            record.unlink()
+    blank = {name: bytes(len(data)) if name < "k3" else data for name, data in images.items()}
+    replace_keeping_size_and_time(tar, tar_bytes(blank))
+    code, said = caption(tar)
+    assert code == 0 and "this run 2 rows" in said
+    assert_same(rows_of(tmp_path / "out"), rows)
+
+
+def test_new_inputs_join_the_old(tmp_path: Path, caption: Run, shardtalk: Run) -> None:
+    folder = pictures(tmp_path / "in", 2)
+    assert caption(folder)[0] == 0
+    (folder / "new.jpg").write_bytes(jpeg(9))
+    code, said = caption(folder)
+    assert code == 0 and "this run 1 rows" in said
+    assert [row["image_id"] for row in rows_of(tmp_path / "out")] == ["0.jpg", "1.jpg", "new.jpg"]
+    assert shardtalk("verify", tmp_path / "out", folder)[0] == 0
+
+
+@pytest.mark.parametrize("name", ["in/1.jpg", "in/s.tar"])
+def test_a_changed_shard_is_refused(name: str, tmp_path: Path, caption: Run) -> None:
+    folder = pictures(tmp_path / "in", 2)
+    tar_of_pictures(folder / "s.tar", 2)
+    assert caption(folder)[0] == 0
+    rows = rows_of(tmp_path / "out")
+    os.utime(tmp_path / name, (1, 1))
+    code, said = caption(folder)
+    assert code == 2 and said.count("\n") == 1 and name in said and "has changed" in said
+    assert rows_of(tmp_path / "out") == rows
+
+
+def test_another_job_on_the_same_output_is_refused(tmp_path: Path, captioner: Path, caption: Run) -> None:
+    other = shutil.copytree(captioner, tmp_path / "other")
+    config = json.loads((other / "config.json").read_text())
+    config["preprocessing"]["resize_size"] = 70
+    (other / "config.json").write_text(json.dumps(config))
+    folder = pictures(tmp_path / "in", 2)
+    assert caption(folder)[0] == 0
+    before = {path: path.read_bytes() for path in (tmp_path / "out").rglob("*.*")}
+    changes: dict[str, tuple[Any, ...]] = {
+        "captioner.sha256": ("--captioner", other),
+        "search.beam_size was 2 and is 3": ("--search.beam_size", 3),
+        "dtype": ("--dtype", "float32"),
+        "format was 'parquet' and is 'jsonl'": ("--format", "jsonl"),
+    }
+    for difference, options in changes.items():
+        code, said = caption(folder, *options)
+        assert code == 2 and said.count("\n") == 1 and difference in said
+    assert {path: path.read_bytes() for path in (tmp_path / "out").rglob("*.*")} == before
+
+
+def test_scores_and_provenance_do_not_make_another_captioner(tmp_path: Path, captioner: Path, caption: Run) -> None:
+    folder = pictures(tmp_path / "in", 1)
+    scored = shutil.copytree(captioner, tmp_path / "scored" / captioner.name)
+    config = json.loads((scored / "config.json").read_text())
+    (scored / "config.json").write_text(json.dumps(config | {"scores": {"CIDEr": 1.5}}))
+    assert caption(folder)[0] == 0
+    assert caption(folder, "--captioner", scored)[0] == 0
+
+
+def test_a_damaged_record_is_refused_by_name(tmp_path: Path, caption: Run) -> None:
+    folder = pictures(tmp_path / "in", 2)
+    assert caption(folder)[0] == 0
+    (record,) = records(tmp_path / "out")
+    record.write_bytes(record.read_bytes()[:-9])
+    code, said = caption(folder)
+    assert code == 2 and record.name in said and "remove it" in said
+    record.unlink()
+    assert caption(folder)[0] == 0
