@@ -92,6 +92,7 @@ def run_ray(
         actor_resources: `num_cpus` and `num_gpus` of each.
     """
     logging.getLogger("ray.data").setLevel(logging.WARNING)
+    logging.getLogger("ray.data._internal.progress").setLevel(logging.ERROR)  # warns that we show our own bar
     context = ray.data.DataContext.get_current()
     context.target_max_block_size = BLOCK_BYTES
     context.enable_progress_bars = False  # the job shows its own
