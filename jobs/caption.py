@@ -8,15 +8,14 @@ from __future__ import annotations
 
 import contextlib
 import platform
-import signal
 import sys
 import time
 from collections.abc import Generator, Iterator
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import pyarrow as pa
@@ -26,6 +25,7 @@ from cluster import connect
 from cluster.connect import Resources
 from configs.caption import CaptionConfig
 from jobs import __version__, cli
+from jobs.stopping import stop_requests
 from model import checkpoint
 from model.device import choose_device
 from model.search import Search
@@ -85,11 +85,13 @@ def _caption_and_commit(
     """Does the work, and says whether somebody asked to stop before it was done. What was done is committed."""
     on_ray = config.runner == "ray" or (config.runner == "auto" and connect.is_expected())
     resources = connect.connect(config.ray.address) if on_ray and spans else None
-    with stop_requests() as stop:  # after connecting: Ray takes SIGTERM for itself
-        for rows in _with_bar(captioned(config, captioner, spans, resources), progress, spans):
+    announce = partial(say, "stopping: committing what is done")
+    with stop_requests(announce) as stop:  # after connecting: Ray takes SIGTERM for itself
+        tables = captioned(config, captioner, spans, resources)
+        for rows in _with_bar(stop.until_requested(tables), progress, spans):
             sink.write(rows)
             progress.count(rows)
-            if stop.requested or progress.is_rotten(config.max_error_rate, EARLY_STOP_ROWS):
+            if progress.is_rotten(config.max_error_rate, EARLY_STOP_ROWS):
                 break
         sink.commit()
     return stop.requested
@@ -212,31 +214,6 @@ def _with_bar(tables: Generator[pa.Table], progress: Progress, spans: list[Span]
             yield rows
             bar.set_postfix(errors=progress.errors, refresh=False)
             bar.update(len(rows))
-
-
-class Stop:
-    """Whether somebody asked the run to stop."""
-
-    requested = False
-
-
-@contextlib.contextmanager
-def stop_requests() -> Iterator[Stop]:
-    """While it lasts, the first SIGINT or SIGTERM asks to stop; the second ends the process as usual."""
-    stop = Stop()
-
-    def request(number: int, frame: FrameType | None) -> None:
-        stop.requested = True
-        for signal_number, handler in before.items():
-            signal.signal(signal_number, handler)
-        say("stopping: committing what is done")
-
-    before = {number: signal.signal(number, request) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield stop
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def summarise(where: str, ledger: Ledger, listing: Listing, progress: Progress) -> None:

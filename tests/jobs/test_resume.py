@@ -3,6 +3,9 @@
 import json
 import os
 import shutil
+import signal
+import threading
+from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -126,6 +129,29 @@ def test_what_such_a_driver_committed_after_all_is_removed(tmp_path: Path, capti
         assert caption(folder, "--fragment_rows", 2)[0] == 0
     assert not any(path.exists() for path in late)
     assert shardtalk("verify", out, folder)[0] == 0
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_asked_to_stop_it_waits_for_no_more_rows(
+    number: signal.Signals, tmp_path: Path, caption: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, whole, closed = pictures(tmp_path / "in", 4), jobs.caption.captioned, []
+
+    def stuck(*arguments: Any) -> Iterator[pa.Table]:
+        try:
+            yield next(whole(*arguments))
+            threading.Timer(0.1, os.kill, (os.getpid(), number)).start()
+            threading.Event().wait(60)
+        finally:
+            closed.append(True)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(jobs.caption, "captioned", stuck)
+        code, said = caption(folder, "--batch_images", 3)
+    assert code == 3 and "3 rows are committed" in said and closed
+    assert signal.getsignal(number) in (signal.SIG_DFL, signal.default_int_handler)
+    assert caption(folder)[0] == 0
+    assert len(rows_of(tmp_path / "out")) == 4
 
 
 def test_a_half_done_tar_goes_on_from_its_byte_offset(tmp_path: Path, caption: Run) -> None:

@@ -1,0 +1,62 @@
+"""SIGINT and SIGTERM: a job stops taking work, commits what is done, and can go on later."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+from collections.abc import Callable, Generator, Iterator
+from types import FrameType
+
+import pyarrow as pa
+
+
+class StopRequested(BaseException):
+    """Ends the waiting for more rows."""
+
+
+class Stop:
+    """Whether somebody asked the run to stop."""
+
+    def __init__(self) -> None:
+        self.requested = False
+        self._waiting = False
+
+    def request(self) -> None:
+        """Asks. Who waits for rows, perhaps for those of a node that is gone, waits no longer."""
+        self.requested = True
+        if self._waiting:
+            raise StopRequested
+
+    def until_requested(self, tables: Generator[pa.Table]) -> Generator[pa.Table]:
+        """The tables, until somebody asks to stop. What is under way then is not committed, and done again later."""
+        with contextlib.closing(tables):
+            while not self.requested:
+                try:
+                    self._waiting = True
+                    rows = next(tables, None)
+                except StopRequested:
+                    return
+                finally:
+                    self._waiting = False
+                if rows is None:
+                    return
+                yield rows
+
+
+@contextlib.contextmanager
+def stop_requests(announce: Callable[[], None]) -> Iterator[Stop]:
+    """While it lasts, the first SIGINT or SIGTERM asks to stop, which is announced; the second ends as usual."""
+    stop = Stop()
+
+    def request(number: int, frame: FrameType | None) -> None:
+        for signal_number, handler in before.items():
+            signal.signal(signal_number, handler)
+        announce()
+        stop.request()
+
+    before = {number: signal.signal(number, request) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield stop
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
