@@ -39,10 +39,12 @@ VALIDATION_BATCH_IMAGES = 64
 STANDARDIZED_IMAGES = 2_000
 """Of the training images, drawn to know the mean and deviation of the CNN's features."""
 
+Inputs = dict[str, torch.Tensor]
+"""Arguments of `Trainer.step`, by name."""
+
 
 def run(config: TrainConfig) -> int:
     """Trains; returns the exit code."""
-
     keep_freed_memory()
     torch.manual_seed(config.seed)
     training = _Run(config)
@@ -52,15 +54,10 @@ def run(config: TrainConfig) -> int:
     return 0
 
 
-Inputs = dict[str, torch.Tensor]
-"""Arguments of `Trainer.step`, by name."""
-
-
 class _Run:
     """The network, its data, and the best score so far."""
 
     def __init__(self, config: TrainConfig) -> None:
-
         shape, data = config.network, Path(config.data)
         self.config = config
         self.best = Path(config.output) / "best"
@@ -86,7 +83,6 @@ class _Run:
 
     def stage(self, name: str, stage: StageConfig) -> None:
         """Trains for the stage's epochs. The next stage goes on from the best captioner so far."""
-
         if not stage.epochs:
             return
         frozen = stage.cnn_learning_rate == 0.0 and stage.smallest_crop == 1.0
@@ -182,14 +178,12 @@ class _Run:
 
     def _some(self, captions: list[list[int]]) -> list[list[int]]:
         """`captions_per_image` of an image's captions: different ones as far as there are enough."""
-
         wanted = self.config.captions_per_image
         order = torch.randperm(len(captions), generator=self.random).tolist()
         return [captions[order[i % len(order)]] for i in range(wanted)]
 
     def _features(self, examples: list[Example], network: Network | None = None) -> torch.Tensor:
         """The CNN's features (images, F) in float32, on the CPU."""
-
         encoder = (network or self.network).encoder.eval()
         batches = pixel_batches(
             examples,
@@ -209,7 +203,6 @@ class _Run:
 
     def _validate(self, network: Network) -> dict[str, float]:
         """Captions the validation split; its CIDEr and mean words per caption."""
-
         search = Search(beam_size=self.config.beam_size)
         with torch.inference_mode():
             embeddings = network.encoder.project(self._features(self.val, network).to(self.device))
@@ -224,7 +217,6 @@ class _Run:
 
     def _record(self, report: dict[str, Any], network: Network) -> None:
         """Adds a line to the history, and keeps the captioner if it is the best so far."""
-
         line = json.dumps(
             {key: round(value, 4) if isinstance(value, float) else value for key, value in report.items()}
         )
