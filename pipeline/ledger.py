@@ -88,6 +88,8 @@ class Span:
     """Byte offset at which that row begins."""
     stop: int | None = None
     """Index after its last row; None for the shard's end."""
+    doubled: frozenset[int] | None = None
+    """Indexes of its rows whose key came before in the shard; None where nobody has looked."""
 
 
 @dataclass

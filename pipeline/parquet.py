@@ -57,6 +57,11 @@ class Table:
         others = {*self._file.schema_arrow.names} - {self._image}
         self._name = next((name for name in NAMES if name in others), None)
 
+    @property
+    def groups(self) -> list[tuple[int, int]]:
+        """Number of the first row, and byte offset, of each row group."""
+        return list(zip(self._starts[:-1], self._offsets[:-1], strict=True))
+
     def rows(self, start: int = 0) -> Iterator[Row]:
         """The rows from number `start` on. Raises DataError where the file cannot be read on."""
         for number, images, names in self._batches(start, [self._image]):

@@ -11,15 +11,19 @@ import ray.data
 from ray.data.block import BlockMetadata
 from ray.data.datasource import Datasource, ReadTask
 
+from pipeline import splitting
 from pipeline.inputs import Form
 from pipeline.ledger import Span
 from pipeline.schema import ENCODED
 from pipeline.source import read
+from pipeline.splitting import split
 from pipeline.stages import CaptionPixels, Decode
 
 FILES_PER_TASK = 256
 BLOCK_BYTES = 16 << 20
 """Of a block between stages: what an actor is given at a time, so at the end of a job none waits long for another."""
+PIECES_PER_ACTOR = 4
+"""With fewer spans than that, large shards are cut."""
 READ_CPUS = 0.1
 """Of a task that reads: it mostly waits."""
 
@@ -96,7 +100,8 @@ def run_ray(
     context = ray.data.DataContext.get_current()
     context.target_max_block_size = BLOCK_BYTES
     context.enable_progress_bars = False  # the job shows its own
-    source = SpanSource(spans, batch_images=batch_images)
+    pieces = split(spans, wanted=PIECES_PER_ACTOR * actors[1], piece_bytes=splitting.PIECE_BYTES)
+    source = SpanSource(pieces, batch_images=batch_images)
     # Without a GPU both stages ask for the same, and Ray runs them in one actor: a core decodes and captions by turns.
     decoding = {} if actor_resources.get("num_gpus") else actor_resources
     rows = (

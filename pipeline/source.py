@@ -99,10 +99,12 @@ def _image_outcome(span: Span) -> Iterator[Outcome]:
 
 def _tar_outcomes(span: Span) -> Iterator[Outcome]:
     shard = span.shard
-    seen = _keys_before(span) if span.offset else set()
+    seen = keys_before(span) if span.offset and span.doubled is None else set()
     with open_shard(shard, span.offset) as file:
-        for sample in samples(file, size=shard.size, offset=span.offset, wanted=EXTENSIONS.__contains__):
-            yield sample.key, sample.stop, _image(sample, seen)
+        walk = samples(file, size=shard.size, offset=span.offset, wanted=EXTENSIONS.__contains__)
+        for index, sample in enumerate(walk, span.start):
+            is_doubled = sample.key in seen if span.doubled is None else index in span.doubled
+            yield sample.key, sample.stop, _image(sample, is_doubled=is_doubled)
             seen.add(sample.key)
 
 
@@ -120,8 +122,8 @@ _OUTCOMES: Mapping[Form, Callable[[Span], Iterator[Outcome]]] = {
 }
 
 
-def _image(sample: Sample, seen: set[str]) -> bytes | DataError:
-    if sample.key in seen:
+def _image(sample: Sample, *, is_doubled: bool) -> bytes | DataError:
+    if is_doubled:
         return DataError(ErrorCode.DUPLICATE_KEY, f"{sample.key!r} came before in the same tar")
     for data in sample.files.values():
         if data is not None:
@@ -134,7 +136,7 @@ def _as_data_error(error: DataError | OSError) -> DataError:
     return error if isinstance(error, DataError) else DataError(ErrorCode.UNREADABLE, error.strerror or str(error))
 
 
-def _keys_before(span: Span) -> set[str]:
+def keys_before(span: Span) -> set[str]:
     """Keys of the rows before a span, from the tar's headers alone: a key may be doubled across an interruption."""
     keys = set()
     with open_shard(span.shard) as file:

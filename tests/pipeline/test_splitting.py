@@ -1,0 +1,86 @@
+"""Pieces of large shards: together they are the shard."""
+
+import io
+import tarfile
+from dataclasses import replace
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from conftest import jpeg, tar_bytes
+
+from pipeline.inputs import Shard, list_inputs
+from pipeline.ledger import Span
+from pipeline.source import read
+from pipeline.splitting import split
+
+
+def shard(path: Path) -> Shard:
+    (found,) = list_inputs([str(path)]).shards
+    return found
+
+
+def rows(spans: list[Span]) -> list[dict[str, object]]:
+    return [row for span in spans for table in read([span], batch_images=3) for row in table.to_pylist()]
+
+
+def tar(path: Path) -> Path:
+    """Samples of one or two members, a folder, and keys that come again in other pieces."""
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as file:
+        for i, key in enumerate(["a", "b", "c", "a", "d", "b", "e", "f", "a", "g"]):
+            if i == 4:
+                file.addfile(tarfile.TarInfo("folder"), io.BytesIO())
+            for extension, data in (("jpg", jpeg(i)), ("txt", b"said"))[: 1 + i % 2]:
+                info = tarfile.TarInfo(f"{key}.{extension}")
+                info.size = len(data)
+                file.addfile(info, io.BytesIO(data))
+    path.write_bytes(buffer.getvalue())
+    return path
+
+
+def parquet(path: Path) -> Path:
+    table = pa.table({"image": [jpeg(i) for i in range(20)], "key": [f"k{i}" for i in range(20)]})
+    pq.write_table(table, path, row_group_size=3)
+    return path
+
+
+@pytest.mark.parametrize("make", [tar, parquet])
+@pytest.mark.parametrize("piece_bytes", [1, 2000, 5000])
+@pytest.mark.parametrize("skipped", [0, 4])
+def test_the_rows_of_the_pieces_are_those_of_the_whole(
+    make: type, piece_bytes: int, skipped: int, tmp_path: Path
+) -> None:
+    span = Span(shard(make(tmp_path / f"s.{make.__name__}")))
+    if skipped:
+        before = rows([replace(span, stop=skipped)])
+        span = replace(span, start=skipped, offset=int(str(before[-1]["next_offset"])))
+    pieces = split([span], wanted=100, piece_bytes=piece_bytes)
+    assert len(pieces) > 1
+    assert [piece.start for piece in pieces[1:]] == [piece.stop for piece in pieces[:-1]]
+    assert rows(pieces) == rows([span])
+
+
+@pytest.mark.parametrize("cut", [700, 5000, 9000])
+def test_a_cut_tar_ends_in_one_row_that_says_so(cut: int, tmp_path: Path) -> None:
+    path = tar(tmp_path / "s.tar")
+    path.write_bytes(path.read_bytes()[:cut])
+    span = Span(shard(path))
+    pieces = split([span], wanted=100, piece_bytes=300)
+    assert rows(pieces) == rows([span])
+    assert [row["error_code"] for row in rows(pieces)].count("truncated_shard") == 1
+
+
+def test_a_parquet_file_that_cannot_be_read_is_one_piece(tmp_path: Path) -> None:
+    (tmp_path / "s.parquet").write_bytes(b"PAR1" * 1000)
+    span = Span(shard(tmp_path / "s.parquet"))
+    assert split([span], wanted=100, piece_bytes=10) == [span]
+
+
+def test_small_shards_and_enough_spans_are_left_whole(tmp_path: Path) -> None:
+    (tmp_path / "t.tar").write_bytes(tar_bytes({"a.jpg": jpeg(0)}))
+    small, large = Span(shard(tmp_path / "t.tar")), Span(shard(tar(tmp_path / "s.tar")))
+    assert split([small], wanted=100, piece_bytes=small.shard.size) == [small]
+    assert split([small, large], wanted=2, piece_bytes=1) == [small, large]
+    assert split([replace(large, stop=3)], wanted=100, piece_bytes=1) == [replace(large, stop=3)]
