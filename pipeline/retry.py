@@ -98,7 +98,7 @@ def _offsets(shard: Shard, indexes: Sequence[int], ledger: Ledger) -> dict[int, 
     known = [(0, 0), *((i.stop, i.next_offset) for i in ledger.intervals[shard.id] if i.stop <= min(indexes))]
     index, offset = max(known)
     found = {index: offset}
-    with open_shard(shard, offset) as file:
+    with open_shard(shard, offset, skim=True) as file:
         walk = samples(file, size=shard.size, offset=offset, wanted=lambda _: False)
         while index < max(indexes) and (sample := next(walk, None)):
             index += 1

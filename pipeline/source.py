@@ -41,11 +41,11 @@ def read(spans: Iterable[Span], *, batch_images: int) -> Iterator[pa.Table]:
         yield pa.Table.from_pylist(rows, schema=ENCODED)
 
 
-def open_shard(shard: Shard, offset: int = 0) -> BinaryIO:
-    """The shard for reading, from a byte offset on. Raises OSError."""
+def open_shard(shard: Shard, offset: int = 0, *, skim: bool = False) -> BinaryIO:
+    """The shard for reading, as `storage.open_at` opens it. Raises OSError."""
     if shard.size < 0:  # opening a pipe would wait for ever
         raise FileNotFoundError(2, "no such file, or not a regular one")
-    return open_at(shard.path, offset)
+    return open_at(shard.path, offset, skim=skim)
 
 
 def _row(span: Span, index: int, image_id: str, *, next_offset: int, last: bool, image: bytes | DataError) -> Row:
@@ -99,7 +99,7 @@ def _image_outcome(span: Span) -> Iterator[Outcome]:
 
 def _tar_outcomes(span: Span) -> Iterator[Outcome]:
     shard = span.shard
-    seen = keys_before(span) if span.offset and span.doubled is None else set()
+    seen = _keys_before(span) if span.offset and span.doubled is None else set()
     with open_shard(shard, span.offset) as file:
         walk = samples(file, size=shard.size, offset=span.offset, wanted=EXTENSIONS.__contains__)
         for index, sample in enumerate(walk, span.start):
@@ -136,10 +136,10 @@ def _as_data_error(error: DataError | OSError) -> DataError:
     return error if isinstance(error, DataError) else DataError(ErrorCode.UNREADABLE, error.strerror or str(error))
 
 
-def keys_before(span: Span) -> set[str]:
+def _keys_before(span: Span) -> set[str]:
     """Keys of the rows before a span, from the tar's headers alone: a key may be doubled across an interruption."""
     keys = set()
-    with open_shard(span.shard) as file:
+    with open_shard(span.shard, skim=True) as file:
         for sample in samples(file, size=span.shard.size, wanted=lambda _: False):
             if sample.start >= span.offset:
                 break
@@ -154,7 +154,7 @@ def keys(shard: Shard) -> Iterator[str]:
         if shard.form == Form.IMAGE:
             yield shard.image_id
             return
-        with open_shard(shard) as file:
+        with open_shard(shard, skim=True) as file:
             if shard.form == Form.TAR:
                 headers = samples(file, size=shard.size, wanted=lambda _: False)
                 names = (sample.key for sample in headers)

@@ -17,9 +17,11 @@ import pyarrow.fs as pafs
 
 from pipeline.errors import InputError, OutputError
 from pipeline.names import printable
-from pipeline.remote import RemoteFile
+from pipeline.remote import RANGE_BYTES, RemoteFile
 
 READ_AHEAD_BYTES = 1 << 20
+SKIMMED_BYTES = 4 << 10, 1 << 20
+"""Read at a time, here and remotely, where little of a file is wanted: there, a round trip takes as long as 1 MiB."""
 _AWS = ("AWS_REGION", "AWS_DEFAULT_REGION", "AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ACCESS_KEY_ID")
 """What a connection depends on."""
 UNFINISHED = ".{}.tmp"
@@ -59,12 +61,18 @@ def _connected(scheme: str, host: str, aws: tuple[str | None, ...]) -> tuple[paf
     return system, base.rstrip("/")
 
 
-def open_at(url: str, offset: int = 0) -> BinaryIO:
-    """A file for reading, from a byte offset on. Local paths need not be UTF-8. Raises OSError."""
+def open_at(url: str, offset: int = 0, *, skim: bool = False) -> BinaryIO:
+    """A file for reading, from a byte offset on. Local paths need not be UTF-8. Raises OSError.
+
+    Args:
+        skim: only small parts of it will be read.
+    """
+    here, remotely = SKIMMED_BYTES if skim else (READ_AHEAD_BYTES, RANGE_BYTES)
     if is_remote(url):
-        file = cast(BinaryIO, io.BufferedReader(RemoteFile(*filesystem(url)), READ_AHEAD_BYTES))
+        raw = RemoteFile(*filesystem(url), range_bytes=remotely)
+        file = cast(BinaryIO, io.BufferedReader(raw, READ_AHEAD_BYTES))
     else:
-        file = Path(url).open("rb", buffering=READ_AHEAD_BYTES)  # noqa: SIM115 - the caller closes it
+        file = Path(url).open("rb", buffering=here)  # noqa: SIM115 - the caller closes it
     file.seek(offset)
     return file
 

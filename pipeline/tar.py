@@ -7,8 +7,9 @@ Reads GNU, PAX and USTAR headers with long names. Does not read compressed tars,
 
 from __future__ import annotations
 
+import contextlib
 import tarfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import BinaryIO
 
@@ -56,9 +57,14 @@ def samples(
 
     Raises DataError where the tar ends early or makes no sense, after all whole samples before that place.
     """
+    return grouped(members(file, size=size, offset=offset, wanted=wanted))
+
+
+def grouped(found: Iterable[Member]) -> Iterator[Sample]:
+    """The samples that members make up. Raises what the iterable raises, after all whole samples before that place."""
     sample: Sample | None = None
     try:
-        for member in _members(file, size, offset, wanted):
+        for member in found:
             key, extension = split_name(member.name)
             if sample and (key != sample.key or extension in sample.files):
                 yield sample
@@ -83,7 +89,8 @@ def split_name(name: str) -> tuple[str, str]:
     return printable(folder + slash + stem), extension.lower()
 
 
-def _members(file: BinaryIO, size: int, offset: int, wanted: Callable[[str], bool]) -> Iterator[Member]:
+def members(file: BinaryIO, *, size: int, offset: int, wanted: Callable[[str], bool]) -> Iterator[Member]:
+    """Yields the files of the tar. Arguments and errors are those of `samples`."""
     start, extended = offset, dict[str, str]()
     while True:
         header = _read(file, BLOCK, offset, "a header")
@@ -119,6 +126,19 @@ def _members(file: BinaryIO, size: int, offset: int, wanted: Callable[[str], boo
         if regular:
             yield Member(name, data, start, offset)
         start, extended = offset, {}
+
+
+def find_header(file: BinaryIO, *, start: int, stop: int) -> int | None:
+    """Byte offset of the first block in [start, stop) that may be a header: its sum is right. Images hold none."""
+    first = -(-start // BLOCK) * BLOCK
+    file.seek(first)
+    for offset in range(first, stop, BLOCK):
+        block = file.read(BLOCK)
+        if block[257:262] == b"ustar":  # of all formats with long names; the oldest is found by walking
+            with contextlib.suppress(tarfile.HeaderError):
+                tarfile.TarInfo.frombuf(block, "utf-8", "surrogateescape")
+                return offset
+    return None
 
 
 def _parse(header: bytes, offset: int) -> tarfile.TarInfo:

@@ -94,7 +94,7 @@ def _walk(path: str) -> Iterator[Source]:
 
 def _read(source: Source) -> bytes:
     """The encoded image. Raises OSError, DataError or InputError."""
-    with open_at(source.path, source.start) as file:
+    with open_at(source.path, source.start, skim=True) as file:
         if source.row >= 0:
             size = file.seek(0, os.SEEK_END)
             return next(row.image or b"" for row in Table(file, size).rows(source.row))

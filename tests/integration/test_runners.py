@@ -8,6 +8,7 @@ from conftest import Run, assert_same, jpeg, pictures, rows_of, tar_bytes, tar_o
 from cluster.connect import Resources
 from configs.verify import VerifyConfig
 from jobs.verify import run as verify
+from pipeline import splitting
 
 
 @pytest.fixture
@@ -50,9 +51,17 @@ def test_batches_and_fragments_change_nothing(  # noqa: PLR0917
     assert_same(rows_of(tmp_path / "out"), reference)
 
 
-def test_ray_gives_the_local_runners_rows(
-    local_ray: Resources, inputs: list[Path], reference: list[dict[str, object]], caption: Run, tmp_path: Path
+@pytest.mark.parametrize("piece_bytes", [splitting.PIECE_BYTES, 3000])
+def test_ray_gives_the_local_runners_rows(  # noqa: PLR0917
+    piece_bytes: int,
+    local_ray: Resources,
+    inputs: list[Path],
+    reference: list[dict[str, object]],
+    caption: Run,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr(splitting, "PIECE_BYTES", piece_bytes)
     code, said = caption(*inputs, "--runner", "ray", "--batch_images", 3, "--ray.max_actors", 1, "--fragment_rows", 6)
     assert code == 0, said
     assert_same(rows_of(tmp_path / "out"), reference)

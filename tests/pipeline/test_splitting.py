@@ -10,6 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 from conftest import jpeg, tar_bytes
 
+from pipeline import splitting
 from pipeline.inputs import Shard, list_inputs
 from pipeline.ledger import Span
 from pipeline.source import read
@@ -26,12 +27,17 @@ def rows(spans: list[Span]) -> list[dict[str, object]]:
 
 
 def tar(path: Path) -> Path:
-    """Samples of one or two members, a folder, and keys that come again in other pieces."""
+    """Samples of one or two members, a folder, a long name, a tar in it, and keys that come again in other pieces."""
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w") as file:
-        for i, key in enumerate(["a", "b", "c", "a", "d", "b", "e", "f", "a", "g"]):
+        for i, key in enumerate(["a", "b", "c", "a", "d", "b", "e" * 120, "f", "a", "g"]):
             if i == 4:
                 file.addfile(tarfile.TarInfo("folder"), io.BytesIO())
+            if i == 8:
+                inner = tar_bytes({"b.jpg": jpeg(0), "inner.jpg": jpeg(1)})
+                info = tarfile.TarInfo("inner.tar")
+                info.size = len(inner)
+                file.addfile(info, io.BytesIO(inner))
             for extension, data in (("jpg", jpeg(i)), ("txt", b"said"))[: 1 + i % 2]:
                 info = tarfile.TarInfo(f"{key}.{extension}")
                 info.size = len(data)
@@ -46,11 +52,17 @@ def parquet(path: Path) -> Path:
     return path
 
 
+@pytest.fixture(params=[512, 3000, 1 << 20])
+def segment_bytes(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> int:
+    monkeypatch.setattr(splitting, "SEGMENT_BYTES", request.param)
+    return int(request.param)
+
+
 @pytest.mark.parametrize("make", [tar, parquet])
 @pytest.mark.parametrize("piece_bytes", [1, 2000, 5000])
 @pytest.mark.parametrize("skipped", [0, 4])
 def test_the_rows_of_the_pieces_are_those_of_the_whole(
-    make: type, piece_bytes: int, skipped: int, tmp_path: Path
+    make: type, piece_bytes: int, skipped: int, segment_bytes: int, tmp_path: Path
 ) -> None:
     span = Span(shard(make(tmp_path / f"s.{make.__name__}")))
     if skipped:
@@ -62,8 +74,17 @@ def test_the_rows_of_the_pieces_are_those_of_the_whole(
     assert rows(pieces) == rows([span])
 
 
-@pytest.mark.parametrize("cut", [700, 5000, 9000])
-def test_a_cut_tar_ends_in_one_row_that_says_so(cut: int, tmp_path: Path) -> None:
+def test_what_is_left_between_commits_is_cut_too(segment_bytes: int, tmp_path: Path) -> None:
+    whole = Span(shard(tar(tmp_path / "s.tar")))
+    known = rows([whole])
+    left = [replace(whole, stop=3), replace(whole, start=5, offset=int(str(known[4]["next_offset"])))]
+    pieces = split(left, wanted=100, piece_bytes=1)
+    assert len(pieces) == len(known) - 2
+    assert rows(pieces) == [*known[:3], *known[5:]]
+
+
+@pytest.mark.parametrize("cut", [*range(0, 24_000, 512)])
+def test_a_cut_tar_ends_in_one_row_that_says_so(cut: int, segment_bytes: int, tmp_path: Path) -> None:
     path = tar(tmp_path / "s.tar")
     path.write_bytes(path.read_bytes()[:cut])
     span = Span(shard(path))
@@ -83,4 +104,3 @@ def test_small_shards_and_enough_spans_are_left_whole(tmp_path: Path) -> None:
     small, large = Span(shard(tmp_path / "t.tar")), Span(shard(tar(tmp_path / "s.tar")))
     assert split([small], wanted=100, piece_bytes=small.shard.size) == [small]
     assert split([small, large], wanted=2, piece_bytes=1) == [small, large]
-    assert split([replace(large, stop=3)], wanted=100, piece_bytes=1) == [replace(large, stop=3)]
