@@ -76,6 +76,9 @@ class CaptionConfig:
     """Of the rows."""
     search: SearchConfig = field(default_factory=SearchConfig)
     """How a caption is looked for."""
+    siblings: str = ""
+    """With txt,json: key.txt and key.json beside an image of a tar or folder, or the columns txt and json of a Parquet
+    file, are kept as JSON in the column `siblings`."""
     device: str = "auto"
     """auto takes cuda where there is one, else cpu."""
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
@@ -98,6 +101,11 @@ class CaptionConfig:
     """The local runner."""
     ray: RayConfig = field(default_factory=RayConfig)
     """The Ray runner."""
+
+    @property
+    def sibling_names(self) -> list[str]:
+        """`siblings`, one by one."""
+        return sorted({name.strip().removeprefix(".") for name in self.siblings.split(",")} - {""})
 
     def __post_init__(self) -> None:
         if not 0.0 <= self.max_error_rate <= 1.0:

@@ -114,6 +114,7 @@ def describe(config: CaptionConfig, captioner: Path) -> dict[str, Any]:
         "captioner": {"name": captioner.name, "sha256": checkpoint.fingerprint(captioner)},
         "search": asdict(config.search),
         "dtype": config.dtype,
+        "siblings": config.sibling_names,
         "format": config.format,
     }
 
@@ -140,6 +141,7 @@ def captioned(
             decode,
             caption,
             batch_images=config.batch_images or (CUDA_BATCH_IMAGES if on_cuda else CPU_BATCH_IMAGES),
+            siblings=config.sibling_names,
             decode_threads=config.local.decode_threads,
         )
         return
@@ -152,6 +154,7 @@ def captioned(
         decode,
         caption,
         batch_images=config.batch_images or (CUDA_BATCH_IMAGES if num_gpus else CPU_BATCH_IMAGES),
+        siblings=config.sibling_names,
         actors=(min(config.ray.min_actors or most, most), most),
         actor_resources={"num_cpus": config.ray.num_cpus, "num_gpus": num_gpus},
     )

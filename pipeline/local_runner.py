@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterable, Mapping
+from collections.abc import Collection, Generator, Iterable, Mapping
 from contextlib import closing
 from typing import Any
 
@@ -20,6 +20,7 @@ def run_local(
     caption_arguments: Mapping[str, Any],
     *,
     batch_images: int,
+    siblings: Collection[str] = (),
     decode_threads: int,
 ) -> Generator[pa.Table]:
     """Yields the captioned rows (`schema.CAPTIONED`) of the spans, in order.
@@ -27,10 +28,11 @@ def run_local(
     Args:
         caption_arguments: what `CaptionPixels` is made from.
         batch_images: images read, decoded and captioned at a time.
+        siblings: as `source.read` takes them.
         decode_threads: that decode.
     """
     caption = CaptionPixels(**caption_arguments)
-    encoded = in_background(read(spans, batch_images=batch_images), depth=2)
+    encoded = in_background(read(spans, batch_images=batch_images, siblings=siblings), depth=2)
     decoded = mapped_ahead(decode, encoded, threads=decode_threads, depth=decode_threads + 1)
     with closing(encoded), closing(decoded):
         for rows in decoded:

@@ -6,8 +6,9 @@ not be unique; a row without a name is called by its number.
 
 from __future__ import annotations
 
+import json
 from bisect import bisect_right
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from itertools import accumulate
 from typing import Any, BinaryIO
@@ -35,6 +36,8 @@ class Row:
     """Encoded; None where the column is null."""
     next_offset: int
     """Byte offset of the row group in which the next row lies; the file's size after the last."""
+    siblings: dict[str, bytes]
+    """What other columns hold, as text; those that are null left out."""
 
 
 class Table:
@@ -62,36 +65,44 @@ class Table:
         """Number of the first row, and byte offset, of each row group."""
         return list(zip(self._starts[:-1], self._offsets[:-1], strict=True))
 
-    def rows(self, start: int = 0) -> Iterator[Row]:
-        """The rows from number `start` on. Raises DataError where the file cannot be read on."""
-        for number, images, names in self._batches(start, [self._image]):
-            for i, value in enumerate(images):
+    def rows(self, start: int = 0, siblings: Collection[str] = ()) -> Iterator[Row]:
+        """The rows from number `start` on, with the columns `siblings`, if they are there, as text.
+
+        Raises DataError where the file cannot be read on.
+        """
+        beside = sorted({*siblings} & {*self._file.schema_arrow.names} - {self._image})
+        for number, batch in self._batches(start, [self._image, *beside]):
+            names, columns = self._names(batch), [batch.column(name).to_pylist() for name in beside]
+            for i, value in enumerate(batch.column(self._image).to_pylist()):
                 image, path = (value.get("bytes"), value.get("path")) if isinstance(value, dict) else (value, None)
-                yield Row(_name(names[i] or path, number + i), image, self._offset_after(number + i))
+                others = {name: _text(column[i]) for name, column in zip(beside, columns, strict=True)}
+                found = {name: text for name, text in others.items() if text is not None}
+                yield Row(_name(names[i] or path, number + i), image, self._offset_after(number + i), found)
 
     def names(self) -> Iterator[str]:
         """What the rows are called. Reads no images."""
         paths = self._file.schema_arrow.field(self._image).type
         has_paths = pa.types.is_struct(paths) and paths.get_field_index("path") >= 0
         column = f"{self._image}.path" if has_paths else self._image
-        for number, values, names in self._batches(0, [column] if has_paths else []):
+        for number, batch in self._batches(0, [column] if has_paths else []):
+            names, values = self._names(batch), batch.column(self._image).to_pylist() if has_paths else []
             for i in range(len(names)):
                 path = values[i].get("path") if has_paths and values[i] else None
                 yield _name(names[i] or path, number + i)
 
-    def _batches(self, start: int, columns: list[str]) -> Iterator[tuple[int, list[Any], list[Any]]]:
-        """Number of the first row, values of the image column, and names, a few rows at a time."""
-        wanted = [*columns, *([self._name] if self._name else [])]
+    def _names(self, batch: pa.RecordBatch) -> list[Any]:
+        return batch.column(self._name).to_pylist() if self._name else [None] * len(batch)
+
+    def _batches(self, start: int, columns: list[str]) -> Iterator[tuple[int, pa.RecordBatch]]:
+        """Number of the first row, and these columns and that of names, a few rows at a time."""
+        wanted = [*columns, *([self._name] if self._name and self._name not in columns else [])]
         number = self._starts[first := bisect_right(self._starts, start) - 1]
         try:
             for group in range(first, self._file.num_row_groups):  # one by one: one that is damaged spoils no others
                 for batch in self._file.iter_batches(BATCH_ROWS, row_groups=[group], columns=wanted):
                     skipped = max(0, min(len(batch), start - number))
-                    rows = batch.slice(skipped)
-                    images = rows.column(self._image).to_pylist() if columns else []
-                    names = rows.column(self._name).to_pylist() if self._name else [None] * len(rows)
-                    if len(rows):
-                        yield number + skipped, images, names
+                    if skipped < len(batch):
+                        yield number + skipped, batch.slice(skipped)
                     number += len(batch)
         except (pa.ArrowException, OSError) as error:
             raise DataError("corrupt_shard", f"cannot be read from row {number} on: {error}") from error
@@ -104,6 +115,13 @@ def _first_byte(group: pq.RowGroupMetaData) -> int:
     columns = [group.column(i) for i in range(group.num_columns)]
     first: int = min(column.dictionary_page_offset or column.data_page_offset for column in columns)
     return first
+
+
+def _text(value: Any) -> bytes | None:
+    """As it would stand in a file: what is nested as JSON."""
+    if value is None or isinstance(value, bytes):
+        return value
+    return (value if isinstance(value, str) else json.dumps(value, default=str)).encode()
 
 
 def _name(value: Any, number: int) -> str:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Generator, Iterable, Iterator, Mapping
+from collections.abc import Collection, Generator, Iterable, Iterator, Mapping
+from functools import partial
 from typing import Any
 
 import pyarrow as pa
@@ -33,12 +34,12 @@ class SpanSource(Datasource):
 
     Args:
         spans: what to read.
-        batch_images: rows of a block at most.
+        batch_images, siblings: as `source.read` takes them.
     """
 
-    def __init__(self, spans: Iterable[Span], *, batch_images: int) -> None:
+    def __init__(self, spans: Iterable[Span], *, batch_images: int, siblings: Collection[str]) -> None:
         self.groups = list(_grouped(spans))
-        self._batch_images = batch_images
+        self._read = partial(read, batch_images=batch_images, siblings=siblings)
 
     def estimate_inmemory_data_size(self) -> int:
         """Bytes of all spans, encoded."""
@@ -48,7 +49,7 @@ class SpanSource(Datasource):
         """A task per group, whatever `parallelism` asks: a tar is read by one."""
         return [
             ReadTask(
-                _reader(group, self._batch_images),
+                partial(self._read, group),
                 BlockMetadata(num_rows=None, size_bytes=_bytes(group), input_files=None, exec_stats=None),
                 schema=ENCODED,
             )
@@ -74,16 +75,13 @@ def _bytes(spans: list[Span]) -> int:
     return sum(max(0, span.shard.size - span.offset) for span in spans)
 
 
-def _reader(spans: list[Span], batch_images: int) -> Any:
-    return lambda: read(spans, batch_images=batch_images)
-
-
 def run_ray(
     spans: Iterable[Span],
     decode: Decode,
     caption_arguments: Mapping[str, Any],
     *,
     batch_images: int,
+    siblings: Collection[str] = (),
     actors: tuple[int, int],
     actor_resources: Mapping[str, float],
 ) -> Generator[pa.Table]:
@@ -92,6 +90,7 @@ def run_ray(
     Args:
         caption_arguments: what `CaptionPixels` is made from, on each actor.
         batch_images: images the captioner gets at a time.
+        siblings: as `source.read` takes them.
         actors: fewest and most that hold a captioner.
         actor_resources: `num_cpus` and `num_gpus` of each.
     """
@@ -101,7 +100,7 @@ def run_ray(
     context.target_max_block_size = BLOCK_BYTES
     context.enable_progress_bars = False  # the job shows its own
     pieces = split(spans, wanted=PIECES_PER_ACTOR * actors[1], piece_bytes=splitting.PIECE_BYTES)
-    source = SpanSource(pieces, batch_images=batch_images)
+    source = SpanSource(pieces, batch_images=batch_images, siblings=siblings)
     # Without a GPU both stages ask for the same, and Ray runs them in one actor: a core decodes and captions by turns.
     decoding = {} if actor_resources.get("num_gpus") else actor_resources
     rows = (

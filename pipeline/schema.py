@@ -38,6 +38,9 @@ ROW = pa.schema(
         pa.field("height", pa.int32()),
         pa.field("error_code", pa.string()),  # of `ErrorCode`; null where there is a caption
         pa.field("error_message", pa.string()),
+        pa.field(
+            "siblings", pa.string()
+        ),  # JSON object of what lies beside the image, by extension; null unless asked for
     ]
 )
 """A row of the output. (shard, index) is its identity; so is (shard, image_id), unless a tar doubles a key."""
@@ -53,7 +56,7 @@ POSITION = pa.schema(
 
 ENCODED = pa.schema(
     [
-        *(ROW.field(name) for name in ("image_id", "shard", "index", "error_code", "error_message")),
+        *(ROW.field(name) for name in ("image_id", "shard", "index", "error_code", "error_message", "siblings")),
         *POSITION,
         pa.field("image", pa.large_binary()),  # the encoded file; null where there is an error
     ]

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+import contextlib
+import json
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import PurePath
 from typing import Any, BinaryIO
 
 import pyarrow as pa
@@ -19,21 +23,35 @@ from pipeline.tar import Sample, samples
 BLOCK_BYTES = 64 << 20
 
 Row = dict[str, Any]
-Outcome = tuple[str, int, bytes | DataError]
-"""Key, byte offset of the next, and image of a sample."""
 
 
-def read(spans: Iterable[Span], *, batch_images: int) -> Iterator[pa.Table]:
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What was found where a row should be."""
+
+    image_id: str
+    next_offset: int
+    """Byte offset at which the next row begins."""
+    image: bytes | DataError
+    siblings: Mapping[str, bytes] = field(default_factory=dict)
+    """What lies beside the image, by extension."""
+
+
+def read(spans: Iterable[Span], *, batch_images: int, siblings: Collection[str] = ()) -> Iterator[pa.Table]:
     """Yields the rows of the spans as tables of `schema.ENCODED`, at most `batch_images` and about 64 MiB each.
 
     Whatever is wrong with a file becomes a row with an error code.
+
+    Args:
+        siblings: extensions of what to keep beside an image: members of its sample, files of its name. In a Parquet
+            file, columns.
     """
     rows: list[Row] = []
     held_bytes = 0
     for span in spans:
-        for row in _rows(span):
+        for row in _rows(span, siblings):
             rows.append(row)
-            held_bytes += len(row["image"] or b"")
+            held_bytes += len(row["image"] or b"") + len(row["siblings"] or "")
             if len(rows) == batch_images or held_bytes >= BLOCK_BYTES:
                 yield pa.Table.from_pylist(rows, schema=ENCODED)
                 rows, held_bytes = [], 0
@@ -48,43 +66,52 @@ def open_shard(shard: Shard, offset: int = 0, *, skim: bool = False) -> BinaryIO
     return open_at(shard.path, offset, skim=skim)
 
 
-def _row(span: Span, index: int, image_id: str, *, next_offset: int, last: bool, image: bytes | DataError) -> Row:
-    error = image if isinstance(image, DataError) else None
+def _row(span: Span, index: int, outcome: Outcome, *, last: bool) -> Row:
+    error = outcome.image if isinstance(outcome.image, DataError) else None
     return {
-        "image_id": image_id,
+        "image_id": outcome.image_id,
         "shard": printable(span.shard.path),
         "index": index,
         "shard_id": span.shard.id,
-        "next_offset": next_offset,
+        "next_offset": outcome.next_offset,
         "last": last,
-        "image": None if error else image,
+        "image": None if error else outcome.image,
         "error_code": error.code if error else None,
         "error_message": error.message if error else None,
+        "siblings": _as_json(outcome.siblings) if outcome.siblings else None,
     }
 
 
-def _rows(span: Span) -> Iterator[Row]:
+def _as_json(siblings: Mapping[str, bytes]) -> str:
+    """A JSON object of texts; what is JSON itself is taken for what it says."""
+    texts: dict[str, Any] = {name: data.decode("utf-8", "replace") for name, data in siblings.items()}
+    with contextlib.suppress(ValueError):
+        texts["json"] = json.loads(texts.get("json", ""))
+    return json.dumps(texts, ensure_ascii=False)
+
+
+def _rows(span: Span, siblings: Collection[str]) -> Iterator[Row]:
     """A row per outcome; which one is last is known by looking one ahead."""
-    outcomes = _until_damage(span)
+    outcomes = _until_damage(span, siblings)
     following = next(outcomes, None)
     index = span.start
     while following and index != span.stop:
-        (image_id, next_offset, image), following = following, next(outcomes, None)
-        yield _row(span, index, image_id, next_offset=next_offset, last=following is None, image=image)
+        outcome, following = following, next(outcomes, None)
+        yield _row(span, index, outcome, last=following is None)
         index += 1
 
 
-def _until_damage(span: Span) -> Iterator[Outcome]:
+def _until_damage(span: Span, siblings: Collection[str]) -> Iterator[Outcome]:
     """The outcomes of a span; at the end what cut it short, named as the shard."""
     shard, empty = span.shard, span.offset == 0
     try:
-        for outcome in _OUTCOMES[shard.form](span):
+        for outcome in _OUTCOMES[shard.form](span, siblings):
             yield outcome
             empty = False
         if empty:
             raise DataError(ErrorCode.EMPTY_SHARD, f"the {shard.form} holds no samples")
     except (DataError, OSError) as error:
-        yield _ending(shard), max(0, shard.size), _as_data_error(error)
+        yield Outcome(_ending(shard), max(0, shard.size), _as_data_error(error))
 
 
 def _ending(shard: Shard) -> str:
@@ -92,30 +119,44 @@ def _ending(shard: Shard) -> str:
     return shard.image_id or printable(shard.path).rpartition("/")[2]
 
 
-def _image_outcome(span: Span) -> Iterator[Outcome]:
+def _image_outcome(span: Span, siblings: Collection[str]) -> Iterator[Outcome]:
     with open_shard(span.shard) as file:
-        yield span.shard.image_id, max(0, span.shard.size), file.read()
+        image = file.read()
+    stem = span.shard.path.removesuffix(PurePath(span.shard.path).suffix)
+    yield Outcome(span.shard.image_id, max(0, span.shard.size), image, _files_beside(stem, siblings))
 
 
-def _tar_outcomes(span: Span) -> Iterator[Outcome]:
+def _files_beside(stem: str, extensions: Collection[str]) -> dict[str, bytes]:
+    found = {}
+    for extension in extensions:
+        with contextlib.suppress(FileNotFoundError), open_at(f"{stem}.{extension}") as file:
+            found[extension] = file.read()
+    return found
+
+
+def _tar_outcomes(span: Span, siblings: Collection[str]) -> Iterator[Outcome]:
     shard = span.shard
     seen = _keys_before(span) if span.offset and span.doubled is None else set()
     with open_shard(shard, span.offset) as file:
-        walk = samples(file, size=shard.size, offset=span.offset, wanted=EXTENSIONS.__contains__)
+        walk = samples(
+            file, size=shard.size, offset=span.offset, wanted={*EXTENSIONS, *map(str.lower, siblings)}.__contains__
+        )
         for index, sample in enumerate(walk, span.start):
             is_doubled = sample.key in seen if span.doubled is None else index in span.doubled
-            yield sample.key, sample.stop, _image(sample, is_doubled=is_doubled)
+            beside = {name: data for name in siblings if (data := sample.files.get(name.lower())) is not None}
+            yield Outcome(sample.key, sample.stop, _image(sample, is_doubled=is_doubled), beside)
             seen.add(sample.key)
 
 
-def _parquet_outcomes(span: Span) -> Iterator[Outcome]:
+def _parquet_outcomes(span: Span, siblings: Collection[str]) -> Iterator[Outcome]:
     with open_shard(span.shard) as file:
-        for row in Table(file, span.shard.size).rows(span.start):
+        for row in Table(file, span.shard.size).rows(span.start, siblings):
             missing = DataError(ErrorCode.NO_IMAGE, "the row's image is null")
-            yield printable(row.name), row.next_offset, missing if row.image is None else row.image
+            image = missing if row.image is None else row.image
+            yield Outcome(printable(row.name), row.next_offset, image, row.siblings)
 
 
-_OUTCOMES: Mapping[Form, Callable[[Span], Iterator[Outcome]]] = {
+_OUTCOMES: Mapping[Form, Callable[[Span, Collection[str]], Iterator[Outcome]]] = {
     Form.IMAGE: _image_outcome,
     Form.TAR: _tar_outcomes,
     Form.PARQUET: _parquet_outcomes,
@@ -125,8 +166,8 @@ _OUTCOMES: Mapping[Form, Callable[[Span], Iterator[Outcome]]] = {
 def _image(sample: Sample, *, is_doubled: bool) -> bytes | DataError:
     if is_doubled:
         return DataError(ErrorCode.DUPLICATE_KEY, f"{sample.key!r} came before in the same tar")
-    for data in sample.files.values():
-        if data is not None:
+    for extension, data in sample.files.items():
+        if data is not None and extension in EXTENSIONS:
             return data
     members = ", ".join(f".{extension}" if extension else "no extension" for extension in sample.files)
     return DataError(ErrorCode.NO_IMAGE, f"the sample has no image: {members}")

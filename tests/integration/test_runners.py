@@ -10,6 +10,8 @@ from configs.verify import VerifyConfig
 from jobs.verify import run as verify
 from pipeline import splitting
 
+KEPT = ("--siblings", "txt")
+
 
 @pytest.fixture
 def inputs(tmp_path: Path) -> list[Path]:
@@ -20,15 +22,16 @@ def inputs(tmp_path: Path) -> list[Path]:
     cut = tar_of_pictures(tmp_path / "cut.tar", 3, first=20)
     cut.write_bytes(cut.read_bytes()[:-1600])
     doubled = tmp_path / "doubled.tar"
-    doubled.write_bytes(tar_bytes([("a.jpg", jpeg(1)), ("a.jpg", jpeg(2)), ("b.txt", b"")]))
+    doubled.write_bytes(tar_bytes([("a.jpg", jpeg(1)), ("a.jpg", jpeg(2)), ("b.txt", b"said")]))
     return [folder, tar_of_pictures(tmp_path / "s.tar", 5, first=10), cut, doubled]
 
 
 @pytest.fixture
 def reference(inputs: list[Path], caption: Run, tmp_path: Path) -> list[dict[str, object]]:
-    assert caption(*inputs, "--batch_images", 3, output=tmp_path / "reference")[0] == 0
+    assert caption(*inputs, *KEPT, "--batch_images", 3, output=tmp_path / "reference")[0] == 0
     rows = rows_of(tmp_path / "reference")
     assert len(rows) == 20
+    assert '{"txt": "said"}' in {row["siblings"] for row in rows}
     assert len({row["caption"] for row in rows}) > 4  # so that a row which got another's caption is found out
     return rows
 
@@ -47,7 +50,7 @@ def test_batches_and_fragments_change_nothing(  # noqa: PLR0917
     tmp_path: Path,
 ) -> None:
     cuts = ("--batch_images", batch_images, "--fragment_rows", fragment_rows, "--format", form)
-    assert caption(*reversed(inputs), *cuts)[0] == 0
+    assert caption(*reversed(inputs), *KEPT, *cuts)[0] == 0
     assert_same(rows_of(tmp_path / "out"), reference)
 
 
@@ -62,7 +65,9 @@ def test_ray_gives_the_local_runners_rows(  # noqa: PLR0917
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(splitting, "PIECE_BYTES", piece_bytes)
-    code, said = caption(*inputs, "--runner", "ray", "--batch_images", 3, "--ray.max_actors", 1, "--fragment_rows", 6)
+    code, said = caption(
+        *inputs, *KEPT, "--runner", "ray", "--batch_images", 3, "--ray.max_actors", 1, "--fragment_rows", 6
+    )
     assert code == 0, said
     assert_same(rows_of(tmp_path / "out"), reference)
     assert verify(VerifyConfig([str(tmp_path / "out"), *map(str, inputs)])) == 0
@@ -71,10 +76,10 @@ def test_ray_gives_the_local_runners_rows(  # noqa: PLR0917
 def test_ray_finishes_what_the_local_runner_began(
     local_ray: Resources, inputs: list[Path], reference: list[dict[str, object]], caption: Run, tmp_path: Path
 ) -> None:
-    assert caption(*inputs, "--batch_images", 1, "--fragment_rows", 2)[0] == 0
+    assert caption(*inputs, *KEPT, "--batch_images", 1, "--fragment_rows", 2)[0] == 0
     for record in sorted((tmp_path / "out" / "_commits").iterdir())[::2]:
         record.unlink()
-    code, said = caption(*inputs, "--runner", "ray", "--batch_images", 2, "--ray.max_actors", 1)
+    code, said = caption(*inputs, *KEPT, "--runner", "ray", "--batch_images", 2, "--ray.max_actors", 1)
     assert code == 0, said
     assert_same(rows_of(tmp_path / "out"), reference)
 

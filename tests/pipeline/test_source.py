@@ -1,6 +1,9 @@
+import json
 from itertools import pairwise
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from conftest import jpeg, pictures, tar_bytes, tar_of_pictures
 
@@ -30,6 +33,30 @@ def test_tables_are_bounded_by_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(pipeline.source, "BLOCK_BYTES", 2 * len(jpeg(0)))
     tables = list(read(spans(pictures(tmp_path, 7)), batch_images=100))
     assert len(tables) > 2 and sum(map(len, tables)) == 7
+
+
+def test_what_lies_beside_an_image_comes_with_it_on_request(tmp_path: Path) -> None:
+    said = {
+        "a.jpg": jpeg(0),
+        "a.txt": b"a dog\xff",
+        "a.json": b'{"n": [1]}',
+        "b.jpg": jpeg(1),
+        "b.json": b"{",
+        "c.jpg": b"",
+    }
+    (tmp_path / "s.tar").write_bytes(tar_bytes(said))
+    for name, data in said.items():
+        (tmp_path / "in" / name).parent.mkdir(exist_ok=True)
+        (tmp_path / "in" / name).write_bytes(data)
+    table = pa.table({"image": [jpeg(0), jpeg(1), jpeg(2)], "txt": ["a dog\ufffd", None, None]})
+    pq.write_table(table.append_column("json", [[{"n": [1]}, None, None]]), tmp_path / "s.parquet")
+    for given in ("s.tar", "in", "s.parquet"):
+        work = spans(tmp_path / given)
+        found = [row for read_ in read(work, batch_images=2, siblings=["txt", "json"]) for row in read_.to_pylist()]
+        first, *others = [json.loads(str(row["siblings"] or "null")) for row in found]
+        assert first == {"txt": "a dog\ufffd", "json": {"n": [1]}}
+        assert others == ([None, None] if given == "s.parquet" else [{"json": "{"}, None])
+        assert [row["siblings"] for row in rows(work)] == [None] * 3
 
 
 def test_rows_know_where_the_next_begins(tmp_path: Path) -> None:
