@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Generator, Iterable, Iterator, Mapping
+from collections.abc import Collection, Generator, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -11,14 +11,16 @@ import pyarrow as pa
 import ray.data
 from ray.data.block import BlockMetadata
 from ray.data.datasource import Datasource, ReadTask
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from pipeline import splitting
+from pipeline.bisection import Attempts, Bisected, Positions, Register, RowId, Stage
 from pipeline.inputs import Form
 from pipeline.ledger import Span
 from pipeline.schema import ENCODED
 from pipeline.source import read
 from pipeline.splitting import split
-from pipeline.stages import CaptionPixels, Decode
+from pipeline.stages import CaptionPixels
 
 FILES_PER_TASK = 256
 BLOCK_BYTES = 16 << 20
@@ -27,6 +29,8 @@ PIECES_PER_ACTOR = 4
 """With fewer spans than that, large shards are cut."""
 READ_CPUS = 0.1
 """Of a task that reads: it mostly waits."""
+INIT_RETRIES, INIT_DEATHS = 2, 8
+"""Of making a captioner: in the same actor, and of actors one after the other, until the job fails."""
 
 
 class SpanSource(Datasource):
@@ -75,9 +79,42 @@ def _bytes(spans: list[Span]) -> int:
     return sum(max(0, span.shard.size - span.offset) for span in spans)
 
 
+class RemoteAttempts:
+    """`Attempts` in an actor."""
+
+    def __init__(self, actor: Any) -> None:
+        self._actor = actor
+
+    def plan(self, rows: Sequence[RowId]) -> tuple[list[Positions], Positions] | None:
+        """As `Attempts.plan`."""
+        found: tuple[list[Positions], Positions] | None = ray.get(self._actor.plan.remote(rows))
+        return found
+
+    def begin(self, rows: Sequence[RowId]) -> None:
+        """As `Attempts.begin`. Waits: if the rows kill this process, it must be known."""
+        ray.get(self._actor.begin.remote(rows))
+
+    def end(self, rows: Sequence[RowId]) -> None:
+        """As `Attempts.end`."""
+        self._actor.end.remote(rows)
+
+
+class BisectedCaption(Bisected):
+    """`CaptionPixels`, made where the actor is."""
+
+    def __init__(self, attempts: Register, arguments: Mapping[str, Any]) -> None:
+        super().__init__(CaptionPixels(**arguments), "caption", attempts)
+
+
+def _attempts_here() -> RemoteAttempts:
+    """On the driver's node: without that the job is over anyway."""
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+    return RemoteAttempts(ray.remote(Attempts).options(num_cpus=0, scheduling_strategy=here).remote())
+
+
 def run_ray(
     spans: Iterable[Span],
-    decode: Decode,
+    decode: Stage,
     caption_arguments: Mapping[str, Any],
     *,
     batch_images: int,
@@ -100,15 +137,18 @@ def run_ray(
     context.target_max_block_size = BLOCK_BYTES
     context.enable_progress_bars = False  # the job shows its own
     pieces = split(spans, wanted=PIECES_PER_ACTOR * actors[1], piece_bytes=splitting.PIECE_BYTES)
+    context.actor_init_retry_on_errors, context.actor_init_max_retries = True, INIT_RETRIES
+    context.max_consecutive_actor_init_deaths = INIT_DEATHS
+    attempts = _attempts_here()
     source = SpanSource(pieces, batch_images=batch_images, siblings=siblings)
     # Without a GPU both stages ask for the same, and Ray runs them in one actor: a core decodes and captions by turns.
     decoding = {} if actor_resources.get("num_gpus") else actor_resources
     rows = (
         ray.data.read_datasource(source, override_num_blocks=len(source.groups), num_cpus=READ_CPUS)
-        .map_batches(decode, batch_format="pyarrow", batch_size=None, **decoding)
+        .map_batches(Bisected(decode, "decode", attempts), batch_format="pyarrow", batch_size=None, **decoding)
         .map_batches(
-            CaptionPixels,
-            fn_constructor_kwargs=dict(caption_arguments),
+            BisectedCaption,
+            fn_constructor_args=(attempts, dict(caption_arguments)),
             batch_format="pyarrow",
             batch_size=batch_images,
             compute=ray.data.ActorPoolStrategy(min_size=actors[0], max_size=actors[1]),

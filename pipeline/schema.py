@@ -20,6 +20,7 @@ class ErrorCode(StrEnum):
     TRUNCATED_SHARD = "truncated_shard"  # a tar that ends early; what came before it is captioned
     CORRUPT_SHARD = "corrupt_shard"  # a tar that stops making sense; what came before it is captioned
     OUT_OF_MEMORY = "out_of_memory"  # the device has not enough to caption even this image alone
+    WORKER_DIED = "worker_died"  # the process ended, without a word, each time it worked on this image alone
     EMPTY_SHARD = "empty_shard"  # a tar without samples
 
 
