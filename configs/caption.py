@@ -93,6 +93,8 @@ class CaptionConfig:
     """Rows of a full output file."""
     fragment_s: float = 60.0
     """Seconds after which a file is committed even if it is not full: what a crash can cost."""
+    grace_s: float = 30.0
+    """Asked to stop (SIGINT, SIGTERM), the job commits what is done and ends, at the latest after this time."""
     vis_json: bool = False
     """Write OUT/_exports/vis.json: [{image_id, caption, file_name}]."""
     coco_json: bool = False
@@ -110,7 +112,14 @@ class CaptionConfig:
     def __post_init__(self) -> None:
         if not 0.0 <= self.max_error_rate <= 1.0:
             raise ConfigError(f"max_error_rate is {self.max_error_rate}; it must be in [0, 1]")
-        if self.batch_images < 0 or self.fragment_rows < 1 or self.fragment_s < 0 or self.local.decode_threads < 1:
-            raise ConfigError("need batch_images ≥ 0, fragment_rows ≥ 1, fragment_s ≥ 0 and local.decode_threads ≥ 1")
+        if (
+            self.batch_images < 0
+            or self.fragment_rows < 1
+            or min(self.fragment_s, self.grace_s) < 0
+            or self.local.decode_threads < 1
+        ):
+            raise ConfigError(
+                "need batch_images ≥ 0, fragment_rows ≥ 1, fragment_s ≥ 0, grace_s ≥ 0 and local.decode_threads ≥ 1"
+            )
         if self.ray.min_actors < 0 or self.ray.max_actors < 0 or self.ray.num_cpus < 0:
             raise ConfigError("need ray.min_actors ≥ 0, ray.max_actors ≥ 0 and ray.num_cpus ≥ 0")

@@ -7,6 +7,7 @@ record of its place in the input; the same command again reads the records and d
 from __future__ import annotations
 
 import contextlib
+import os
 import platform
 import sys
 import time
@@ -85,8 +86,9 @@ def _caption_and_commit(
     """Does the work, and says whether somebody asked to stop before it was done. What was done is committed."""
     on_ray = config.runner == "ray" or (config.runner == "auto" and connect.is_expected())
     resources = connect.connect(config.ray.address) if on_ray and spans else None
-    announce = partial(say, "stopping: committing what is done")
-    with stop_requests(announce) as stop:  # after connecting: Ray takes SIGTERM for itself
+    announce, give_up = partial(say, "stopping: committing what is done"), partial(_give_up, config.grace_s)
+    # After connecting: Ray takes SIGTERM for itself.
+    with stop_requests(announce, grace_s=config.grace_s, give_up=give_up) as stop:
         tables = captioned(config, captioner, spans, resources)
         for rows in _with_bar(stop.until_requested(tables), progress, spans):
             sink.write(rows)
@@ -95,6 +97,14 @@ def _caption_and_commit(
                 break
         sink.commit()
     return stop.requested
+
+
+def _give_up(grace_s: float) -> None:
+    """Ends the process at once. At any instant that leaves an output to go on with."""
+    say(
+        f"interrupted: not all of what was done could be committed within {grace_s:g} s; the same command does the rest"
+    )
+    os._exit(cli.INTERRUPTED)
 
 
 def _judge(config: CaptionConfig, progress: Progress, *, stopped: bool) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import signal
+import threading
 from collections.abc import Callable, Generator, Iterator
 from types import FrameType
 
@@ -44,19 +45,26 @@ class Stop:
 
 
 @contextlib.contextmanager
-def stop_requests(announce: Callable[[], None]) -> Iterator[Stop]:
-    """While it lasts, the first SIGINT or SIGTERM asks to stop, which is announced; the second ends as usual."""
-    stop = Stop()
+def stop_requests(announce: Callable[[], None], *, grace_s: float, give_up: Callable[[], None]) -> Iterator[Stop]:
+    """While it lasts, the first SIGINT or SIGTERM asks to stop, which is announced; the second ends as usual.
+
+    Args:
+        grace_s: `give_up` is called, in another thread, if it still lasts that long after the first.
+    """
+    stop, end_of_grace = Stop(), threading.Timer(grace_s, give_up)
+    end_of_grace.daemon = True
 
     def request(number: int, frame: FrameType | None) -> None:
         for signal_number, handler in before.items():
             signal.signal(signal_number, handler)
         announce()
+        end_of_grace.start()
         stop.request()
 
     before = {number: signal.signal(number, request) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield stop
     finally:
+        end_of_grace.cancel()
         for number, handler in before.items():
             signal.signal(number, handler)

@@ -119,3 +119,37 @@ def test_asked_to_stop_it_commits_and_says_3(
     ids = {row["image_id"] for row in committed}
     assert [row for row in rows_of(tmp_path / "out") if row["image_id"] in ids] == committed
     assert shardtalk("verify", tmp_path / "out", folder)[0] == 0
+
+
+HANGING = """
+import os, signal, sys, threading
+from jobs import cli
+from pipeline import storage
+
+def hang(file):
+    if "part-" in os.readlink(f"/proc/self/fd/{file}"):
+        os.kill(os.getpid(), signal.SIGTERM)
+        threading.Event().wait()
+
+storage.os.fsync = hang
+cli.main(sys.argv[1:])
+"""
+
+
+def test_a_commit_that_hangs_is_given_up_after_the_grace_period(
+    tmp_path: Path, captioner: Path, caption: Run, shardtalk: Run
+) -> None:
+    folder = pictures(tmp_path / "in", 2)
+    arguments = command(captioner, folder, "--output", tmp_path / "out", "--grace_s", 0.1)
+    ended = subprocess.run(
+        [sys.executable, "-c", HANGING, *arguments],
+        check=False,
+        cwd=CHECKOUT,
+        capture_output=True,
+        text=True,
+        timeout=DEADLINE_S,
+    )
+    assert ended.returncode == 3 and "within 0.1 s" in ended.stderr
+    assert not list(tmp_path.glob("out/_commits/*"))
+    assert caption(folder)[0] == 0
+    assert shardtalk("verify", tmp_path / "out", folder)[0] == 0
