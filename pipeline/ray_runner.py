@@ -23,10 +23,11 @@ from pipeline.splitting import split
 from pipeline.stages import CaptionPixels
 
 FILES_PER_TASK = 256
+"""Image files that a task reads, where there are many."""
 BLOCK_BYTES = 16 << 20
 """Of a block between stages: what an actor is given at a time, so at the end of a job none waits long for another."""
-PIECES_PER_ACTOR = 4
-"""With fewer spans than that, large shards are cut."""
+TASKS_PER_ACTOR = 4
+"""With fewer shards than that, large ones are cut."""
 READ_CPUS = 0.1
 """Of a task that reads: it mostly waits."""
 INIT_RETRIES, INIT_DEATHS = 2, 8
@@ -38,11 +39,13 @@ class SpanSource(Datasource):
 
     Args:
         spans: what to read.
+        wanted: tasks at least, where image files can be shared out so.
         batch_images, siblings: as `source.read` takes them.
     """
 
-    def __init__(self, spans: Iterable[Span], *, batch_images: int, siblings: Collection[str]) -> None:
-        self.groups = list(_grouped(spans))
+    def __init__(self, spans: Sequence[Span], *, wanted: int, batch_images: int, siblings: Collection[str]) -> None:
+        files = sum(span.shard.form == Form.IMAGE for span in spans)
+        self.groups = list(_grouped(spans, min(FILES_PER_TASK, max(batch_images, files // wanted))))
         self._read = partial(read, batch_images=batch_images, siblings=siblings)
 
     def estimate_inmemory_data_size(self) -> int:
@@ -61,14 +64,14 @@ class SpanSource(Datasource):
         ]
 
 
-def _grouped(spans: Iterable[Span]) -> Iterator[list[Span]]:
+def _grouped(spans: Iterable[Span], files_per_task: int) -> Iterator[list[Span]]:
     files: list[Span] = []
     for span in spans:
         if span.shard.form != Form.IMAGE:
             yield [span]
             continue
         files.append(span)
-        if len(files) == FILES_PER_TASK:
+        if len(files) == files_per_task:
             yield files
             files = []
     if files:
@@ -136,11 +139,12 @@ def run_ray(
     context = ray.data.DataContext.get_current()
     context.target_max_block_size = BLOCK_BYTES
     context.enable_progress_bars = False  # the job shows its own
-    pieces = split(spans, wanted=PIECES_PER_ACTOR * actors[1], piece_bytes=splitting.PIECE_BYTES)
+    wanted = TASKS_PER_ACTOR * actors[1]
+    pieces = split(spans, wanted=wanted, piece_bytes=splitting.PIECE_BYTES)
     context.actor_init_retry_on_errors, context.actor_init_max_retries = True, INIT_RETRIES
     context.max_consecutive_actor_init_deaths = INIT_DEATHS
     attempts = _attempts_here()
-    source = SpanSource(pieces, batch_images=batch_images, siblings=siblings)
+    source = SpanSource(pieces, wanted=wanted, batch_images=batch_images, siblings=siblings)
     # Without a GPU both stages ask for the same, and Ray runs them in one actor: a core decodes and captions by turns.
     decoding = {} if actor_resources.get("num_gpus") else actor_resources
     rows = (
@@ -151,7 +155,7 @@ def run_ray(
             fn_constructor_args=(attempts, dict(caption_arguments)),
             batch_format="pyarrow",
             batch_size=batch_images,
-            compute=ray.data.ActorPoolStrategy(min_size=actors[0], max_size=actors[1]),
+            compute=ray.data.ActorPoolStrategy(min_size=min(actors[0], len(source.groups)), max_size=actors[1]),
             **actor_resources,
         )
     )

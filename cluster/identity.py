@@ -1,0 +1,54 @@
+"""What a process runs: the versions and the code that decide the captions. Driver and workers must agree."""
+
+from __future__ import annotations
+
+import hashlib
+import platform
+from collections.abc import Iterator, Mapping
+from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
+from pathlib import Path
+
+PACKAGES = ("cluster", "configs", "jobs", "model", "pipeline")
+_DECIDING = ("ray", "torch", "torchvision", "pyarrow", "pillow", "numpy")
+
+Identity = Mapping[str, str]
+"""Version by name; of our own code a hash."""
+
+
+def identity() -> Identity:
+    """Of this process."""
+    return {
+        "python": ".".join(platform.python_version_tuple()[:2]),
+        **{name: _version(name) for name in _DECIDING},
+        "shardtalk's code": _hash_of_code(),
+    }
+
+
+def differences(mine: Identity, theirs: Identity) -> list[str]:
+    """What differs, in words."""
+    return [
+        f"{name} is {mine[name]} here and {theirs.get(name)} there" for name in mine if mine[name] != theirs.get(name)
+    ]
+
+
+def _version(name: str) -> str:
+    try:
+        return version(name).partition("+")[0]  # builds for CPU and GPU are the same version
+    except PackageNotFoundError:
+        return "missing"
+
+
+def _hash_of_code() -> str:
+    digest = hashlib.sha256()
+    for folder in package_folders():
+        for path in sorted(folder.rglob("*.py")):
+            digest.update(f"{path.relative_to(folder.parent)}\0".encode() + path.read_bytes())
+    return digest.hexdigest()[:12]
+
+
+def package_folders() -> Iterator[Path]:
+    """Where this process has our packages from. On a worker each may lie elsewhere."""
+    for package in PACKAGES:
+        found = find_spec(package)
+        yield from map(Path, found.submodule_search_locations or () if found else ())
