@@ -40,6 +40,7 @@ from pipeline.storage import Folder
 
 EARLY_STOP_ROWS = 1_000
 """From here on a run whose errors exceed `max_error_rate` is stopped rather than finished."""
+SHOWN_EVERY_S = 30.0
 CPU_BATCH_IMAGES, CUDA_BATCH_IMAGES = 32, 256
 
 
@@ -90,7 +91,7 @@ def _caption_and_commit(
     # After connecting: Ray takes SIGTERM for itself.
     with stop_requests(announce, grace_s=config.grace_s, give_up=give_up) as stop:
         tables = captioned(config, captioner, spans, resources)
-        for rows in _with_bar(stop.until_requested(tables), progress, spans):
+        for rows in _shown(stop.until_requested(tables), progress, spans):
             sink.write(rows)
             progress.count(rows)
             if progress.is_rotten(config.max_error_rate, EARLY_STOP_ROWS):
@@ -203,30 +204,38 @@ class Progress:
         """Since the start of this run."""
         return time.time() - self.started
 
+    @property
+    def images_per_s(self) -> float:
+        """Of this run."""
+        return (self.rows - self.before) / max(self.seconds, 1e-9)
+
     def record(self) -> dict[str, Any]:
         """Of this run, for the manifest."""
-        rows = self.rows - self.before
         return {
             "run": {
                 "started": datetime.fromtimestamp(self.started, UTC).isoformat(timespec="seconds"),
                 "seconds": round(self.seconds, 3),
-                "rows": rows,
-                "images_per_s": round(rows / self.seconds, 2),
+                "rows": self.rows - self.before,
+                "images_per_s": round(self.images_per_s, 2),
             },
             "versions": {name: version(name) for name in ("torch", "torchvision", "pillow", "pyarrow")}
             | {"shardtalk": __version__, "python": platform.python_version()},
         }
 
 
-def _with_bar(tables: Generator[pa.Table], progress: Progress, spans: list[Span]) -> Iterator[pa.Table]:
-    """The tables, with a progress bar on a terminal; stops the runner when the consumer does."""
+def _shown(tables: Generator[pa.Table], progress: Progress, spans: list[Span]) -> Iterator[pa.Table]:
+    """The tables, with a progress bar on a terminal and a line now and then in a log; closes them in the end."""
     known = progress.before + len(spans) if all(span.shard.image_id for span in spans) else None
     bar = tqdm(total=known, initial=progress.before, unit="image", smoothing=0.1, disable=None, dynamic_ncols=True)
     with contextlib.closing(tables), bar:
+        shown = time.monotonic()
         for rows in tables:
             yield rows
             bar.set_postfix(errors=progress.errors, refresh=False)
             bar.update(len(rows))
+            if bar.disable and time.monotonic() >= shown + SHOWN_EVERY_S:
+                shown = time.monotonic()
+                say(f"{progress.rows:,} rows, {progress.errors:,} errors; {progress.images_per_s:.1f} images/s")
 
 
 def summarise(where: str, ledger: Ledger, listing: Listing, progress: Progress) -> None:

@@ -207,3 +207,13 @@ def test_a_rotten_job_is_stopped_early_and_can_go_on(
 def test_a_small_rotten_job_is_finished_before_it_fails(tmp_path: Path, caption: Run) -> None:
     assert caption(with_errors(tmp_path / "in", 1, 5), "--batch_images", 1)[0] == 1
     assert len(rows_of(tmp_path / "out")) == 6
+
+
+def test_a_log_gets_a_line_now_and_then(tmp_path: Path, caption: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("jobs.caption.SHOWN_EVERY_S", 0.0)
+    code, said = caption(pictures(tmp_path / "in", 3), "--batch_images", 2)
+    assert code == 0
+    assert [line.partition(";")[0] for line in said.splitlines()[:2]] == [
+        "shardtalk caption: 2 rows, 0 errors",
+        "shardtalk caption: 3 rows, 0 errors",
+    ]
