@@ -12,8 +12,7 @@ import platform
 import sys
 import time
 from collections.abc import Generator, Iterator
-from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
+from dataclasses import asdict
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
@@ -33,6 +32,7 @@ from model.search import Search
 from pipeline import captioners, exports, lease, output, retry
 from pipeline.inputs import Listing, list_inputs
 from pipeline.ledger import Ledger, Span
+from pipeline.report import Report
 from pipeline.sink import Sink
 from pipeline.stages import Decode
 from pipeline.status import write_plan
@@ -62,7 +62,6 @@ def run(config: CaptionConfig) -> int:
         output.sweep(folder, ledger)
         write_plan(folder, ledger, spans)
 
-        progress = Progress.of(ledger)
         sink = Sink(
             folder,
             ledger,
@@ -71,32 +70,40 @@ def run(config: CaptionConfig) -> int:
             fragment_s=config.fragment_s,
             confirm=mine.confirm,
         )
-        stopped = _caption_and_commit(config, captioner, spans, sink, progress)
-        code = _judge(config, progress, stopped=stopped)
+        on_ray = config.runner == "ray" or (config.runner == "auto" and connect.is_expected())
+        resources = connect.connect(config.ray.address) if on_ray and spans else None
+        report = Report(ledger, slots(config, resources))
+        stopped = _caption_and_commit(config, captioner, spans, resources, sink, report)
+        code = _judge(config, report, stopped=stopped)
         if code == 0:
             if spans or not folder.exists(output.MANIFEST):  # else the record of the run that finished it stays
-                output.finish(folder, ledger, job=job, run=progress.record())
+                output.finish(folder, ledger, job=job, run={"run": report.record(), "versions": _versions()})
             exports.write(folder, ledger, vis=config.vis_json, coco=config.coco_json)
-            summarise(config.output, ledger, listing, progress)
+            summarise(config.output, ledger, listing, report)
         return code
 
 
-def _caption_and_commit(
-    config: CaptionConfig, captioner: Path, spans: list[Span], sink: Sink, progress: Progress
+def _caption_and_commit(  # noqa: PLR0917
+    config: CaptionConfig,
+    captioner: Path,
+    spans: list[Span],
+    resources: Resources | None,
+    sink: Sink,
+    report: Report,
 ) -> bool:
     """Does the work, and says whether somebody asked to stop before it was done. What was done is committed."""
-    on_ray = config.runner == "ray" or (config.runner == "auto" and connect.is_expected())
-    resources = connect.connect(config.ray.address) if on_ray and spans else None
     announce, give_up = partial(say, "stopping: committing what is done"), partial(_give_up, config.grace_s)
     # After connecting: Ray takes SIGTERM for itself.
     with stop_requests(announce, grace_s=config.grace_s, give_up=give_up) as stop:
         tables = captioned(config, captioner, spans, resources)
-        for rows in _shown(stop.until_requested(tables), progress, spans):
-            sink.write(rows)
-            progress.count(rows)
-            if progress.is_rotten(config.max_error_rate, EARLY_STOP_ROWS):
+        for rows in _shown(stop.until_requested(tables), report, spans):
+            report.count(rows)
+            with report.writing():
+                sink.write(rows)
+            if report.is_rotten(config.max_error_rate, EARLY_STOP_ROWS):
                 break
-        sink.commit()
+        with report.writing():
+            sink.commit()
     return stop.requested
 
 
@@ -108,13 +115,13 @@ def _give_up(grace_s: float) -> None:
     os._exit(cli.INTERRUPTED)
 
 
-def _judge(config: CaptionConfig, progress: Progress, *, stopped: bool) -> int:
+def _judge(config: CaptionConfig, report: Report, *, stopped: bool) -> int:
     """The exit code; says why it is not 0."""
-    if progress.is_rotten(config.max_error_rate, EARLY_STOP_ROWS if stopped else 0):
-        say(f"failed: {progress.errors} of {progress.rows} rows are errors; max_error_rate is {config.max_error_rate}")
+    if report.is_rotten(config.max_error_rate, EARLY_STOP_ROWS if stopped else 0):
+        say(f"failed: {report.errors} of {report.rows} rows are errors; max_error_rate is {config.max_error_rate}")
         return cli.FAILED
     if stopped:
-        say(f"interrupted: {progress.rows} rows are committed; the same command again does the rest")
+        say(f"interrupted: {report.rows} rows are committed; the same command again does the rest")
         return cli.INTERRUPTED
     return 0
 
@@ -158,8 +165,7 @@ def captioned(
         return
     from pipeline.ray_runner import run_ray
 
-    num_gpus = config.ray.num_gpus if config.ray.num_gpus >= 0 else float(resources.num_gpus > 0)
-    most = config.ray.max_actors or max(1, int(resources.num_gpus / num_gpus if num_gpus else resources.num_cpus))
+    num_gpus, most = _actors(config, resources)
     yield from run_ray(
         spans,
         decode,
@@ -171,81 +177,56 @@ def captioned(
     )
 
 
+def _actors(config: CaptionConfig, resources: Resources) -> tuple[float, int]:
+    """GPUs of each captioner on Ray, and how many captioners there are at most."""
+    num_gpus = config.ray.num_gpus if config.ray.num_gpus >= 0 else float(resources.num_gpus > 0)
+    most = config.ray.max_actors or max(1, int(resources.num_gpus / num_gpus if num_gpus else resources.num_cpus))
+    return num_gpus, most
+
+
+def slots(config: CaptionConfig, resources: Resources | None) -> dict[str, float]:
+    """By stage, how many of them can work at the same time. On Ray without GPUs a captioner decodes, too."""
+    if not resources:
+        return {"read": 1, "decode": config.local.decode_threads, "caption": 1}
+    num_gpus, actors = _actors(config, resources)
+    return {"read": resources.num_cpus, "decode": resources.num_cpus if num_gpus else actors, "caption": actors}
+
+
+def _versions() -> dict[str, str]:
+    found = {name: version(name) for name in ("torch", "torchvision", "pillow", "pyarrow")}
+    return found | {"shardtalk": __version__, "python": platform.python_version()}
+
+
 def _as_workers_find_it(captioner: str) -> str:
     """A name is looked for in the code they were shipped, a directory where it lies."""
     return str(Path(captioner).absolute()) if Path(captioner).exists() else captioner
 
 
-@dataclass
-class Progress:
-    """Rows and errors, of this run and those before it."""
-
-    before: int
-    rows: int
-    errors: int
-    started: float
-
-    @classmethod
-    def of(cls, ledger: Ledger) -> Progress:
-        """At the start of a run."""
-        return cls(ledger.rows, ledger.rows, sum(ledger.errors.values()), time.time())
-
-    def count(self, rows: pa.Table) -> None:
-        """Counts captioned rows in."""
-        self.rows += len(rows)
-        self.errors += len(rows) - rows["error_code"].null_count
-
-    def is_rotten(self, max_error_rate: float, least_rows: int) -> bool:
-        """Whether too many of the rows are errors, where there are enough of them to judge."""
-        return self.rows >= max(1, least_rows) and self.errors > max_error_rate * self.rows
-
-    @property
-    def seconds(self) -> float:
-        """Since the start of this run."""
-        return time.time() - self.started
-
-    @property
-    def images_per_s(self) -> float:
-        """Of this run."""
-        return (self.rows - self.before) / max(self.seconds, 1e-9)
-
-    def record(self) -> dict[str, Any]:
-        """Of this run, for the manifest."""
-        return {
-            "run": {
-                "started": datetime.fromtimestamp(self.started, UTC).isoformat(timespec="seconds"),
-                "seconds": round(self.seconds, 3),
-                "rows": self.rows - self.before,
-                "images_per_s": round(self.images_per_s, 2),
-            },
-            "versions": {name: version(name) for name in ("torch", "torchvision", "pillow", "pyarrow")}
-            | {"shardtalk": __version__, "python": platform.python_version()},
-        }
-
-
-def _shown(tables: Generator[pa.Table], progress: Progress, spans: list[Span]) -> Iterator[pa.Table]:
+def _shown(tables: Generator[pa.Table], report: Report, spans: list[Span]) -> Iterator[pa.Table]:
     """The tables, with a progress bar on a terminal and a line now and then in a log; closes them in the end."""
-    known = progress.before + len(spans) if all(span.shard.image_id for span in spans) else None
-    bar = tqdm(total=known, initial=progress.before, unit="image", smoothing=0.1, disable=None, dynamic_ncols=True)
+    known = report.rows + len(spans) if all(span.shard.image_id for span in spans) else None
+    bar = tqdm(total=known, initial=report.rows, unit="image", smoothing=0.1, disable=None, dynamic_ncols=True)
     with contextlib.closing(tables), bar:
         shown = time.monotonic()
         for rows in tables:
             yield rows
-            bar.set_postfix(errors=progress.errors, refresh=False)
+            bar.set_postfix(errors=report.errors, refresh=False)
             bar.update(len(rows))
             if bar.disable and time.monotonic() >= shown + SHOWN_EVERY_S:
                 shown = time.monotonic()
-                say(f"{progress.rows:,} rows, {progress.errors:,} errors; {progress.images_per_s:.1f} images/s")
+                say(f"{report.rows:,} rows, {report.errors:,} errors; {report.images_per_s:.1f} images/s")
 
 
-def summarise(where: str, ledger: Ledger, listing: Listing, progress: Progress) -> None:
+def summarise(where: str, ledger: Ledger, listing: Listing, report: Report) -> None:
     """Says what was done."""
     errors = sum(ledger.errors.values())
-    run = progress.record()["run"]
     say(
         f"{ledger.rows - errors} captions and {errors} errors in {where};"
-        f" this run {run['rows']} rows in {run['seconds']:.1f} s, {run['images_per_s']:.1f} images/s"
+        f" this run {report.run_rows} rows in {report.seconds:.1f} s, {report.images_per_s:.1f} images/s"
     )
+    if report.run_rows:
+        bottleneck, *others = (f"{stage} {share:.0%}" for stage, share in report.busy.items())
+        say(f"busy: {bottleneck} (the bottleneck), {', '.join(others)}")
     if errors:
         say("errors: " + ", ".join(f"{code} {count}" for code, count in ledger.errors.items()))
     if listing.ignored:

@@ -48,21 +48,33 @@ ROW = pa.schema(
 
 POSITION = pa.schema(
     [
-        pa.field("shard_id", pa.string(), nullable=False),  # `pipeline.plan.Shard.id`
+        pa.field("shard_id", pa.string(), nullable=False),  # `pipeline.inputs.Shard.id`
         pa.field("next_offset", pa.int64(), nullable=False),  # byte offset in the shard at which the next sample begins
         pa.field("last", pa.bool_(), nullable=False),  # no sample of the shard comes after this one
     ]
 )
 """What the ledger needs to know of a row beside its index. Travels with it, and is not written."""
 
+MEASURES = pa.schema(
+    [
+        pa.field("num_bytes", pa.int64()),  # of the encoded image
+        pa.field("read_s", pa.float32()),  # seconds spent on this row: its share of a table's
+        pa.field("decode_s", pa.float32()),
+        pa.field("caption_s", pa.float32()),
+        pa.field("batch_images", pa.int32()),  # rows captioned together with it, and itself
+    ]
+)
+"""What the report needs to know of a row. Travels with it, and is not written."""
+
 ENCODED = pa.schema(
     [
         *(ROW.field(name) for name in ("image_id", "shard", "index", "error_code", "error_message", "siblings")),
         *POSITION,
+        *(MEASURES.field(name) for name in ("num_bytes", "read_s")),
         pa.field("image", pa.large_binary()),  # the encoded file; null where there is an error
     ]
 )
-"""What the reader gives to the decoder. The decoder adds `pixels`, `width` and `height` and drops `image`."""
+"""What the reader gives to the decoder. The decoder adds `pixels`, `width`, `height`, `decode_s` and drops `image`."""
 
-CAPTIONED = pa.schema([*ROW, *POSITION])
+CAPTIONED = pa.schema([*ROW, *POSITION, *MEASURES])
 """What the captioner gives to the sink."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import PurePath
@@ -47,16 +48,21 @@ def read(spans: Iterable[Span], *, batch_images: int, siblings: Collection[str] 
             file, columns.
     """
     rows: list[Row] = []
-    held_bytes = 0
+    held_bytes, began = 0, time.perf_counter()
     for span in spans:
         for row in _rows(span, siblings):
             rows.append(row)
             held_bytes += len(row["image"] or b"") + len(row["siblings"] or "")
             if len(rows) == batch_images or held_bytes >= BLOCK_BYTES:
-                yield pa.Table.from_pylist(rows, schema=ENCODED)
-                rows, held_bytes = [], 0
+                yield _table(rows, began)
+                rows, held_bytes, began = [], 0, time.perf_counter()
     if rows:
-        yield pa.Table.from_pylist(rows, schema=ENCODED)
+        yield _table(rows, began)
+
+
+def _table(rows: list[Row], began: float) -> pa.Table:
+    read_s = (time.perf_counter() - began) / len(rows)
+    return pa.Table.from_pylist([row | {"read_s": read_s} for row in rows], schema=ENCODED)
 
 
 def open_shard(shard: Shard, offset: int = 0, *, skim: bool = False) -> BinaryIO:
@@ -78,6 +84,7 @@ def _row(span: Span, index: int, outcome: Outcome, *, last: bool) -> Row:
         "image": None if error else outcome.image,
         "error_code": error.code if error else None,
         "error_message": error.message if error else None,
+        "num_bytes": 0 if isinstance(outcome.image, DataError) else len(outcome.image),
         "siblings": _as_json(outcome.siblings) if outcome.siblings else None,
     }
 

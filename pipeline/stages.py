@@ -7,6 +7,7 @@ caption  uint8 pixels                             → the rows of the output (sc
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Mapping
 from typing import Any
 
@@ -37,7 +38,7 @@ class Decode:
 
         `pixels` is fixed-size binary, image_size × image_size × RGB bytes, null where there is an error.
         """
-        size = self._preprocessing.image_size
+        began, size = time.perf_counter(), self._preprocessing.image_size
         pixels = np.zeros((len(rows), size, size, CHANNELS), np.uint8)
         found = {name: rows[name].to_pylist() for name in ("error_code", "error_message")}
         sizes: list[tuple[int, int] | tuple[None, None]] = [(None, None)] * len(rows)
@@ -52,6 +53,7 @@ class Decode:
         columns["pixels"] = _as_column(pixels, valid=[code is None for code in found["error_code"]])
         columns["width"] = pa.array([width for width, _ in sizes], pa.int32())
         columns["height"] = pa.array([height for _, height in sizes], pa.int32())
+        columns["decode_s"] = _shares(time.perf_counter() - began, len(rows))
         return pa.table({name: rows[name] for name in rows.column_names if name not in {"image", *columns}} | columns)
 
 
@@ -71,7 +73,7 @@ class CaptionPixels:
 
     def __call__(self, rows: pa.Table) -> pa.Table:
         """What `Decode` gives → `schema.CAPTIONED`."""
-        size = self._captioner.preprocessing.image_size
+        began, size = time.perf_counter(), self._captioner.preprocessing.image_size
         good = rows["pixels"].is_valid().to_numpy()
         captions: list[Caption | None] = [None] * len(rows)
         errors = {name: rows[name].to_pylist() for name in ("error_code", "error_message")}
@@ -90,7 +92,9 @@ class CaptionPixels:
                 caption and [{"caption": c.text, "log_prob": c.log_prob} for c in caption.candidates]
                 for caption in captions
             ],
+            "batch_images": [len(rows)] * len(rows),
         }
+        columns["caption_s"] = _shares(time.perf_counter() - began, len(rows))
         return pa.table(
             {
                 field.name: pa.array(columns[field.name], field.type) if field.name in columns else rows[field.name]
@@ -108,6 +112,10 @@ class CaptionPixels:
         torch.cuda.empty_cache()
         half = len(pixels) // 2
         return [*self._bisected(pixels[:half]), *self._bisected(pixels[half:])] if half else [None]
+
+
+def _shares(seconds: float, rows: int) -> pa.Array:
+    return pa.array(np.full(rows, seconds / max(1, rows), np.float32))
 
 
 def _as_column(pixels: Pixels, *, valid: list[bool]) -> pa.Array:

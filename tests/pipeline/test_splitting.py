@@ -23,7 +23,12 @@ def shard(path: Path) -> Shard:
 
 
 def rows(spans: list[Span]) -> list[dict[str, object]]:
-    return [row for span in spans for table in read([span], batch_images=3) for row in table.to_pylist()]
+    return [
+        row
+        for span in spans
+        for table in read([span], batch_images=3)
+        for row in table.drop_columns("read_s").to_pylist()
+    ]
 
 
 def tar(path: Path) -> Path:
