@@ -23,6 +23,7 @@ from tqdm import tqdm
 
 from cluster import connect
 from cluster.connect import Resources
+from cluster.metrics import Metrics
 from configs.caption import CaptionConfig
 from jobs import __version__, cli
 from jobs.stopping import stop_requests
@@ -94,16 +95,21 @@ def _caption_and_commit(  # noqa: PLR0917
     """Does the work, and says whether somebody asked to stop before it was done. What was done is committed."""
     announce, give_up = partial(say, "stopping: committing what is done"), partial(_give_up, config.grace_s)
     # After connecting: Ray takes SIGTERM for itself.
+    metrics = Metrics() if resources else None
     with stop_requests(announce, grace_s=config.grace_s, give_up=give_up) as stop:
         tables = captioned(config, captioner, spans, resources)
         for rows in _shown(stop.until_requested(tables), report, spans):
             report.count(rows)
             with report.writing():
                 sink.write(rows)
+            if metrics:
+                metrics.publish(**report.totals(), rows_waiting=sink.rows_waiting)
             if report.is_rotten(config.max_error_rate, EARLY_STOP_ROWS):
                 break
         with report.writing():
             sink.commit()
+        if metrics:
+            metrics.publish(**report.totals(), rows_waiting=0)
     return stop.requested
 
 

@@ -90,6 +90,16 @@ class Report:
         """Whether too many of the rows are errors, where there are enough of them to judge."""
         return self.rows >= max(1, least_rows) and self.errors > max_error_rate * self.rows
 
+    def totals(self) -> dict[str, Any]:
+        """Of this run, by the names of the arguments of `cluster.metrics.Metrics.publish`."""
+        return {
+            "images": self.run_rows - self.run_errors.total(),
+            "errors": self.run_errors,
+            "image_bytes": self.bytes,
+            "busy_s": self.busy_s,
+            "batch_images": self.batch_images,
+        }
+
     def record(self) -> dict[str, Any]:
         """As JSON, for the manifest."""
         busy = self.busy

@@ -64,9 +64,14 @@ class Sink:
         if not self._waiting:
             self._since = time.monotonic()
         self._waiting.append(rows)
-        enough = sum(map(len, self._waiting)) >= self._fragment_rows
+        enough = self.rows_waiting >= self._fragment_rows
         if enough or time.monotonic() - self._since >= self._fragment_s:
             self.commit()
+
+    @property
+    def rows_waiting(self) -> int:
+        """Taken and not committed."""
+        return sum(map(len, self._waiting))
 
     def commit(self) -> None:
         """Commits what waits. A crash before the last line leaves the old state, after it the new."""

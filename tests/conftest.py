@@ -168,6 +168,7 @@ def caption(shardtalk: Run, captioner: Path, tmp_path: Path) -> Run:
 @pytest.fixture(scope="session")
 def local_ray() -> Iterator[Resources]:
     """Ray on this machine, started once."""
+    os.environ["RAY_metrics_report_interval_ms"] = "100"  # noqa: SIM112 - of ten seconds
     resources = connect()
     yield resources
     import ray
