@@ -3,6 +3,7 @@
 PipelineError (a ValueError): the user's to mend; the command ends with one line
 ├── InputError    an input that is missing, empty, or of a form we do not read
 └── OutputError   an output directory that belongs to something else
+WriteError (an OSError): the output cannot be written now: a full disk, a store that does not answer
 DataError: bad data inside the input; becomes a row with `error_code` and `error_message`, and the job goes on
 """
 
@@ -19,6 +20,10 @@ class InputError(PipelineError):
 
 class OutputError(PipelineError):
     """An output directory that belongs to something else."""
+
+
+class WriteError(OSError):
+    """The output cannot be written now. What is committed stays, and the same command goes on from there."""
 
 
 class DataError(Exception):

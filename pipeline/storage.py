@@ -15,7 +15,7 @@ from urllib.parse import urlencode
 import pyarrow as pa
 import pyarrow.fs as pafs
 
-from pipeline.errors import InputError, OutputError
+from pipeline.errors import InputError, OutputError, WriteError
 from pipeline.names import printable
 from pipeline.remote import RANGE_BYTES, RemoteFile
 
@@ -109,7 +109,10 @@ class Folder:
             return cast(bytes, file.read())
 
     def write(self, name: str, data: bytes) -> None:
-        """Makes or replaces a file at once: whatever happens, a reader finds all of the old one or all of the new."""
+        """Makes or replaces a file at once: whatever happens, a reader finds all of the old one or all of the new.
+
+        Raises WriteError.
+        """
         with self.writer(name) as file:
             file.write(data)
 
@@ -132,6 +135,14 @@ class Folder:
     @contextlib.contextmanager
     def writer(self, name: str) -> Iterator[BinaryIO]:
         """As `write`, for data that comes in pieces; the file is there once the context ends without an exception."""
+        try:
+            with self._writer(name) as file:
+                yield file
+        except OSError as error:
+            raise WriteError(f"{self.url}/{name} cannot be written: {error.strerror or error}") from error
+
+    @contextlib.contextmanager
+    def _writer(self, name: str) -> Iterator[BinaryIO]:
         target = f"{self.path}/{name}"
         if not self._local:
             with self.system.open_output_stream(target) as stream:  # one PUT, visible when it ends

@@ -25,6 +25,8 @@ from pipeline.ledger import Ledger
 from pipeline.output import read_rows
 from pipeline.storage import Folder
 
+pytest_plugins = ["faults"]
+
 Run = Callable[..., tuple[int, str]]
 """Arguments of a command → exit code, and what it said."""
 
