@@ -1,0 +1,251 @@
+"""A Ray cluster of several nodes on this machine (Linux): for tests, and to try what a cluster does when one dies.
+
+    eval "$(python -m cluster.local start --workers 2)"     # prints the environment that reaches it
+    ray job submit --working-dir . -- python -m jobs.caption photos --output /tmp/captions
+    python -m cluster.local stop
+
+Every node is a raylet with a loopback address, a folder and a session of processes of its own, so ports do not meet,
+and to kill it is to kill a machine. Only processes that were started here are ever ended; `ray stop` ends all.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import os
+import random
+import secrets
+import shlex
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+START_TIMEOUT_S = 120.0
+POLL_S = 0.2
+LEADERS = "leaders.json"
+ZOMBIE = "Z"
+
+
+class LocalCluster:
+    """A head without CPUs, named `head`, and workers `w0`, `w1`, …; each `ray start` in a process of its own.
+
+    with LocalCluster(workers=2, cpus_each=1) as cluster:
+        subprocess.run(["ray", "job", "submit", …], env=os.environ | cluster.environment)
+        cluster.kill_worker(0)
+    """
+
+    def __init__(self, workers: int = 2, cpus_each: int = 1, store_bytes: int = 256 << 20) -> None:
+        self.folder = Path(tempfile.mkdtemp(prefix="shardtalk-", dir="/tmp"))  # paths of sockets must be short
+        self.workers = workers
+        self._cpus_each = cpus_each
+        self._store_bytes = store_bytes
+        # any cluster's own corner of 127.0.0.0/8, so that several run side by side
+        self._network = f"127.{random.randint(1, 254)}.{random.randint(0, 254)}"
+        self._processes: dict[str, subprocess.Popen[bytes]] = {}
+        token = self.folder / "token"
+        token.write_text(secrets.token_hex(32), encoding="ascii")
+        token.chmod(0o600)
+        self._auth = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(token)}
+
+    def __enter__(self) -> LocalCluster:
+        return self.start()
+
+    def __exit__(self, *exception: object) -> None:
+        self.stop()
+
+    @property
+    def address(self) -> str:
+        """For `ray.init`: HOST:PORT; Ray itself has written it into the head's folder."""
+        return (self.folder / "head" / "ray_current_cluster").read_text(encoding="ascii").strip()
+
+    @property
+    def dashboard(self) -> str:
+        """URL of the dashboard, for `ray job submit`."""
+        return f"http://{self._network}.1:8265"
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """What a child process needs to reach the cluster; Ray reads it when it is imported."""
+        return self._auth | {"RAY_ADDRESS": self.address, "RAY_API_SERVER_ADDRESS": self.dashboard}
+
+    def start(self) -> LocalCluster:
+        """Returns once every node is alive, in 10 to 20 seconds; else raises RuntimeError with Ray's own words."""
+        try:
+            # Its port binds to all addresses, and the Ray Client's to 127.0.0.1: neither may be the usual one.
+            ports = ["--port=0", f"--ray-client-server-port={_free_port()}"]
+            dashboard = [f"--dashboard-host={self._network}.1", "--dashboard-port=8265"]
+            self._launch("head", 1, 0, "--head", *ports, *dashboard)
+            self._wait((self.folder / "head" / "ray_current_cluster").exists)
+            for i in range(self.workers):
+                self._launch(f"w{i}", i + 2, self._cpus_each, f"--address={self.address}")
+            self.wait_for({"head", *(f"w{i}" for i in range(self.workers))})
+        except BaseException:
+            self.stop()
+            raise
+        return self
+
+    def _launch(self, name: str, host: int, num_cpus: int, *options: str) -> None:
+        command = [
+            *(sys.executable, "-m", "ray.scripts.scripts", "start", "--block", *options),
+            *(f"--node-ip-address={self._network}.{host}", f"--node-name={name}", f"--num-cpus={num_cpus}"),
+            *("--num-gpus=0", f"--object-store-memory={self._store_bytes}", f"--temp-dir={self.folder / name}"),
+            *("--min-worker-port=0", "--max-worker-port=0"),  # any; else every node hands out the same ports
+        ]
+        inherited = {key: value for key, value in os.environ.items() if key not in ("RAY_ADDRESS", "RAY_AUTH_TOKEN")}
+        with (self.folder / f"{name}.log").open("wb") as log:
+            self._processes[name] = subprocess.Popen(
+                command,
+                env=inherited | self._auth | {"RAY_USAGE_STATS_ENABLED": "0", "PATH": _path_with_us()},
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+        leaders = {str(process.pid): _started(process.pid) for process in self._processes.values()}
+        (self.folder / LEADERS).write_text(json.dumps(leaders), encoding="ascii")
+
+    def alive(self) -> dict[str, dict[str, float]]:
+        """Resources of the nodes the head holds for alive, by name. It may take 20 seconds to believe in a death."""
+        token = Path(self._auth["RAY_AUTH_TOKEN_PATH"]).read_text(encoding="ascii")
+        request = urllib.request.Request(f"{self.dashboard}/api/v0/nodes", headers={"Authorization": f"Bearer {token}"})
+        try:
+            with urllib.request.urlopen(request, timeout=10) as response:
+                nodes: list[dict[str, Any]] = json.load(response)["data"]["result"]["result"]
+        except (urllib.error.URLError, TimeoutError):  # not up yet
+            return {}
+        return {node["node_name"]: node["resources_total"] for node in nodes if node["state"] == "ALIVE"}
+
+    def wait_for(self, names: set[str], timeout_s: float = START_TIMEOUT_S) -> None:
+        """Returns once exactly these nodes are alive; raises RuntimeError if they never are."""
+        self._wait(lambda: set(self.alive()) == names, timeout_s)
+
+    def _wait(self, condition: Callable[[], bool], timeout_s: float = START_TIMEOUT_S) -> None:
+        end = time.monotonic() + timeout_s
+        while not condition():
+            ended = [name for name, process in self._processes.items() if process.poll() is not None]
+            if ended or time.monotonic() > end:
+                logs = "".join(f"\n--- {name}\n{self._log(name)}" for name in ended or self._processes)
+                raise RuntimeError(f"the local cluster is not as it should be{logs}")
+            time.sleep(POLL_S)
+
+    def _log(self, name: str) -> str:
+        return (self.folder / f"{name}.log").read_text(errors="replace")[-2000:]
+
+    def kill_worker(self, i: int) -> None:
+        """SIGKILL to the raylet of worker `i` and all that it started, as if its machine were gone."""
+        process = self._processes.pop(f"w{i}")
+        _kill(process.pid)
+        process.wait()
+
+    def stop(self) -> None:
+        """Kills what is left of the cluster and removes its folder."""
+        stop(self.folder)
+        for process in self._processes.values():
+            process.wait()
+        self._processes.clear()
+
+
+def stop(folder: Path) -> None:
+    """Ends the cluster in a folder, whoever started it."""
+    try:
+        leaders: dict[str, str] = json.loads((folder / LEADERS).read_text(encoding="ascii"))
+    except FileNotFoundError:
+        leaders = {}
+    for pid, started in leaders.items():
+        if _started(int(pid)) in (started, ""):  # else the number is somebody else's by now
+            _kill(int(pid))
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def _kill(leader: int) -> None:
+    """SIGKILL until nothing is left. They are stopped first, lest one says goodbye for another, or starts a third."""
+    while found := list(processes_of(leader)):
+        for number in (signal.SIGSTOP, signal.SIGKILL):
+            for pid in found:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, number)
+        time.sleep(POLL_S / 10)
+
+
+def processes_of(leader: int) -> Iterator[int]:
+    """Living processes of a leader's session, and their descendants: drivers of jobs have sessions of their own."""
+    parents, family = {}, set()
+    for pid, parent, session, state in _all_processes():
+        if state == ZOMBIE:
+            continue
+        parents[pid] = parent
+        if session == leader:
+            family.add(pid)
+    for pid in parents:
+        ancestor = pid
+        while ancestor in parents and ancestor not in family:
+            ancestor = parents[ancestor]
+        if ancestor in family:
+            yield pid
+
+
+def _all_processes() -> Iterator[tuple[int, int, int, str]]:
+    """Number, parent, session and state of every process, see proc(5)."""
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit() and (fields := _stat(int(entry.name))):
+            yield int(entry.name), int(fields[1]), int(fields[3]), fields[0]
+
+
+def _stat(pid: int) -> list[str]:
+    """The fields of /proc/PID/stat from the state on, for a name may hold blanks; none if there is no such process."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()
+    except (FileNotFoundError, ProcessLookupError):
+        return []
+
+
+def _started(pid: int) -> str:
+    """When, in the kernel's ticks: with the number, it names a process for good."""
+    return fields[19] if (fields := _stat(pid)) else ""
+
+
+def _path_with_us() -> str:
+    """So that `python` in the command of a job is this one."""
+    return os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
+
+
+def _free_port() -> int:
+    with socket.socket() as server:
+        server.bind(("127.0.0.1", 0))
+        port: int = server.getsockname()[1]
+    return port
+
+
+def main(argv: list[str] | None = None) -> int:
+    """`start` prints shell commands that set the environment; `stop` ends the cluster that they name."""
+    parser = argparse.ArgumentParser(prog="python -m cluster.local", description=(__doc__ or "").partition("\n")[0])
+    verbs = parser.add_subparsers(dest="verb", required=True)
+    start_parser = verbs.add_parser("start", help="start a cluster, print the environment that reaches it")
+    start_parser.add_argument("--workers", type=int, default=2)
+    start_parser.add_argument("--cpus", type=int, default=1, help="of each worker")
+    stop_parser = verbs.add_parser("stop", help="end it")
+    stop_parser.add_argument("folder", nargs="?", default=os.environ.get("SHARDTALK_CLUSTER"))
+    arguments = parser.parse_args(argv)
+    if arguments.verb == "stop":
+        if not arguments.folder:
+            stop_parser.error("which? name its folder, or set SHARDTALK_CLUSTER as `start` said")
+        stop(Path(arguments.folder))
+        return 0
+    cluster = LocalCluster(arguments.workers, arguments.cpus).start()
+    for name, value in (cluster.environment | {"SHARDTALK_CLUSTER": str(cluster.folder)}).items():
+        sys.stdout.write(f"export {name}={shlex.quote(value)}\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

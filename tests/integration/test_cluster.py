@@ -1,0 +1,132 @@
+"""`ray job submit` to a cluster of a head and two workers on this machine."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from conftest import Run, jpeg, pictures, rows_of
+
+from cluster.local import LocalCluster
+
+CHECKOUT = Path(__file__).parents[2]
+RAY = Path(sys.executable).with_name("ray")
+PHOTOS, COPIES = 5, 60
+DEADLINE_S = 120.0
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[LocalCluster]:
+    with LocalCluster(workers=2, cpus_each=1) as cluster:
+        yield cluster
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Enough work for a while: a few pictures under many names, the last part of which says which it is."""
+    folder = pictures(tmp_path_factory.mktemp("photos"), 0)
+    for i in range(PHOTOS):
+        (folder / f"0-{i}.jpg").write_bytes(jpeg(i))
+        for copy in range(1, COPIES):
+            (folder / f"{copy}-{i}.jpg").hardlink_to(folder / f"0-{i}.jpg")
+    return folder
+
+
+def ray_job(cluster: LocalCluster, *arguments: object) -> subprocess.CompletedProcess[str]:
+    command = [RAY, "job", *map(str, arguments)]
+    environment = os.environ | cluster.environment
+    return subprocess.run(command, env=environment, cwd=CHECKOUT, capture_output=True, text=True, check=False)
+
+
+def submitted(cluster: LocalCluster, *entrypoint: object, options: tuple[str, ...] = ()) -> tuple[int, str]:
+    """Exit code of `ray job submit`, and the log it followed."""
+    done = ray_job(cluster, "submit", "--working-dir", ".", *options, "--", *entrypoint)
+    return done.returncode, done.stdout + done.stderr
+
+
+def caption(photos: Path, output: Path) -> list[object]:
+    quick = ["--search.method", "greedy", "--batch_images", 8, "--fragment_s", 0]
+    return ["python", "-m", "jobs.caption", photos, "--output", output, *quick]
+
+
+def await_first_commit(output: Path) -> None:
+    deadline = time.monotonic() + DEADLINE_S
+    while not list(output.glob("_commits/*.commit")):
+        assert time.monotonic() < deadline
+
+
+def assert_each_photo_once(photos: Path, output: Path, shardtalk: Run) -> None:
+    """With the caption that its picture has under other names, too."""
+    rows = rows_of(output)
+    assert len(rows) == PHOTOS * COPIES and not any(row["error_code"] for row in rows)
+    assert len({(row["image_id"].rpartition("-")[2], row["caption"]) for row in rows}) == PHOTOS
+    assert shardtalk("verify", output, photos)[0] == 0
+
+
+def test_a_stopped_job_goes_on_when_it_is_submitted_again(
+    cluster: LocalCluster, photos: Path, tmp_path: Path, shardtalk: Run
+) -> None:
+    output = tmp_path / "out"
+    code, said = submitted(cluster, *caption(photos, output), options=("--submission-id", "first", "--no-wait"))
+    assert code == 0, said
+    await_first_commit(output)
+    assert ray_job(cluster, "stop", "first").returncode == 0
+    log = ray_job(cluster, "logs", "first").stdout
+    assert "interrupted" in log and "the same command again does the rest" in log, log
+    before = {row["image_id"] for row in rows_of(output)}
+    assert 0 < len(before) < PHOTOS * COPIES
+    code, log = submitted(cluster, *caption(photos, output))
+    assert code == 0, log
+    assert f"{PHOTOS * COPIES} captions and 0 errors" in log
+    assert f"this run {PHOTOS * COPIES - len(before)} rows" in log
+    assert_each_photo_once(photos, output, shardtalk)
+
+
+def test_a_job_that_fails_says_why_and_with_which_code(cluster: LocalCluster, tmp_path: Path) -> None:
+    code, log = submitted(cluster, "python", "-m", "jobs.caption", tmp_path / "nothing", "--output", tmp_path / "out")
+    assert code == 1 and "failed with exit code 2" in log
+    assert f"shardtalk caption: error: there is no {tmp_path}/nothing" in log
+
+
+def test_workers_run_the_code_that_was_submitted(cluster: LocalCluster) -> None:
+    code = (
+        "import ray; from cluster.connect import connect; connect();"
+        "where = ray.remote(lambda: __import__('pipeline.stages').__file__); print('at', ray.get(where.remote()))"
+    )
+    returned, log = submitted(cluster, "python", "-c", code)
+    assert returned == 0, log
+    (line,) = (line for line in log.splitlines() if line.startswith("at "))
+    assert str(cluster.folder) in line and "runtime_resources/working_dir_files" in line
+
+
+def test_a_driver_with_other_versions_is_refused(cluster: LocalCluster, tmp_path: Path, photos: Path) -> None:
+    lie = "import cluster.identity as own; own._DECIDING = ('torch',); own._version = lambda _: '0'"
+    run = "import sys; from jobs.cli import main; sys.exit(main(sys.argv[1:]))"
+    done = subprocess.run(
+        [sys.executable, "-c", f"{lie}; {run}", "caption", photos, "--output", tmp_path / "out"],
+        env=os.environ | cluster.environment,
+        cwd=CHECKOUT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 2
+    assert "does not run what this process runs: torch is 0 here and" in done.stderr.splitlines()[-1]
+
+
+def test_a_job_outlives_a_node(cluster: LocalCluster, photos: Path, tmp_path: Path, shardtalk: Run) -> None:
+    """The last test of this cluster, which has a node less then."""
+    output = tmp_path / "out"
+    command = [RAY, "job", "submit", "--working-dir", ".", "--", *map(str, caption(photos, output))]
+    environment = os.environ | cluster.environment
+    with subprocess.Popen(command, env=environment, cwd=CHECKOUT, stdout=subprocess.PIPE, text=True) as job:
+        await_first_commit(output)
+        cluster.kill_worker(0)
+        log = job.communicate()[0]
+    assert job.returncode == 0, log
+    assert_each_photo_once(photos, output, shardtalk)
