@@ -4,60 +4,73 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Collection, Generator, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 import pyarrow as pa
 import ray.data
+from ray.data import ExecutionResources
 from ray.data.block import BlockMetadata
 from ray.data.datasource import Datasource, ReadTask
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from pipeline import splitting
 from pipeline.bisection import Attempts, Bisected, Positions, Register, RowId, Stage
-from pipeline.inputs import Form
 from pipeline.ledger import Span
 from pipeline.schema import ENCODED
 from pipeline.source import read
 from pipeline.splitting import split
 from pipeline.stages import CaptionPixels
 
-FILES_PER_TASK = 256
-"""Image files that a task reads, where there are many."""
-BLOCK_BYTES = 16 << 20
-"""Of a block between stages: what an actor is given at a time, so at the end of a job none waits long for another."""
+FILES_PER_TASK, BYTES_PER_TASK = 256, 64 << 20
+"""Shards that a task reads, one after the other, where there are many; a large one has a task of its own."""
 TASKS_PER_ACTOR = 4
 """With fewer shards than that, large ones are cut."""
 READ_CPUS = 0.1
 """Of a task that reads: it mostly waits."""
+
+
+@dataclass(frozen=True)
+class Flow:
+    """How much is under way for each captioner: enough that it never waits, and no more, for a crash loses it."""
+
+    block_bytes: int
+    """Of a block between stages: what a captioner is given at a time, so at the end none waits long for another."""
+    blocks: int
+    reads: int
+    """Tasks that read at the same time."""
+
+
+ON_CPU = Flow(block_bytes=4 << 20, blocks=8, reads=2)
+ON_GPU = Flow(block_bytes=16 << 20, blocks=32, reads=8)
 INIT_RETRIES, INIT_DEATHS = 2, 8
 """Of making a captioner: in the same actor, and of actors one after the other, until the job fails."""
 
 
 class SpanSource(Datasource):
-    """Spans of shards as a Ray Data source: a read task per tar, or per few hundred image files.
+    """Spans of shards as a Ray Data source: a read task for each, or for some small ones.
 
     Args:
         spans: what to read.
-        wanted: tasks at least, where image files can be shared out so.
+        wanted: tasks at least, where there are as many spans.
         batch_images, siblings: as `source.read` takes them.
     """
 
     def __init__(self, spans: Sequence[Span], *, wanted: int, batch_images: int, siblings: Collection[str]) -> None:
-        files = sum(span.shard.form == Form.IMAGE for span in spans)
-        self.groups = list(_grouped(spans, min(FILES_PER_TASK, max(batch_images, files // wanted))))
+        self.groups = list(_grouped(spans, max(1, min(FILES_PER_TASK, len(spans) // wanted))))
         self._read = partial(read, batch_images=batch_images, siblings=siblings)
 
     def estimate_inmemory_data_size(self) -> int:
         """Bytes of all spans, encoded."""
-        return sum(_bytes(group) for group in self.groups)
+        return sum(_bytes(span) for group in self.groups for span in group)
 
     def get_read_tasks(self, parallelism: int, *_: Any, **__: Any) -> list[ReadTask]:
-        """A task per group, whatever `parallelism` asks: a tar is read by one."""
+        """A task per group, whatever `parallelism` asks: they are what they are."""
         return [
             ReadTask(
                 partial(self._read, group),
-                BlockMetadata(num_rows=None, size_bytes=_bytes(group), input_files=None, exec_stats=None),
+                BlockMetadata(num_rows=None, size_bytes=sum(map(_bytes, group)), input_files=None, exec_stats=None),
                 schema=ENCODED,
             )
             for group in self.groups
@@ -65,21 +78,20 @@ class SpanSource(Datasource):
 
 
 def _grouped(spans: Iterable[Span], files_per_task: int) -> Iterator[list[Span]]:
-    files: list[Span] = []
+    group, group_bytes = list[Span](), 0
     for span in spans:
-        if span.shard.form != Form.IMAGE:
-            yield [span]
-            continue
-        files.append(span)
-        if len(files) == files_per_task:
-            yield files
-            files = []
-    if files:
-        yield files
+        span_bytes = _bytes(span)
+        if group and (len(group) == files_per_task or group_bytes + span_bytes > BYTES_PER_TASK):
+            yield group
+            group, group_bytes = [], 0
+        group.append(span)
+        group_bytes += span_bytes
+    if group:
+        yield group
 
 
-def _bytes(spans: list[Span]) -> int:
-    return sum(max(0, span.shard.size - span.offset) for span in spans)
+def _bytes(span: Span) -> int:
+    return max(0, span.shard.size - span.offset)
 
 
 class RemoteAttempts:
@@ -115,6 +127,18 @@ def _attempts_here() -> RemoteAttempts:
     return RemoteAttempts(ray.remote(Attempts).options(num_cpus=0, scheduling_strategy=here).remote())
 
 
+def _configure(context: ray.data.DataContext, flow: Flow, actors: int) -> None:
+    logging.getLogger("ray.data").setLevel(logging.WARNING)
+    logging.getLogger("ray.data._internal.progress").setLevel(logging.ERROR)  # warns that we show our own bar
+    context.enable_progress_bars = False  # the job shows its own
+    context.target_max_block_size = flow.block_bytes
+    context.execution_options.resource_limits = ExecutionResources.for_limits(
+        object_store_memory=actors * flow.blocks * flow.block_bytes
+    )
+    context.actor_init_retry_on_errors, context.actor_init_max_retries = True, INIT_RETRIES
+    context.max_consecutive_actor_init_deaths = INIT_DEATHS
+
+
 def run_ray(
     spans: Iterable[Span],
     decode: Stage,
@@ -134,21 +158,21 @@ def run_ray(
         actors: fewest and most that hold a captioner.
         actor_resources: `num_cpus` and `num_gpus` of each.
     """
-    logging.getLogger("ray.data").setLevel(logging.WARNING)
-    logging.getLogger("ray.data._internal.progress").setLevel(logging.ERROR)  # warns that we show our own bar
-    context = ray.data.DataContext.get_current()
-    context.target_max_block_size = BLOCK_BYTES
-    context.enable_progress_bars = False  # the job shows its own
+    flow = ON_GPU if actor_resources.get("num_gpus") else ON_CPU
+    _configure(ray.data.DataContext.get_current(), flow, actors[1])
     wanted = TASKS_PER_ACTOR * actors[1]
     pieces = split(spans, wanted=wanted, piece_bytes=splitting.PIECE_BYTES)
-    context.actor_init_retry_on_errors, context.actor_init_max_retries = True, INIT_RETRIES
-    context.max_consecutive_actor_init_deaths = INIT_DEATHS
     attempts = _attempts_here()
     source = SpanSource(pieces, wanted=wanted, batch_images=batch_images, siblings=siblings)
     # Without a GPU both stages ask for the same, and Ray runs them in one actor: a core decodes and captions by turns.
     decoding = {} if actor_resources.get("num_gpus") else actor_resources
     rows = (
-        ray.data.read_datasource(source, override_num_blocks=len(source.groups), num_cpus=READ_CPUS)
+        ray.data.read_datasource(
+            source,
+            override_num_blocks=len(source.groups),
+            num_cpus=READ_CPUS,
+            concurrency=actors[1] * flow.reads,
+        )
         .map_batches(Bisected(decode, "decode", attempts), batch_format="pyarrow", batch_size=None, **decoding)
         .map_batches(
             BisectedCaption,

@@ -1,0 +1,274 @@
+"""The whole job on a million images, with a stub for the captioner: what grows, how fast it plans, what a kill costs.
+
+`python -m benchmarks.scale` prints a table; docs/scale.md has one. Images are a pixel each and the captioner says the
+same of all, so what is left is our own work and Ray's: reading tars, moving rows, committing, planning.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import os
+import signal
+import subprocess
+import sys
+import tarfile
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import pyarrow as pa
+from PIL import Image
+
+import pipeline.ray_runner
+from jobs import cli
+from model import checkpoint
+from model.network import Architecture
+from model.preprocessing import Preprocessing
+from model.vocabulary import Vocabulary
+from pipeline.inputs import list_inputs
+from pipeline.ledger import Ledger
+from pipeline.ray_runner import SpanSource
+from pipeline.schema import CAPTIONED
+from pipeline.source import read
+from pipeline.storage import Folder
+
+CHECKOUT = Path(__file__).parents[1]
+SAID = "a stub"
+MIB = 1 << 20
+MANY_SHARDS = 100_000
+EVERY_S = 1.0
+"""Between samples of the memory."""
+
+
+class StubCaption:
+    """Says the same of every image. Takes the place of `ray_runner.BisectedCaption`."""
+
+    def __init__(self, *_: object) -> None:
+        pass
+
+    def __call__(self, rows: pa.Table) -> pa.Table:
+        """What `Decode` gives → `schema.CAPTIONED`."""
+        count = len(rows)
+        said = {"caption": [SAID] * count, "num_tokens": [3] * count, "batch_images": [count] * count}
+        columns = {
+            field.name: pa.array(said[field.name], field.type)
+            if field.name in said
+            else rows[field.name]
+            if field.name in rows.column_names
+            else pa.nulls(count, field.type)
+            for field in CAPTIONED
+        }
+        return pa.table(columns, schema=CAPTIONED)
+
+
+class CountedRead:
+    """`source.read` that notes how many bytes it has read. Takes its place in `ray_runner`."""
+
+    def __init__(self, notes: str) -> None:
+        self._notes = notes
+
+    def __call__(self, *arguments: Any, **options: Any) -> Iterator[pa.Table]:
+        """As `read`."""
+        for table in read(*arguments, **options):
+            with Path(self._notes, str(os.getpid())).open("a") as file:
+                file.write(f"{sum(table['num_bytes'].to_pylist())}\n")
+            yield table
+
+
+def job(notes: str, arguments: list[str]) -> int:
+    """The caption job with the stubs in place."""
+    with mock.patch.multiple(pipeline.ray_runner, BisectedCaption=StubCaption, read=CountedRead(notes)):
+        return cli.main(["caption", *arguments])
+
+
+class Simulation:
+    """A million images in a folder, and jobs on them.
+
+    Args:
+        scratch: folder for all of it.
+        shards, samples: tars, and images in each.
+        bytes_each: of an image's file.
+    """
+
+    def __init__(self, scratch: Path, shards: int, samples: int, bytes_each: int) -> None:
+        self.scratch, self.shards, self.samples = scratch, shards, samples
+        self.image_bytes = shards * samples * bytes_each
+        self.inputs, self.captioner = scratch / "in", scratch / "stub"
+        make_shards(self.inputs, shards, samples, bytes_each)
+        make_captioner(self.captioner)
+
+    def start(self, name: str) -> subprocess.Popen[str]:
+        """Begins the job into output `name`."""
+        notes = self.scratch / f"{name}.notes"
+        notes.mkdir(exist_ok=True)
+        usual = [f"{self.inputs}/*.tar", "--output", self.scratch / name, "--captioner", self.captioner]
+        command = [sys.executable, "-m", "benchmarks.scale", "--job", notes, *usual, "--runner", "ray"]
+        return subprocess.Popen([*map(str, command)], cwd=CHECKOUT, stderr=subprocess.PIPE, text=True)
+
+    def rows(self, name: str) -> int:
+        """Committed so far."""
+        return Ledger.load(Folder(str(self.scratch / name))).rows
+
+    def bytes_read(self, name: str) -> int:
+        """Of encoded images, by all jobs into this output."""
+        notes = (self.scratch / f"{name}.notes").iterdir()
+        return sum(int(line) for note in notes for line in note.read_text().split("\n")[:-1])
+
+
+def make_shards(folder: Path, shards: int, samples: int, bytes_each: int) -> None:
+    """Tars that are the same file under many names. Behind the end of an image's data, zeros fill its file."""
+    folder.mkdir(parents=True)
+    buffer = io.BytesIO()
+    Image.new("RGB", (1, 1)).save(buffer, "PNG")
+    data = buffer.getvalue().ljust(bytes_each, b"\0")
+    first = folder / "000000.tar"
+    with tarfile.open(first, "w") as tar:
+        for i in range(samples):
+            info = tarfile.TarInfo(f"{i:06}.png")
+            info.size = len(data)
+            tar.addfile(info, io.BytesIO(data))
+    for i in range(1, shards):
+        os.link(first, folder / f"{i:06}.tar")
+
+
+def make_captioner(directory: Path) -> None:
+    """A checkpoint; only its preprocessing is used."""
+    vocabulary = Vocabulary(("stub",))
+    architecture = Architecture(vocabulary.size, cnn="squeezenet1_1", embedding_size=4, hidden_size=4)
+    checkpoint.save(
+        directory,
+        architecture.build(),
+        architecture=architecture,
+        vocabulary=vocabulary,
+        preprocessing=Preprocessing(image_size=8, resize_size=8),
+        provenance={},
+        scores={},
+    )
+
+
+def anonymous_bytes(pid: int) -> int:
+    """Memory of a process that is its own, not of the object store; 0 if it is gone."""
+    try:
+        status = Path(f"/proc/{pid}/status").read_text()
+    except OSError:
+        return 0
+    return int(status.partition("RssAnon:")[2].split()[0]) << 10 if "RssAnon:" in status else 0
+
+
+def workers() -> Iterator[int]:
+    """Processes of Ray's that run our code."""
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                if (entry / "cmdline").read_bytes().startswith(b"ray::"):
+                    yield int(entry.name)
+            except OSError:
+                continue
+
+
+def watch(simulation: Simulation, name: str, process: subprocess.Popen[str]) -> list[tuple[int, int, int]]:
+    """(rows committed, bytes of the driver, most bytes of a worker), now and then until the job ends."""
+    samples = []
+    while process.poll() is None:
+        sample = simulation.rows(name), anonymous_bytes(process.pid), max(map(anonymous_bytes, workers()), default=0)
+        samples.append(sample)
+        threading.Event().wait(EVERY_S)
+    return samples
+
+
+def growth(samples: list[tuple[int, int, int]], column: int, rows: int) -> tuple[float, float]:
+    """Peak in MiB while the second and while the last quarter of the rows were done; the first has the start-up."""
+    quarters = [
+        [s[column] for s in samples if low * rows < s[0] <= high * rows] for low, high in ((0.25, 0.5), (0.75, 1))
+    ]
+    first, last = (max(quarter) / MIB for quarter in quarters)
+    return first, last
+
+
+def measure_planning(simulation: Simulation) -> None:
+    """How long it takes to list and plan, and to read the records of a finished job."""
+    folder = simulation.scratch / "many"
+    folder.mkdir()
+    first = simulation.inputs / "000000.tar"
+    for i in range(MANY_SHARDS):
+        (folder / f"{i:06}.tar").write_bytes(b"") if i else os.link(first, folder / "000000.tar")
+    began = time.perf_counter()
+    spans = list(Ledger().left(list_inputs([str(folder)]).shards))
+    source = SpanSource(spans, wanted=8, batch_images=32, siblings=())
+    source.get_read_tasks(len(source.groups))
+    show(f"planning {MANY_SHARDS:,} shards", f"{time.perf_counter() - began:.2f} s", "< 30 s")
+    began = time.perf_counter()
+    shards = list_inputs([f"{simulation.inputs}/*.tar"]).shards
+    listed = time.perf_counter()
+    ledger = Ledger.load(Folder(str(simulation.scratch / "whole")))
+    left = list(ledger.left(shards))
+    seconds = time.perf_counter() - began
+    assert not left
+    per_thousand = seconds * 1000 / simulation.shards
+    note = f"{len(ledger.commits)} records; the listing {listed - began:.2f} s of it"
+    show("ledger and plan, per 1,000 shards", f"{per_thousand:.2f} s", f"< 1 s ({note})")
+
+
+def measure_whole(simulation: Simulation) -> None:
+    """A job from beginning to end: its speed, and what its memory does."""
+    began = time.perf_counter()
+    process = simulation.start("whole")
+    samples = watch(simulation, "whole", process)
+    seconds, rows = time.perf_counter() - began, simulation.rows("whole")
+    said = process.communicate()[1].splitlines()
+    assert process.returncode == 0 and rows == simulation.shards * simulation.samples, said[-5:]
+    show("rows", f"{rows:,}", f"in {seconds:.0f} s with start-up: {rows / seconds:,.0f} rows/s")
+    for who, column in (("driver", 1), ("largest worker", 2)):
+        first, last = growth(samples, column, rows)
+        show(
+            f"peak memory, {who}",
+            f"{last:.0f} MiB",
+            f"{last / first:.2f} of the second quarter's {first:.0f} MiB; < 1.1",
+        )
+
+
+def measure_kill(simulation: Simulation) -> None:
+    """A job that is killed at half of its rows, and the same command again."""
+    process, half = simulation.start("killed"), simulation.shards * simulation.samples // 2
+    while simulation.rows("killed") < half and process.poll() is None:
+        threading.Event().wait(0.01)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    committed = simulation.rows("killed")
+    again = simulation.start("killed")
+    said = again.communicate()[1].splitlines()
+    assert again.returncode == 0, said[-5:]
+    total = simulation.image_bytes
+    reread = (simulation.bytes_read("killed") - total) / total
+    show("read again after a kill", f"{reread:.2%}", f"< 1 % of the bytes; {committed:,} rows were committed")
+    assert cli.main(["verify", str(simulation.scratch / "killed"), f"{simulation.inputs}/*.tar"]) == 0
+
+
+def show(what: str, value: str, note: str) -> None:
+    """A row of the table."""
+    print(f"| {what} | {value} | {note} |", flush=True)
+
+
+def main() -> int:
+    """Runs the simulation, or a job of it."""
+    if sys.argv[1:2] == ["--job"]:
+        return job(sys.argv[2], sys.argv[3:])
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.scale", description=__doc__)
+    parser.add_argument("--shards", type=int, default=1000)
+    parser.add_argument("--samples", type=int, default=1000, help="of each shard")
+    parser.add_argument("--image_bytes", type=int, default=16 << 10, help="of each sample")
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as scratch:
+        simulation = Simulation(Path(scratch), options.shards, options.samples, options.image_bytes)
+        for measure in (measure_whole, measure_planning, measure_kill):
+            measure(simulation)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
