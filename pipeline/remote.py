@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import random
 import time
@@ -22,6 +23,8 @@ FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.25, 8.0
 """Between attempts: doubled each time, and drawn from the upper half so that many readers do not come back at once."""
 Result = TypeVar("Result")
 _PERMANENT = (FileNotFoundError, PermissionError, IsADirectoryError)
+_REFUSALS = ("AWS Error ACCESS_DENIED", "(HTTP status 403)")
+"""In the text of a store's answer, which pyarrow gives no class of its own."""
 
 
 class RemoteFile(io.RawIOBase):
@@ -111,15 +114,20 @@ class RemoteFile(io.RawIOBase):
                 return request(self._connected())
             except _PERMANENT:
                 raise
-            except OSError:
+            except OSError as error:
                 self._disconnect()
+                if any(refusal in str(error) for refusal in _REFUSALS):
+                    raise
             time.sleep(pause * random.uniform(0.5, 1.0))
             pause = min(2 * pause, LONGEST_PAUSE_S)
         return request(self._connected())
 
     def _connected(self) -> pa.NativeFile:
         if self._file is None:
-            self._file = self._system.open_input_file(self._path)
+            try:
+                self._file = self._system.open_input_file(self._path)
+            except pa.ArrowInvalid as error:  # a key that a store has but pyarrow cannot name: "a//b"
+                raise FileNotFoundError(errno.ENOENT, str(error)) from error
         return self._file
 
     def _disconnect(self) -> None:

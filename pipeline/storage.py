@@ -5,12 +5,13 @@ from __future__ import annotations
 import contextlib
 import io
 import os
+import shutil
+import tempfile
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import lru_cache
 from pathlib import Path
 from typing import BinaryIO, cast
-from urllib.parse import urlencode
 
 import pyarrow as pa
 import pyarrow.fs as pafs
@@ -22,8 +23,10 @@ from pipeline.remote import RANGE_BYTES, RemoteFile
 READ_AHEAD_BYTES = 1 << 20
 SKIMMED_BYTES = 4 << 10, 1 << 20
 """Read at a time, here and remotely, where little of a file is wanted: there, a round trip takes as long as 1 MiB."""
-_AWS = ("AWS_REGION", "AWS_DEFAULT_REGION", "AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ACCESS_KEY_ID")
-"""What a connection depends on."""
+S3_ATTEMPTS = 5
+"""Of a request, by the SDK, with pauses of up to 1, 2, 4 and 8 s."""
+SPOOLED_BYTES = 16 << 20
+"""Of a file that is written remotely: more wait on this machine's disk."""
 UNFINISHED = ".{}.tmp"
 """Name of a file while it is written."""
 
@@ -42,23 +45,36 @@ def filesystem(url: str) -> tuple[pafs.FileSystem, str]:
         return pafs.LocalFileSystem(), str(Path(url).absolute())
     scheme, _, rest = url.partition("://")
     host, _, path = rest.partition("/")
-    system, base = _connected(scheme, host, tuple(map(os.environ.get, _AWS)))
+    if ":" in (host if scheme == "s3" else host.rpartition("@")[0]):
+        raise InputError(f"an {scheme} URL must not hold a password, as it is logged; give that in the environment")
+    aws = tuple((name, value) for name, value in os.environ.items() if name.startswith("AWS_"))
+    system, base = _connected(scheme, host, aws)
     return system, f"{base}/{path}"
 
 
 @lru_cache(maxsize=16)
-def _connected(scheme: str, host: str, aws: tuple[str | None, ...]) -> tuple[pafs.FileSystem, str]:
+def _connected(scheme: str, host: str, aws: tuple[tuple[str, str], ...]) -> tuple[pafs.FileSystem, str]:
     """A filesystem, one for all files on it so that connections are used again, and what its paths begin with."""
-    query = ""
-    if scheme == "s3":  # endpoint and credentials are found in the environment by the SDK itself; the region is not
-        region = next(filter(None, aws[:2]), None)
-        # With delayed opening a small file is one PUT.
-        query = urlencode({"allow_delayed_open": "true"} | ({"region": region} if region else {}))
     try:
-        system, base = pafs.FileSystem.from_uri(f"{scheme}://{host}/" + (f"?{query}" if query else ""))
+        if scheme == "s3":
+            return _s3(host, dict(aws)), host
+        system, base = pafs.FileSystem.from_uri(f"{scheme}://{host}/")
     except (OSError, pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
         raise InputError(f"{scheme}://{host} cannot be opened: {error}") from error
     return system, base.rstrip("/")
+
+
+def _s3(bucket: str, aws: Mapping[str, str]) -> pafs.S3FileSystem:
+    """The store that the environment names. The SDK finds the credentials by itself; without any it sends none."""
+    endpoint = aws.get("AWS_ENDPOINT_URL_S3") or aws.get("AWS_ENDPOINT_URL")
+    region = aws.get("AWS_REGION") or aws.get("AWS_DEFAULT_REGION")
+    return pafs.S3FileSystem(
+        endpoint_override=endpoint,
+        region=region or (None if endpoint else pafs.resolve_s3_region(bucket)),
+        tls_ca_file_path=aws.get("AWS_CA_BUNDLE"),
+        allow_delayed_open=True,  # so that a small file is one PUT
+        retry_strategy=pafs.AwsStandardS3RetryStrategy(max_attempts=S3_ATTEMPTS),
+    )
 
 
 def open_at(url: str, offset: int = 0, *, skim: bool = False) -> BinaryIO:
@@ -100,8 +116,11 @@ class Folder:
         return sorted(info.base_name for info in found if info.type == pafs.FileType.File)
 
     def exists(self, name: str) -> bool:
-        """Whether it holds a file of this name."""
-        return bool(self.system.get_file_info(f"{self.path}/{name}").type == pafs.FileType.File)
+        """Whether it holds a file of this name. Raises OutputError where nobody can tell."""
+        try:
+            return bool(self.system.get_file_info(f"{self.path}/{name}").type == pafs.FileType.File)
+        except OSError as error:
+            raise OutputError(f"{self.url} cannot be read: {error}") from error
 
     def read(self, name: str) -> bytes:
         """All bytes of a file. Raises OSError."""
@@ -145,8 +164,11 @@ class Folder:
     def _writer(self, name: str) -> Iterator[BinaryIO]:
         target = f"{self.path}/{name}"
         if not self._local:
-            with self.system.open_output_stream(target) as stream:  # one PUT, visible when it ends
-                yield cast(BinaryIO, stream)
+            with tempfile.SpooledTemporaryFile(SPOOLED_BYTES) as pieces:  # closing a stream publishes what it has
+                yield cast(BinaryIO, pieces)
+                pieces.seek(0)
+                with self.system.open_output_stream(target) as stream:
+                    shutil.copyfileobj(pieces, stream, SPOOLED_BYTES)
             return
         path = Path(target)
         path.parent.mkdir(parents=True, exist_ok=True)

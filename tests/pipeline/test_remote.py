@@ -104,7 +104,10 @@ def test_a_request_that_keeps_failing_is_an_error(pauses: list[float]) -> None:
     assert all(0.1 <= pause <= 8 for pause in pauses) and pauses[-1] > pauses[0]
 
 
-@pytest.mark.parametrize("error", [FileNotFoundError("gone"), PermissionError("denied")])
+REFUSED = OSError("When reading information for key 'b': AWS Error ACCESS_DENIED during HeadObject operation")
+
+
+@pytest.mark.parametrize("error", [FileNotFoundError("gone"), PermissionError("denied"), REFUSED])
 def test_what_cannot_heal_is_not_tried_again(error: Exception, pauses: list[float]) -> None:
     with pytest.raises(type(error)):
         opened(Flaky(failing={0}, error=error))
