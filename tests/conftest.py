@@ -25,7 +25,7 @@ from pipeline.ledger import Ledger
 from pipeline.output import read_rows
 from pipeline.storage import Folder
 
-pytest_plugins = ["faults"]
+pytest_plugins = ["faults", "s3_store"]
 
 Run = Callable[..., tuple[int, str]]
 """Arguments of a command → exit code, and what it said."""
