@@ -10,10 +10,10 @@ PHOTOS = $(addprefix $(VENV)/lib/python3*/site-packages/skimage/data/, \
 	astronaut.png camera.png chelsea.png coffee.png coins.png grass.png motorcycle_left.png rocket.jpg)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check bench lock clean
+.PHONY: help setup demo test test-s3 chaos check bench lock clean
 
 help:  ## list the targets
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 10
+	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 10
 
 setup: $(VENV)/.ready  ## make .venv with everything in it
 
@@ -33,8 +33,15 @@ demo: setup  ## caption real photos: table, Parquet, vis.json, gallery page (IMA
 	@$(BIN)/shardtalk gallery $(OUT)
 	@echo "rows: $(OUT)/part-*.parquet; vis.json: $(OUT)/_exports/vis.json"
 
-test: setup  ## run all tests
+test: setup  ## run all tests but those of test-s3 and chaos
 	$(BIN)/python -m pytest -q
+
+test-s3: setup  ## run the tests of S3 on the store at AWS_ENDPOINT_URL; without it, on OpenStack Swift (as root on Debian)
+	$(if $(AWS_ENDPOINT_URL),,tests/integration/swift.sh run) sh -c \
+		'S3_TEST_ENDPOINT="$$AWS_ENDPOINT_URL" exec $(BIN)/python -m pytest -q tests/integration/test_s3.py'
+
+chaos: setup  ## all fault injections: minutes
+	$(BIN)/python -m pytest -q -m chaos
 
 check: setup  ## ruff format, ruff, mypy
 	$(BIN)/ruff format --check .
