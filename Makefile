@@ -33,15 +33,15 @@ demo: setup  ## caption real photos: table, Parquet, vis.json, gallery page (IMA
 	@$(BIN)/shardtalk gallery $(OUT)
 	@echo "rows: $(OUT)/part-*.parquet; vis.json: $(OUT)/_exports/vis.json"
 
-test: setup  ## run all tests but those of test-s3 and chaos
+test: setup  ## run all tests; some faults of each kind, and S3 by a mock
 	$(BIN)/python -m pytest -q
 
 test-s3: setup  ## run the tests of S3 on the store at AWS_ENDPOINT_URL; without it, on OpenStack Swift (as root on Debian)
 	$(if $(AWS_ENDPOINT_URL),,tests/integration/swift.sh run) sh -c \
 		'S3_TEST_ENDPOINT="$$AWS_ENDPOINT_URL" exec $(BIN)/python -m pytest -q tests/integration/test_s3.py'
 
-chaos: setup  ## all fault injections: minutes
-	$(BIN)/python -m pytest -q -m chaos
+chaos: setup  ## inject every fault at every place, count them
+	CHAOS=full $(BIN)/python -m pytest -q tests/chaos tests/integration/test_cluster.py::test_a_job_outlives_all_workers_but_one
 
 check: setup  ## ruff format, ruff, mypy
 	$(BIN)/ruff format --check .

@@ -118,7 +118,7 @@ def replace_keeping_size_and_time(path: Path, data: bytes) -> None:
     os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
 
 
-def rows_of(output: Path) -> list[dict[str, Any]]:
+def rows_of(output: Path | str) -> list[dict[str, Any]]:
     """The committed rows, by shard and index."""
     folder = Folder(str(output))
     tables = list(read_rows(folder, Ledger.load(folder)))

@@ -10,53 +10,66 @@ from pathlib import Path
 
 import pytest
 from conftest import Run, assert_same, pictures, rows_of, tar_of_pictures
+from faults import Survived, chosen, only_full
 
 CHECKOUT = Path(__file__).parents[2]
 DEADLINE_S = 60.0
 IMAGES = 400
 """More than a run can caption one by one between its first commit and being asked to stop."""
 
-KILLED_AT_EVERY_SYNC = """
-import os, signal, sys
+KILLED_AT_EVERY_STEP = """
+import contextlib, os, signal, sys
 
 import torch
 
 import jobs.caption
 import pipeline.local_runner
 from jobs import cli
+from pipeline import lease, storage
 
-where, arguments = sys.argv[1], sys.argv[2:]
+where, chosen, arguments = sys.argv[1], eval(sys.argv[2]), sys.argv[3:]
 torch.set_num_threads(1)
-sync, left = os.fsync, -1
+lease.SETTLING_S = 0.0
+sync, writer, left = os.fsync, storage.Folder.writer, -1
 
 
-def sync_or_die(file):
+def step():
     global left
     left -= 1
     if not left:
         os.kill(os.getpid(), signal.SIGKILL)
+
+
+def step_and_sync(file):
+    step()
     sync(file)
 
 
-def run(output, sync_of_death):
+@contextlib.contextmanager
+def step_and_put(folder, name):
+    with writer(folder, name) as file:
+        yield file
+        step()
+    step()
+
+
+def run(output, step_of_death):
     global left
     child = os.fork()
     if not child:
-        left = sync_of_death
+        left = step_of_death
         os._exit(cli.main([*arguments, "--output", output]))
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
 
-os.fsync = sync_or_die
-count, code = 0, -signal.SIGKILL
-while code == -signal.SIGKILL:
-    count += 1
-    output = f"{where}/{count}"
-    code = run(output, count)
-    again = run(output, 0)
-    print(count, code, again, flush=True)
+if "://" in where:
+    storage.Folder.writer = step_and_put  # before and after each PUT
+else:
+    os.fsync = step_and_sync  # before and after each rename
+for n in chosen:
+    print(n, run(f"{where}/{n}", n), run(f"{where}/{n}", 0), flush=True)
 """
-"""Folder n gets a run that is killed at its n-th fsync, which is before or after a rename; then a whole run."""
+"""Folder n gets a run that is killed at its n-th step, which is before or after a write; then a whole run."""
 
 
 def command(captioner: Path, *arguments: object, verb: str = "caption") -> list[str]:
@@ -64,27 +77,49 @@ def command(captioner: Path, *arguments: object, verb: str = "caption") -> list[
     return [verb, *map(str, [*usual, "--search.max_tokens", 6, "--batch_images", 1, "--fragment_rows", 2, *arguments])]
 
 
-def test_killed_before_and_after_every_rename(tmp_path: Path, captioner: Path, caption: Run, shardtalk: Run) -> None:
+@pytest.mark.parametrize("form", ["parquet", pytest.param("jsonl", marks=only_full)])
+@pytest.mark.parametrize("store", ["disk", "S3"])
+def test_killed_before_and_after_every_write(  # noqa: PLR0917
+    store: str,
+    form: str,
+    request: pytest.FixtureRequest,
+    tmp_path: Path,
+    captioner: Path,
+    caption: Run,
+    shardtalk: Run,
+    survived: Survived,
+) -> None:
     inputs = [pictures(tmp_path / "in", 2), tar_of_pictures(tmp_path / "s.tar", 3)]
-    assert caption(*inputs)[0] == 0
+    assert caption(*inputs, "--format", form)[0] == 0
     undisturbed = rows_of(tmp_path / "out")
-    arguments = command(captioner, *inputs)
+    where = str(tmp_path / "killed") if store == "disk" else f"{request.getfixturevalue('bucket').url}/killed"
+    # Job and plan, three parts, three records, two of the manifest; twice: before and after. On S3 the lease, too.
+    steps = 2 * (2 + 3 + 3 + 2 + (store == "S3"))
+    places = [*chosen(range(1, steps + 1), few=steps if store == "disk" else 4), steps + 1]
     done = subprocess.run(
-        [sys.executable, "-c", KILLED_AT_EVERY_SYNC, tmp_path / "killed", *arguments],
+        [
+            sys.executable,
+            "-c",
+            KILLED_AT_EVERY_STEP,
+            where,
+            str(places),
+            *command(captioner, *inputs, "--format", form),
+        ],
         cwd=CHECKOUT,
         capture_output=True,
         text=True,
         check=True,
-        timeout=DEADLINE_S,
+        timeout=10 * DEADLINE_S,
     )
     runs = [tuple(map(int, line.split())) for line in done.stdout.splitlines()]
-    syncs = 2 * (2 + 3 + 3 + 2)  # job and plan, three parts, three records, two of the manifest: a file and its folder
-    assert runs == [(n, -signal.SIGKILL, 0) for n in range(1, syncs + 1)] + [(syncs + 1, 0, 0)]
-    for n in range(1, syncs + 2):
-        output = tmp_path / "killed" / str(n)
-        assert_same(rows_of(output), undisturbed)
-        assert shardtalk("verify", output, *inputs)[0] == 0
-        assert not list(output.rglob("*.tmp"))
+    assert runs == [(n, 0 if n > steps else -signal.SIGKILL, 0) for n in places], done.stderr
+    for n in places:
+        assert_same(rows_of(f"{where}/{n}"), undisturbed)
+        assert shardtalk("verify", f"{where}/{n}", *inputs)[0] == 0
+        assert not list(tmp_path.rglob("*.tmp"))
+    survived(
+        f"SIGKILL of the driver before or after a write, {store}", "the same command does the rest", len(places) - 1
+    )
 
 
 @pytest.mark.parametrize("asked_by", [signal.SIGINT, signal.SIGTERM])

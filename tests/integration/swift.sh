@@ -27,7 +27,8 @@ install() (
     chmod +x $policy
   fi
   say "installing ${PACKAGES[*]}"
-  apt_install || { "${system[@]}" apt-get update -qq && apt_install; }
+  apt_install || { "${system[@]}" apt-get update -qq && apt_install; } ||
+    { say "cannot install Swift: apt-get has no packages"; exit $UNAVAILABLE; }
 )
 
 apt_install() {

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from conftest import Run, jpeg, pictures, rows_of
+from faults import Survived, is_full
 
 from cluster.local import LocalCluster
 
@@ -18,11 +19,12 @@ CHECKOUT = Path(__file__).parents[2]
 RAY = Path(sys.executable).with_name("ray")
 PHOTOS, COPIES = 5, 60
 DEADLINE_S = 120.0
+WORKERS = 4 if is_full() else 2
 
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[LocalCluster]:
-    with LocalCluster(workers=2, cpus_each=1) as cluster:
+    with LocalCluster(workers=WORKERS, cpus_each=1) as cluster:
         yield cluster
 
 
@@ -54,9 +56,9 @@ def caption(photos: Path, output: Path) -> list[object]:
     return ["python", "-m", "jobs.caption", photos, "--output", output, *quick]
 
 
-def await_first_commit(output: Path) -> None:
+def await_commits(output: Path, count: int = 1) -> None:
     deadline = time.monotonic() + DEADLINE_S
-    while not list(output.glob("_commits/*.commit")):
+    while len(list(output.glob("_commits/*.commit"))) < count:
         assert time.monotonic() < deadline
 
 
@@ -74,7 +76,7 @@ def test_a_stopped_job_goes_on_when_it_is_submitted_again(
     output = tmp_path / "out"
     code, said = submitted(cluster, *caption(photos, output), options=("--submission-id", "first", "--no-wait"))
     assert code == 0, said
-    await_first_commit(output)
+    await_commits(output)
     assert ray_job(cluster, "stop", "first").returncode == 0
     log = ray_job(cluster, "logs", "first").stdout
     assert "interrupted" in log and "the same command again does the rest" in log, log
@@ -119,14 +121,18 @@ def test_a_driver_with_other_versions_is_refused(cluster: LocalCluster, tmp_path
     assert "does not run what this process runs: torch is 0 here and" in done.stderr.splitlines()[-1]
 
 
-def test_a_job_outlives_a_node(cluster: LocalCluster, photos: Path, tmp_path: Path, shardtalk: Run) -> None:
-    """The last test of this cluster, which has a node less then."""
+def test_a_job_outlives_all_workers_but_one(
+    cluster: LocalCluster, photos: Path, tmp_path: Path, shardtalk: Run, survived: Survived
+) -> None:
+    """The last test of this cluster."""
     output = tmp_path / "out"
     command = [RAY, "job", "submit", "--working-dir", ".", "--", *map(str, caption(photos, output))]
     environment = os.environ | cluster.environment
     with subprocess.Popen(command, env=environment, cwd=CHECKOUT, stdout=subprocess.PIPE, text=True) as job:
-        await_first_commit(output)
-        cluster.kill_worker(0)
+        for i in range(WORKERS - 1):
+            await_commits(output, i + 1)
+            cluster.kill_worker(i)
         log = job.communicate()[0]
     assert job.returncode == 0, log
     assert_each_photo_once(photos, output, shardtalk)
+    survived("SIGKILL of a raylet and all its processes", "the job goes on without the node", WORKERS - 1)
