@@ -81,7 +81,7 @@ class LocalCluster:
     def start(self) -> LocalCluster:
         """Returns once every node is alive, in 10 to 20 seconds; else raises RuntimeError with Ray's own words."""
         try:
-            # Its port binds to all addresses, and the Ray Client's to 127.0.0.1: neither may be the usual one.
+            # its port binds to all addresses, the Ray Client's to 127.0.0.1: neither may be the usual one
             ports = ["--port=0", f"--ray-client-server-port={_free_port()}"]
             dashboard = [f"--dashboard-host={self._network}.1", "--dashboard-port=8265"]
             self._launch("head", 1, 0, "--head", *ports, *dashboard)
@@ -99,20 +99,25 @@ class LocalCluster:
             *(sys.executable, "-m", "ray.scripts.scripts", "start", "--block", *options),
             *(f"--node-ip-address={self._network}.{host}", f"--node-name={name}", f"--num-cpus={num_cpus}"),
             *("--num-gpus=0", f"--object-store-memory={self._store_bytes}", f"--temp-dir={self.folder / name}"),
-            *("--min-worker-port=0", "--max-worker-port=0"),  # any; else every node hands out the same ports
+            # any port; else the nodes hand out the same ones to workers, and only one gets an agent, which jobs need
+            *("--min-worker-port=0", "--max-worker-port=0", "--dashboard-agent-listen-port=0"),
         ]
         inherited = {key: value for key, value in os.environ.items() if key not in ("RAY_ADDRESS", "RAY_AUTH_TOKEN")}
         with (self.folder / f"{name}.log").open("wb") as log:
             self._processes[name] = subprocess.Popen(
                 command,
-                env=inherited | self._auth | {"RAY_USAGE_STATS_ENABLED": "0", "PATH": _path_with_us()},
+                env=inherited | self._auth | {"RAY_USAGE_STATS_ENABLED": "0"},
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
             )
-        leaders = {str(process.pid): _started(process.pid) for process in self._processes.values()}
-        (self.folder / LEADERS).write_text(json.dumps(leaders), encoding="ascii")
+        started = {pid: _started(pid) for pid in self.leaders().values()}
+        (self.folder / LEADERS).write_text(json.dumps(started), encoding="ascii")
+
+    def leaders(self) -> dict[str, int]:
+        """Of every node, by name: the process whose session it is."""
+        return {name: process.pid for name, process in self._processes.items()}
 
     def alive(self) -> dict[str, dict[str, float]]:
         """Resources of the nodes the head holds for alive, by name. It may take 20 seconds to believe in a death."""
@@ -212,11 +217,6 @@ def _stat(pid: int) -> list[str]:
 def _started(pid: int) -> str:
     """When, in the kernel's ticks: with the number, it names a process for good."""
     return fields[19] if (fields := _stat(pid)) else ""
-
-
-def _path_with_us() -> str:
-    """So that `python` in the command of a job is this one."""
-    return os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
 
 
 def _free_port() -> int:
