@@ -10,7 +10,9 @@ import dataclasses
 import difflib
 import re
 import sys
+from argparse import SUPPRESS
 from collections.abc import Iterator
+from itertools import islice
 from typing import Any, NoReturn, TypeVar, get_type_hints
 
 import jsonargparse
@@ -64,9 +66,10 @@ def parse(
     if positional:
         kind = {field.name: field.type for field in dataclasses.fields(config)}[positional]  # type: ignore[arg-type]
         several = str(kind).startswith(("list", "tuple"))
-        parser.add_argument(positional, nargs="*" if several else "?", metavar=metavar, default=[] if several else None)
-    values = parser.parse_args(_spelled(sys.argv[1:] if argv is None else argv, set(_flags(config))))
-    if positional and not values[positional]:
+        parser.add_argument(positional, nargs="*" if several else "?", metavar=metavar, default=SUPPRESS)
+    spelled = _spelled(sys.argv[1:] if argv is None else argv, set(_flags(config)))
+    values = parser.parse_args(_files_first(spelled))
+    if positional and not values.get(positional):
         parser.error(f"no {metavar} given")
     try:
         return _build(config, values)
@@ -88,6 +91,20 @@ def _spelled(argv: list[str], flags: set[str]) -> list[str]:
             equals, value = "=", "true"
         spelled.append(f"--{name}{equals}{value}")
     return spelled + argv[end:]
+
+
+def _files_first(argv: list[str]) -> list[str]:
+    """`--config FILE` moved to the front: the command line wins wherever it stands."""
+    files, others = [], []
+    words = iter(argv)
+    for word in words:
+        if word == "--config":
+            files += [word, *islice(words, 1)]
+        elif word.startswith("--config="):
+            files.append(word)
+        else:
+            others += [word, *words] if word == "--" else [word]
+    return files + others
 
 
 def _flags(config: Any, section: str = "") -> Iterator[str]:

@@ -1,5 +1,6 @@
 import dataclasses
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import pytest
 
@@ -75,10 +76,21 @@ def test_what_follows_a_double_dash_is_no_option() -> None:
     assert parsed("--num-val", "7", "--", "--a-b").inputs == ["--a-b"]
 
 
-def test_options_win_over_the_file(tmp_path) -> None:
-    file = tmp_path / "c.yaml"
-    file.write_text("num_val: 4\ninner:\n  batch_images: 6\n")
-    assert parsed("--config", str(file), "--num-val", "5", "x") == Outer(["x"], num_val=5, inner=Inner(6))
+@pytest.fixture
+def file(tmp_path: Path) -> str:
+    path = tmp_path / "c.yaml"
+    path.write_text("inputs: [from-file]\nnum_val: 4\ninner:\n  batch_images: 6\n", encoding="utf-8")
+    return str(path)
+
+
+def test_the_file_may_say_it_all(file: str) -> None:
+    assert parsed("--config", file) == Outer(["from-file"], num_val=4, inner=Inner(6))
+
+
+@pytest.mark.parametrize("front", [True, False])
+def test_the_command_line_wins_over_the_file_wherever_it_stands(front: bool, file: str) -> None:
+    mine, config = ["x", "--num-val", "5"], ["--config", file]
+    assert parsed(*(config + mine if front else mine + config)) == Outer(["x"], num_val=5, inner=Inner(6))
 
 
 @pytest.mark.parametrize(
