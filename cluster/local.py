@@ -106,7 +106,7 @@ class LocalCluster:
         with (self.folder / f"{name}.log").open("wb") as log:
             self._processes[name] = subprocess.Popen(
                 command,
-                env=inherited | self._auth | {"RAY_USAGE_STATS_ENABLED": "0"},
+                env=inherited | self._auth | {"RAY_USAGE_STATS_ENABLED": "0", "RAY_JOB_STOP_WAIT_TIME_S": "60"},
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
