@@ -51,8 +51,6 @@ def connect(address: str = "") -> Resources:
         logging.getLogger("ray._private.runtime_env.packaging").setLevel(logging.ERROR)  # warns of the captioner's size
         address = address or os.environ.get("RAY_ADDRESS", "")
         _refuse_silence(address)
-        # In a job with a working directory of its own Ray would refuse ours; it is the same, or the one that runs.
-        os.environ.setdefault("RAY_OVERRIDE_JOB_RUNTIME_ENV", "1")
         try:
             ray.init(
                 address=address or None,

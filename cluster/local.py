@@ -106,7 +106,9 @@ class LocalCluster:
         with (self.folder / f"{name}.log").open("wb") as log:
             self._processes[name] = subprocess.Popen(
                 command,
-                env=inherited | self._auth | {"RAY_USAGE_STATS_ENABLED": "0", "RAY_JOB_STOP_WAIT_TIME_S": "60"},
+                env=inherited
+                | self._auth
+                | {"RAY_USAGE_STATS_ENABLED": "0", "RAY_JOB_STOP_WAIT_TIME_S": "60", "PATH": _path_with_us()},
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
@@ -217,6 +219,11 @@ def _stat(pid: int) -> list[str]:
 def _started(pid: int) -> str:
     """When, in the kernel's ticks: with the number, it names a process for good."""
     return fields[19] if (fields := _stat(pid)) else ""
+
+
+def _path_with_us() -> str:
+    """So that `python` in the command of a job is this one."""
+    return os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
 
 
 def _free_port() -> int:
