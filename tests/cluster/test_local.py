@@ -10,8 +10,6 @@ import pytest
 
 from cluster.local import LocalCluster, main, processes_of
 
-ROOT = Path(__file__).parents[2]
-
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[LocalCluster]:
@@ -32,12 +30,6 @@ def ray(cluster: LocalCluster, *arguments: str, **environment: str) -> subproces
 
 def test_workers_have_the_cpus_and_the_head_has_none(cluster: LocalCluster) -> None:
     assert {name: found.get("CPU", 0) for name, found in cluster.alive().items()} == {"head": 0, "w0": 3, "w1": 3}
-
-
-def test_a_job_that_ships_the_checkout_connects(cluster: LocalCluster) -> None:
-    code = "from cluster.connect import connect; print(connect())"
-    done = ray(cluster, "job", "submit", "--working-dir", str(ROOT), "--", sys.executable, "-c", code)
-    assert done.returncode == 0 and "Resources(num_cpus=6.0, num_gpus=0.0)" in done.stdout, done.stdout + done.stderr
 
 
 def test_who_has_another_token_is_refused(cluster: LocalCluster) -> None:
