@@ -29,7 +29,7 @@ IMAGES = {f"k{i}.jpg": encoded(picture(i, 12 + i, 9), quality=40) for i in range
 def table_bytes() -> bytes:
     buffer = io.BytesIO()
     table = pa.table({"key": list(IMAGES), "image": list(IMAGES.values())})
-    pq.write_table(table, buffer, row_group_size=1, compression="none")
+    pq.write_table(table, buffer, row_group_size=1, compression="none", write_statistics=False)
     return buffer.getvalue()
 
 
