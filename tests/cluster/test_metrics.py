@@ -5,6 +5,7 @@ import re
 import time
 import urllib.request
 from pathlib import Path
+from typing import Any
 
 import pytest
 import ray
@@ -15,7 +16,9 @@ from cluster import metrics
 from cluster.connect import Resources
 
 DASHBOARD = Path(metrics.__file__).with_name("grafana.json")
-DEADLINE_S = 30.0
+DEADLINE_S = 60.0
+MARK = 12345.0
+"""Rows that wait, as no job has them."""
 
 
 def exported() -> dict[str, float]:
@@ -32,18 +35,24 @@ def exported() -> dict[str, float]:
     return values
 
 
+def exported_when(name: str, value: float) -> dict[str, float]:
+    """Once this is among them: what a process has told comes together, some time after it was told."""
+    deadline = time.monotonic() + DEADLINE_S
+    while exported().get(name) != value:
+        assert time.monotonic() < deadline
+    return exported()
+
+
 def test_a_run_on_ray_is_exported(local_ray: Resources, tmp_path: Path, caption: Run) -> None:
-    before = exported()
+    nothing: Any = {"images": 0, "errors": {}, "image_bytes": 0, "busy_s": {}, "batch_images": 0.0}
+    metrics.Metrics().publish(**nothing, rows_waiting=MARK)
+    before = exported_when("ray_shardtalk_rows_waiting", MARK)
     folder = pictures(tmp_path / "in", 3)
     (folder / "bad.jpg").write_bytes(b"no image")
     assert caption(folder, "--runner", "ray", "--ray.max_actors", 1)[0] == 0
-    deadline = time.monotonic() + DEADLINE_S
-    while time.monotonic() < deadline:
-        now = exported()
-        new = {name: value - before.get(name, 0.0) for name, value in now.items()}
-        if new.get("ray_shardtalk_images_total") == 3:
-            break
-    assert new["ray_shardtalk_images_total"] == 3
+    images = "ray_shardtalk_images_total"
+    now = exported_when(images, before.get(images, 0.0) + 3)
+    new = {name: value - before.get(name, 0.0) for name, value in now.items()}
     assert new["ray_shardtalk_errors_total not_an_image"] == 1
     assert new["ray_shardtalk_image_bytes_total"] == sum(path.stat().st_size for path in folder.iterdir())
     assert all(new[f"ray_shardtalk_busy_seconds_total {stage}"] > 0 for stage in ("read", "decode", "caption", "write"))
