@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import math
 import sys
+import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -31,10 +32,12 @@ from model.preprocessing import Preprocessing
 from model.search import Search
 from model.self_critical import advantages, draw
 from model.training import Trainer, pad
-from model.vocabulary import END, Vocabulary
-from pipeline.ingest import Example, pixel_batches, read_split
+from model.vocabulary import END
+from pipeline.ingest import Example, pixel_batches, read_split, read_vocabulary
 from pipeline.scores import CiderD, cider
+from pipeline.storage import Folder
 
+HISTORY = "history.jsonl"
 VALIDATION_BATCH_IMAGES = 64
 STANDARDIZED_IMAGES = 2_000
 """Of the training images, drawn to know the mean and deviation of the CNN's features."""
@@ -47,23 +50,25 @@ def run(config: TrainConfig) -> int:
     """Trains; returns the exit code."""
     keep_freed_memory()
     torch.manual_seed(config.seed)
-    training = _Run(config)
-    training.stage("language", config.language)
-    training.stage("finetune", config.finetune)
-    training.stage("self_critical", config.self_critical)
+    with tempfile.TemporaryDirectory() as scratch:
+        training = _Run(config, Path(scratch))
+        training.stage("language", config.language)
+        training.stage("finetune", config.finetune)
+        training.stage("self_critical", config.self_critical)
     return 0
 
 
 class _Run:
-    """The network, its data, and the best score so far."""
+    """The network, its data, and the best score so far. `scratch` is a folder of this machine."""
 
-    def __init__(self, config: TrainConfig) -> None:
-        shape, data = config.network, Path(config.data)
+    def __init__(self, config: TrainConfig, scratch: Path) -> None:
+        shape = config.network
         self.config = config
-        self.best = Path(config.output) / "best"
+        self.output, self.best = Folder(config.output), scratch / "best"
+        self.history = self.output.read(HISTORY).decode() if self.output.exists(HISTORY) else ""
         self.best_score = -1.0
-        self.train, self.val = read_split(data, "train"), read_split(data, "val")
-        self.vocabulary = Vocabulary.load(data / "vocabulary.json")
+        self.train, self.val = read_split(config.data, "train"), read_split(config.data, "val")
+        self.vocabulary = read_vocabulary(config.data)
         self.preprocessing = Preprocessing(image_size=shape.image_size, resize_size=shape.image_size)
         self.architecture = Architecture(
             vocabulary_size=self.vocabulary.size,
@@ -220,9 +225,8 @@ class _Run:
         line = json.dumps(
             {key: round(value, 4) if isinstance(value, float) else value for key, value in report.items()}
         )
-        self.best.parent.mkdir(parents=True, exist_ok=True)
-        with (self.best.parent / "history.jsonl").open("a", encoding="utf-8") as history:
-            history.write(line + "\n")
+        self.history += line + "\n"
+        self.output.write(HISTORY, self.history.encode())
         sys.stdout.write(line + "\n")
         if report["cider"] > self.best_score:
             self.best_score = report["cider"]
@@ -236,6 +240,8 @@ class _Run:
                 provenance={"trained_by": "shardtalk train", "config": asdict(self.config)},
                 scores={"val": report},
             )
+            for name in reversed(checkpoint.FILES):  # the configuration last: with it a captioner is whole
+                self.output.write(f"best/{name}", (self.best / name).read_bytes())
 
 
 if __name__ == "__main__":

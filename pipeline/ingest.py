@@ -7,6 +7,7 @@ each use, by threads, so memory holds no pixels but those of a few batches.
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,11 +16,15 @@ import numpy as np
 import torch
 
 from model.preprocessing import Preprocessing
+from model.vocabulary import Vocabulary
 from pipeline.ahead import mapped_ahead
 from pipeline.errors import DataError, InputError
 from pipeline.images import load
 from pipeline.names import EXTENSIONS
+from pipeline.storage import Folder, open_at
 from pipeline.tar import samples
+
+VOCABULARY = "vocabulary.json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,19 +40,32 @@ class Example:
     """Word ids of each caption, without END."""
 
 
-def read_split(data: Path, split: str) -> list[Example]:
-    """The examples of a split, in shard order. Raises InputError if there is none, or one has no captions."""
-    shards = sorted((data / split).glob("*.tar"))
+def read_split(data: str | Path, split: str) -> list[Example]:
+    """The examples of a split of a folder or URL, in shard order.
+
+    Raises InputError if there is none, or one has no captions.
+    """
+    shards = [f"{data}/{split}/{name}" for name in Folder(str(data)).names(split) if name.endswith(".tar")]
     examples = [example for shard in shards for example in _read_shard(shard)]
     if not examples:
-        raise InputError(f"{data / split} has no examples; give the folder that `shardtalk prepare` wrote")
+        raise InputError(f"{data}/{split} has no examples; give the folder that `shardtalk prepare` wrote")
     return examples
 
 
-def _read_shard(shard: Path) -> Iterator[Example]:
+def read_vocabulary(data: str | Path) -> Vocabulary:
+    """The vocabulary of a folder or URL. Raises InputError if there is none."""
     try:
-        with shard.open("rb") as file:
-            for sample in samples(file, size=shard.stat().st_size):
+        return Vocabulary(tuple(json.loads(Folder(str(data)).read(VOCABULARY))["words"]))
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{data}/{VOCABULARY} is not a vocabulary: {error}; run `shardtalk prepare`") from error
+
+
+def _read_shard(shard: str) -> Iterator[Example]:
+    try:
+        with open_at(shard) as file:
+            size = file.seek(0, os.SEEK_END)
+            file.seek(0)
+            for sample in samples(file, size=size):
                 image = next((data for extension, data in sample.files.items() if extension in EXTENSIONS), None)
                 record = sample.files.get("json")
                 if image is None or record is None:

@@ -110,15 +110,18 @@ def _rows(span: Span, siblings: Collection[str]) -> Iterator[Row]:
 
 def _until_damage(span: Span, siblings: Collection[str]) -> Iterator[Outcome]:
     """The outcomes of a span; at the end what cut it short, named as the shard."""
-    shard, empty = span.shard, span.offset == 0
+    shard, before = span.shard, span.start
     try:
         for outcome in _OUTCOMES[shard.form](span, siblings):
             yield outcome
-            empty = False
-        if empty:
+            before += 1
+        if not before:
             raise DataError(ErrorCode.EMPTY_SHARD, f"the {shard.form} holds no samples")
     except (DataError, OSError) as error:
-        yield Outcome(_ending(shard), max(0, shard.size), _as_data_error(error))
+        found = _as_data_error(error)
+        if shard.form != Form.IMAGE and before:
+            found = DataError(found.code, f"{found.message}; the {before:,} samples before were read")
+        yield Outcome(_ending(shard), max(0, shard.size), found)
 
 
 def _ending(shard: Shard) -> str:

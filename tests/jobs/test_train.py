@@ -7,6 +7,7 @@ import pytest
 import torch
 from conftest import Run, rows_of
 from PIL import Image
+from s3_store import Bucket
 
 from model.encoder import headless
 
@@ -63,6 +64,35 @@ def test_three_stages_make_a_captioner(
     assert all(name in found[f"{i}.jpg"] for i, name in enumerate(list(COLOURS) * 2)), found
     best = json.loads((run / "best" / "config.json").read_text())["scores"]["val"]
     assert best["cider"] == pytest.approx(max(line["cider"] for line in history), abs=1e-4)
+
+
+def test_data_and_captioner_may_lie_in_a_store(  # noqa: PLR0917
+    photos: Path, weights: Path, tmp_path: Path, bucket: Bucket, shardtalk: Run, caption: Run
+) -> None:
+    prepared = ["--images-root", photos, "--output", tmp_path / "data", "--num-val", 6, "--word_count_threshold", 0]
+    assert shardtalk("prepare", photos / "captions.json", *prepared)[0] == 0
+    files = (path for path in (tmp_path / "data").rglob("*") if path.is_file())
+    bucket.put({f"data/{path.relative_to(tmp_path / 'data')}": path.read_bytes() for path in files})
+    (tmp_path / "recipe.yaml").write_text(RECIPE.replace("epochs: 30", "epochs: 1"))
+    where = ["--data", f"{bucket.url}/data", "--output", f"{bucket.url}/run", "--network.weights", weights]
+    code, said = shardtalk("train", "--config", tmp_path / "recipe.yaml", *where)
+    assert code == 0, said
+    assert len(bucket.contents()["run/history.jsonl"].splitlines()) == 3
+    assert caption(photos, "--captioner", f"{bucket.url}/run/best")[0] == 0
+    assert [row["error_code"] for row in rows_of(tmp_path / "out")] == [None] * 36
+
+
+@pytest.mark.parametrize("content", [None, b"{", b'{"words": 3}'])
+def test_a_vocabulary_that_is_none_is_refused(
+    content: bytes | None, photos: Path, tmp_path: Path, shardtalk: Run
+) -> None:
+    prepared = ["--images-root", photos, "--output", tmp_path / "data", "--num-val", 6]
+    assert shardtalk("prepare", photos / "captions.json", *prepared)[0] == 0
+    (tmp_path / "data" / "vocabulary.json").unlink()
+    if content:
+        (tmp_path / "data" / "vocabulary.json").write_bytes(content)
+    code, said = shardtalk("train", "--data", tmp_path / "data", "--output", tmp_path / "run")
+    assert code == 2 and "vocabulary.json is not a vocabulary" in said and said.count("\n") == 1
 
 
 def test_data_that_prepare_did_not_write_are_refused(tmp_path: Path, shardtalk: Run) -> None:
