@@ -6,6 +6,7 @@ read here.
 
 from __future__ import annotations
 
+import fnmatch
 import glob
 import hashlib
 import os
@@ -19,9 +20,10 @@ from pathlib import Path
 
 import pyarrow.fs as pafs
 
+from pipeline.ahead import mapped_ahead
 from pipeline.errors import InputError
 from pipeline.names import EXTENSIONS, printable
-from pipeline.storage import filesystem, is_remote
+from pipeline.storage import CONNECTIONS, filesystem, is_remote
 
 _COMPRESSED = (".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst")
 _NUMBERS = re.compile(r"(\d+)\.\.(\d+)")
@@ -78,7 +80,7 @@ def list_inputs(inputs: Iterable[str]) -> Listing:
     ids: dict[str, str] = {}
     for given in inputs:
         found = False
-        for shard in (shard for name in expand_braces(given) for shard in _list(name, listing.ignored)):
+        for shard in (shard for name in _looked_up(expand_braces(given)) for shard in _list(*name, listing.ignored)):
             found = True
             if shard.path in paths:
                 continue
@@ -110,9 +112,24 @@ def expand_braces(text: str) -> list[str]:
     return [name for choice in choices for name in expand_braces(text[: match.start()] + choice + text[match.end() :])]
 
 
-def _list(name: str, ignored: Counter[str]) -> Iterator[Shard]:
-    if is_remote(name):
-        yield from _list_remote(name, ignored)
+def _looked_up(names: list[str]) -> Iterator[tuple[str, pafs.FileInfo | None]]:
+    """Names with what a store says of them; it is asked for many at a time. Raises InputError."""
+    infos = mapped_ahead(_look_up, filter(is_remote, names), threads=CONNECTIONS, depth=10 * CONNECTIONS)
+    for name in names:
+        yield name, next(infos) if is_remote(name) else None
+
+
+def _look_up(url: str) -> pafs.FileInfo:
+    system, path = filesystem(url)
+    try:
+        return system.get_file_info(path)
+    except OSError as error:
+        raise InputError(f"{url} cannot be listed: {error}") from error
+
+
+def _list(name: str, info: pafs.FileInfo | None, ignored: Counter[str]) -> Iterator[Shard]:
+    if info:
+        yield from _list_remote(name, info, ignored)
         return
     path = Path(name).expanduser().absolute()
     if not os.path.lexists(path) and glob.has_magic(name):
@@ -204,20 +221,43 @@ def _refuse_compressed(path: str) -> None:
         raise InputError(f"{printable(path)} is compressed, so it cannot be read from the middle; unpack it first")
 
 
-def _list_remote(url: str, ignored: Counter[str]) -> Iterator[Shard]:
+def _list_remote(url: str, info: pafs.FileInfo, ignored: Counter[str]) -> Iterator[Shard]:
     system, path = filesystem(url)
     root = url.removesuffix(path)
+    if info.type == pafs.FileType.File:
+        shards = _remote_shards([info], root, path.rpartition("/")[0], ignored)
+        yield from _tables_if_alone(shards, ignored)
+        return
+    is_glob = info.type == pafs.FileType.NotFound and glob.has_magic(path)
+    base = _before_wildcards(path) if is_glob else path
     try:
-        info = system.get_file_info(path)
-        if info.type == pafs.FileType.NotFound:
+        if info.type == pafs.FileType.NotFound and not is_glob:
             raise InputError(f"there is no {url}")
-        if info.type == pafs.FileType.File:
-            found, base = [info], path.rpartition("/")[0]
-        else:
-            found, base = system.get_file_info(pafs.FileSelector(path, recursive=True)), path
+        found = system.get_file_info(pafs.FileSelector(base, recursive=True, allow_not_found=is_glob))
     except OSError as error:
         raise InputError(f"{url} cannot be listed: {error}") from error
+    if is_glob:
+        patterns = path.split("/")
+        found = [one for one in found if one.type == pafs.FileType.File and _matches(one.path.split("/"), patterns)]
+        if not found:
+            raise InputError(f"nothing matches {url}")
+        yield from _remote_shards(found, root, base, ignored)
+        return
     yield from _tables_if_alone(_remote_shards(found, root, base, ignored), ignored)
+
+
+def _before_wildcards(path: str) -> str:
+    parts = path.split("/")
+    return "/".join(parts[: next(i for i, part in enumerate(parts) if glob.has_magic(part))])
+
+
+def _matches(parts: list[str], patterns: list[str]) -> bool:
+    """As a shell does: `*` stays within a name, `**` stands for any number of folders."""
+    if not patterns or not parts:
+        return not parts and all(pattern == "**" for pattern in patterns)
+    if patterns[0] == "**":
+        return _matches(parts, patterns[1:]) or _matches(parts[1:], patterns)
+    return fnmatch.fnmatchcase(parts[0], patterns[0]) and _matches(parts[1:], patterns[1:])
 
 
 def _remote_shards(found: list[pafs.FileInfo], root: str, base: str, ignored: Counter[str]) -> Iterator[Shard]:

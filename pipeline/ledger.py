@@ -13,10 +13,11 @@ from dataclasses import asdict, astuple, dataclass, field
 
 import pyarrow as pa
 
+from pipeline.ahead import mapped_ahead
 from pipeline.errors import OutputError
 from pipeline.inputs import Shard
 from pipeline.names import printable
-from pipeline.storage import Folder
+from pipeline.storage import CONNECTIONS, Folder
 
 COMMITS = "_commits"
 SUFFIX = ".commit"  # readers of JSON folders must not take records for data
@@ -107,15 +108,16 @@ class Ledger:
     @classmethod
     def load(cls, folder: Folder) -> Ledger:
         """Reads the records. Raises OutputError for one that is torn."""
+        names = [f"{COMMITS}/{name}" for name in folder.names(COMMITS) if name.endswith(SUFFIX) and name[0] != "."]
         commits = []
-        for name in folder.names(COMMITS):
-            if name.endswith(SUFFIX) and not name.startswith("."):
-                try:
-                    commits.append(Commit.decode(folder.read(f"{COMMITS}/{name}")))
-                except (ValueError, KeyError, TypeError) as error:
-                    raise OutputError(
-                        f"{folder.url}/{COMMITS}/{name} is damaged ({error}); remove it, and its rows are redone"
-                    ) from error
+        contents = mapped_ahead(folder.read, names, threads=CONNECTIONS, depth=2 * CONNECTIONS)
+        for name, content in zip(names, contents, strict=True):
+            try:
+                commits.append(Commit.decode(content))
+            except (ValueError, KeyError, TypeError) as error:
+                raise OutputError(
+                    f"{folder.url}/{name} is damaged ({error}); remove it, and its rows are redone"
+                ) from error
         gone = {commit.replaces for commit in commits}
         ledger = cls(replaced=[commit for commit in commits if commit.file in gone])
         for commit in commits:

@@ -16,6 +16,7 @@ from pipeline.inputs import Form, Shard
 from pipeline.ledger import Span
 from pipeline.parquet import Table
 from pipeline.source import open_shard
+from pipeline.storage import CONNECTIONS
 from pipeline.tar import Member, find_header, grouped, members
 
 PIECE_BYTES = 256 << 20
@@ -24,8 +25,6 @@ SEGMENT_BYTES = 64 << 20
 """Of a tar whose headers are read one after the other."""
 SEARCHED_BYTES = 16 << 20
 """Within which a segment's first header should be: few members are larger."""
-THREADS = 24
-"""As many connections as pyarrow keeps to a store."""
 
 
 def split(spans: Iterable[Span], *, wanted: int, piece_bytes: int) -> list[Span]:
@@ -79,7 +78,7 @@ def _members(shard: Shard) -> Iterator[Member]:
     walk before it ended where it began; else the segment is walked again from there.
     """
     starts = range(0, shard.size, SEGMENT_BYTES)
-    walks = mapped_ahead(partial(_walk_segment, shard), starts, threads=THREADS, depth=2 * THREADS)
+    walks = mapped_ahead(partial(_walk_segment, shard), starts, threads=CONNECTIONS, depth=2 * CONNECTIONS)
     reached = 0
     for start, found in zip(starts, walks, strict=True):
         stop = start + SEGMENT_BYTES

@@ -23,6 +23,8 @@ from pipeline.remote import RANGE_BYTES, RemoteFile
 READ_AHEAD_BYTES = 1 << 20
 SKIMMED_BYTES = 4 << 10, 1 << 20
 """Read at a time, here and remotely, where little of a file is wanted: there, a round trip takes as long as 1 MiB."""
+CONNECTIONS = 24
+"""As many as pyarrow keeps to a store."""
 S3_ATTEMPTS = 5
 """Of a request, by the SDK, with pauses of up to 1, 2, 4 and 8 s."""
 SPOOLED_BYTES = 16 << 20

@@ -14,6 +14,7 @@ import pytest
 from conftest import Run, jpeg, pictures, rows_of, tar_bytes
 from s3_store import Bucket
 
+from pipeline.errors import InputError
 from pipeline.inputs import list_inputs
 from pipeline.storage import Folder
 
@@ -94,6 +95,29 @@ def test_a_captioner_is_fetched_once(
     (copy,) = (tmp_path / "cache").rglob("model.safetensors")
     assert (copy.parent / "config.json").read_bytes() == (captioner / "config.json").read_bytes()
     assert json.loads((tmp_path / "first" / "_job.json").read_text())["captioner"]["name"] == "tiny"
+
+
+@pytest.mark.parametrize(
+    ("pattern", "expected"),
+    [
+        ("in/*.tar", ["in/a.tar", "in/b.tar"]),
+        ("in/[b-z].tar", ["in/b.tar"]),
+        ("*/*/?.tar", ["in/deep/c.tar"]),
+        ("in/**/*.tar", ["in/a.tar", "in/b.tar", "in/deep/c.tar"]),
+        ("in/d**", []),
+        ("in/deep/**", ["in/deep/c.tar"]),
+        ("in/{b,a}.tar", ["in/b.tar", "in/a.tar"]),
+    ],
+)
+def test_wildcards_and_braces_name_keys(pattern: str, expected: list[str], bucket: Bucket) -> None:
+    tar = tar_bytes({"k.jpg": jpeg(0)})
+    bucket.put(dict.fromkeys(["in/a.tar", "in/b.tar", "in/deep/c.tar", "other.tar", "in/notes.txt"], tar))
+    if expected:
+        found = [shard.path for shard in list_inputs([f"{bucket.url}/{pattern}"]).shards]
+        assert found == [f"{bucket.url}/{key}" for key in expected]
+    else:
+        with pytest.raises(InputError, match="nothing matches"):
+            list_inputs([f"{bucket.url}/{pattern}"])
 
 
 def test_a_file_may_be_larger_than_a_range(
