@@ -182,9 +182,9 @@ def watch(simulation: Simulation, name: str, process: subprocess.Popen[str]) -> 
 
 
 def growth(samples: list[tuple[int, int, int]], column: int, rows: int) -> tuple[float, float]:
-    """Peak in MiB while the second and while the last quarter of the rows were done; the first has the start-up."""
+    """Peak in MiB while the first and while the last quarter of the rows were done."""
     quarters = [
-        [s[column] for s in samples if low * rows < s[0] <= high * rows] for low, high in ((0.25, 0.5), (0.75, 1))
+        [s[column] for s in samples if low * rows < s[0] <= high * rows] for low, high in ((0, 0.25), (0.75, 1))
     ]
     first, last = (max(quarter) / MIB for quarter in quarters)
     return first, last
@@ -228,7 +228,7 @@ def measure_whole(simulation: Simulation) -> None:
         show(
             f"peak memory, {who}",
             f"{last:.0f} MiB",
-            f"{last / first:.2f} of the second quarter's {first:.0f} MiB; < 1.1",
+            f"{last / first:.2f} of the first quarter's {first:.0f} MiB; < 1.1",
         )
 
 

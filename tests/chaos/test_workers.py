@@ -18,6 +18,7 @@ from faults import Survived, chosen
 import jobs.caption
 import pipeline.ray_runner
 from cluster.connect import Resources
+from pipeline.ray_runner import BisectedCaption
 from pipeline.source import read
 from pipeline.stages import Decode
 
@@ -55,6 +56,38 @@ class DyingRead:
             yield table
             if self.row in table["index"].to_pylist():
                 die_once(self.mark)
+
+
+class FaultyStart(BisectedCaption):
+    """Its first attempts fail: at two the captioner cannot be loaded, at one the process is killed."""
+
+    marks = Path()
+
+    def __init__(self, *arguments: Any) -> None:
+        die_once(self.marks / "killed")
+        for name in ("first", "second"):
+            if not (self.marks / name).exists():
+                (self.marks / name).touch()
+                raise OSError("the store does not answer")
+        super().__init__(*arguments)
+
+
+def test_a_captioner_that_does_not_start_at_once_costs_none(  # noqa: PLR0917
+    local_ray: Resources,
+    tmp_path: Path,
+    caption: Run,
+    shardtalk: Run,
+    survived: Survived,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
+    FaultyStart.marks = tmp_path
+    monkeypatch.setattr(pipeline.ray_runner, "BisectedCaption", FaultyStart)
+    tar = tar_of_pictures(tmp_path / "s.tar", IMAGES)
+    code, said = caption(tar, "--runner", "ray", "--ray.max_actors", 1)
+    assert code == 0, said
+    assert (tmp_path / "second").exists() and shardtalk("verify", tmp_path / "out", tar)[0] == 0
+    survived("model actor that dies or fails while it starts", "it is started again", 3)
 
 
 @pytest.mark.parametrize("victim", ["model actor", "reader"])
