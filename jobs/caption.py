@@ -71,10 +71,12 @@ def run(config: CaptionConfig) -> int:
             fragment_s=config.fragment_s,
             confirm=mine.confirm,
         )
+        # Connected before `stop_requests`: Ray takes SIGTERM for itself.
         on_ray = config.runner == "ray" or (config.runner == "auto" and connect.is_expected())
         resources = connect.connect(config.ray.address) if on_ray and spans else None
-        report = Report(ledger, slots(config, resources))
-        stopped = _caption_and_commit(config, captioner, spans, resources, sink, report)
+        report = Report(ledger, slots(config, resources), expected_rows=_expected_rows(ledger, spans))
+        tables = captioned(config, captioner, spans, resources)
+        stopped = _commit(config, tables, sink, report, Metrics() if resources else None)
         code = _judge(config, report, stopped=stopped)
         if code == 0:
             if spans or not folder.exists(output.MANIFEST):  # else the record of the run that finished it stays
@@ -84,21 +86,18 @@ def run(config: CaptionConfig) -> int:
         return code
 
 
-def _caption_and_commit(  # noqa: PLR0917
-    config: CaptionConfig,
-    captioner: Path,
-    spans: list[Span],
-    resources: Resources | None,
-    sink: Sink,
-    report: Report,
+def _expected_rows(ledger: Ledger, spans: list[Span]) -> int | None:
+    """Rows there will be in all; None where tars and tables keep it to themselves."""
+    return ledger.rows + len(spans) if all(span.shard.image_id for span in spans) else None
+
+
+def _commit(
+    config: CaptionConfig, tables: Generator[pa.Table], sink: Sink, report: Report, metrics: Metrics | None
 ) -> bool:
     """Does the work, and says whether somebody asked to stop before it was done. What was done is committed."""
     announce, give_up = partial(say, "stopping: committing what is done"), partial(_give_up, config.grace_s)
-    # After connecting: Ray takes SIGTERM for itself.
-    metrics = Metrics() if resources else None
     with stop_requests(announce, grace_s=config.grace_s, give_up=give_up) as stop:
-        tables = captioned(config, captioner, spans, resources)
-        for rows in _shown(stop.until_requested(tables), report, spans):
+        for rows in _shown(stop.until_requested(tables), report):
             report.count(rows)
             with report.writing():
                 sink.write(rows)
@@ -208,10 +207,10 @@ def _as_workers_find_it(captioner: str) -> str:
     return str(Path(captioner).absolute()) if Path(captioner).exists() else captioner
 
 
-def _shown(tables: Generator[pa.Table], report: Report, spans: list[Span]) -> Iterator[pa.Table]:
+def _shown(tables: Generator[pa.Table], report: Report) -> Iterator[pa.Table]:
     """The tables, with a progress bar on a terminal and a line now and then in a log; closes them in the end."""
-    known = report.rows + len(spans) if all(span.shard.image_id for span in spans) else None
-    bar = tqdm(total=known, initial=report.rows, unit="image", smoothing=0.1, disable=None, dynamic_ncols=True)
+    total, done = report.expected_rows, report.rows
+    bar = tqdm(total=total, initial=done, unit="image", smoothing=0.1, disable=None, dynamic_ncols=True)
     with contextlib.closing(tables), bar:
         shown = time.monotonic()
         for rows in tables:

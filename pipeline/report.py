@@ -25,9 +25,11 @@ class Report:
     Args:
         ledger: at its start.
         slots: by stage, how many of them can work at the same time.
+        expected_rows: that there will be in all, where it is known.
     """
 
-    def __init__(self, ledger: Ledger, slots: Mapping[str, float]) -> None:
+    def __init__(self, ledger: Ledger, slots: Mapping[str, float], *, expected_rows: int | None = None) -> None:
+        self.expected_rows = expected_rows
         self._before, self._slots = ledger.rows, {**slots, START_UP: 1.0}
         self._errors_before = sum(ledger.errors.values())
         self._started, self._clock = time.time(), time.perf_counter()
