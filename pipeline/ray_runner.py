@@ -42,7 +42,7 @@ class Flow:
     """Tasks that read at the same time."""
 
 
-ON_CPU = Flow(block_bytes=4 << 20, blocks=8, reads=2)
+ON_CPU = Flow(block_bytes=16 << 20, blocks=8, reads=2)
 ON_GPU = Flow(block_bytes=16 << 20, blocks=32, reads=8)
 INIT_RETRIES, INIT_DEATHS = 2, 8
 """Of making a captioner: in the same actor, and of actors one after the other, until the job fails."""
