@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -10,8 +11,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from conftest import Run, jpeg, pictures, rows_of
+from conftest import Run, jpeg, pictures, rows_of, tar_bytes
 from faults import Survived, is_full
+from s3_store import Bucket
 
 from cluster.local import LocalCluster
 
@@ -119,6 +121,23 @@ def test_a_driver_with_other_versions_is_refused(cluster: LocalCluster, tmp_path
     )
     assert done.returncode == 2
     assert "does not run what this process runs: torch is 0 here and" in done.stderr.splitlines()[-1]
+
+
+def test_a_job_from_s3_to_s3_by_the_config_that_ships(cluster: LocalCluster, bucket: Bucket, shardtalk: Run) -> None:
+    """As docs/cluster.md has it for a store without roles."""
+    bucket.put({f"in/{i:04}.tar": tar_bytes({f"k{i}.jpg": jpeg(i), f"l{i}.jpg": b"none"}) for i in range(3)})
+    names = {name: value for name, value in os.environ.items() if name.startswith("AWS_")}
+    where = [f"{bucket.url}/in/{{0000..0002}}.tar", "--output", f"{bucket.url}/out"]
+    here = ["--ray.num_gpus", 0, "--ray.max_actors", 1]
+    config = ["--config", "configs/caption-s3.yaml"]
+    code, log = submitted(
+        cluster,
+        *("python", "-m", "jobs.caption", *config, *where, *here),
+        options=("--runtime-env-json", json.dumps({"env_vars": names})),
+    )
+    assert code == 0, log
+    assert "3 captions and 3 errors" in log and names["AWS_SECRET_ACCESS_KEY"] not in log
+    assert shardtalk("verify", f"{bucket.url}/out", where[0])[0] == 0
 
 
 def test_a_job_outlives_all_workers_but_one(
