@@ -40,10 +40,12 @@ class Flow:
     blocks: int
     reads: int
     """Tasks that read at the same time."""
+    batches: int
+    """Given to a captioner at a time, so that few are cut short where blocks end."""
 
 
-ON_CPU = Flow(block_bytes=16 << 20, blocks=8, reads=2)
-ON_GPU = Flow(block_bytes=16 << 20, blocks=32, reads=8)
+ON_CPU = Flow(block_bytes=4 << 20, blocks=16, reads=2, batches=4)
+ON_GPU = Flow(block_bytes=16 << 20, blocks=32, reads=8, batches=2)
 INIT_RETRIES, INIT_DEATHS = 2, 8
 """Of making a captioner: in the same actor, and of actors one after the other, until the job fails."""
 
@@ -115,10 +117,18 @@ class RemoteAttempts:
 
 
 class BisectedCaption(Bisected):
-    """`CaptionPixels`, made where the actor is."""
+    """`CaptionPixels`, made where the actor is. Is given several batches' rows, and shares them out evenly."""
 
-    def __init__(self, attempts: Register, arguments: Mapping[str, Any]) -> None:
+    def __init__(self, attempts: Register, arguments: Mapping[str, Any], batch_images: int) -> None:
         super().__init__(CaptionPixels(**arguments), "caption", attempts)
+        self._batch_images = batch_images
+
+    def __call__(self, rows: pa.Table) -> pa.Table:
+        """As `CaptionPixels`."""
+        batches = -(-len(rows) // self._batch_images)
+        size = -(-len(rows) // max(1, batches))
+        call = super().__call__
+        return pa.concat_tables([call(rows.slice(i * size, size)) for i in range(max(1, batches))])
 
 
 def _attempts_here() -> RemoteAttempts:
@@ -176,9 +186,9 @@ def run_ray(
         .map_batches(Bisected(decode, "decode", attempts), batch_format="pyarrow", batch_size=None, **decoding)
         .map_batches(
             BisectedCaption,
-            fn_constructor_args=(attempts, dict(caption_arguments)),
+            fn_constructor_args=(attempts, dict(caption_arguments), batch_images),
             batch_format="pyarrow",
-            batch_size=batch_images,
+            batch_size=flow.batches * batch_images,
             compute=ray.data.ActorPoolStrategy(min_size=min(actors[0], len(source.groups)), max_size=actors[1]),
             **actor_resources,
         )
