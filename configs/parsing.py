@@ -52,12 +52,19 @@ class _Parser(jsonargparse.ArgumentParser):
 
 
 def parse(
-    config: type[Config], argv: list[str] | None, *, prog: str, positional: str = "", metavar: str = "INPUT"
+    config: type[Config],
+    argv: list[str] | None,
+    *,
+    prog: str,
+    positional: str = "",
+    metavar: str = "INPUT",
+    required: bool = True,
 ) -> Config:
     """Returns `config` filled from `argv` (default: the process's own arguments).
 
     `positional` names the `list[str]` (or `str`) field that takes the arguments without a `--name`; shown as
-    `metavar`. A mistake ends the process with exit code 2 and one line on stderr that names the key.
+    `metavar`; "" where it is neither given nor `required`. A mistake ends the process with exit code 2 and one line on
+    stderr that names the key.
     """
     parser = _Parser(prog=prog, description=(config.__doc__ or "").strip())
     parser.add_argument("--config", action="config", help="YAML file with any of the options below")
@@ -66,10 +73,12 @@ def parse(
     if positional:
         kind = {field.name: field.type for field in dataclasses.fields(config)}[positional]  # type: ignore[arg-type]
         several = str(kind).startswith(("list", "tuple"))
-        parser.add_argument(positional, nargs="*" if several else "?", metavar=metavar, default=SUPPRESS)
+        parser.add_argument(
+            positional, nargs="*" if several else "?", metavar=metavar, default=SUPPRESS if required else ""
+        )
     spelled = _spelled(sys.argv[1:] if argv is None else argv, set(_flags(config)))
     values = parser.parse_args(_files_first(spelled))
-    if positional and not values.get(positional):
+    if positional and required and not values.get(positional):
         parser.error(f"no {metavar} given")
     try:
         return _build(config, values)

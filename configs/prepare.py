@@ -14,7 +14,7 @@ class PrepareConfig:
     """Make training shards of captioned images: tars of images with their captions, a vocabulary and statistics."""
 
     captions: str
-    """JSON of neuraltalk2's form (a list of file_path and captions) or of Karpathy's (dataset_*.json)."""
+    """JSON of neuraltalk2's form (a list of file_path and captions), Karpathy's (dataset_*.json) or COCO's."""
     images_root: str
     """Folder that the file paths in the JSON are relative to."""
     output: str

@@ -24,6 +24,8 @@ class Verb:
     """The option that needs no name."""
     metavar: str = "INPUT"
     """How it is shown."""
+    required: bool = True
+    """Whether it must be given."""
 
 
 VERBS = {
@@ -33,6 +35,9 @@ VERBS = {
     "gallery": Verb("write a page to look at an output", "configs.gallery:GalleryConfig", "output", "OUT"),
     "prepare": Verb("make training shards of captioned images", "configs.prepare:PrepareConfig", "captions", "JSON"),
     "train": Verb("train a captioner on prepared shards", "configs.train:TrainConfig"),
+    "evaluate": Verb(
+        "score captions against people's", "configs.evaluate:EvaluateConfig", "captions", "OUT", required=False
+    ),
 }
 
 
@@ -67,6 +72,7 @@ def _run(name: str, verb: Verb, arguments: list[str]) -> int:
         prog=f"shardtalk {name}",
         positional=verb.positional,
         metavar=verb.metavar,
+        required=verb.required,
     )
     from cluster.connect import ClusterError
     from model.errors import ModelError

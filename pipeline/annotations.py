@@ -1,8 +1,9 @@
-"""Captioned images as people hand them over: reads two JSON forms and deals the images to splits.
+"""Captioned images as people hand them over: reads three JSON forms and deals the images to splits.
 
 neuraltalk2:  [{"file_path": "a/b.jpg", "captions": ["…", …], "split"?: "train", "id"?: 7}, …]
 Karpathy:     {"images": [{"filename": "b.jpg", "filepath"?: "a", "split": "restval",
                            "sentences": [{"raw": "…", "tokens": […]}, …], "cocoid"?: 7}, …]}
+COCO:         {"images": [{"id": 7, "file_name"?: "b.jpg"}, …], "annotations": [{"image_id": 7, "caption": "…"}, …]}
 
 The JSON is parsed as a whole: memory grows with the captions, never with the images. No image is opened here.
 """
@@ -13,7 +14,9 @@ import json
 import random
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
+from types import UnionType
 from typing import Any, Literal, get_args
 
 from pipeline.errors import InputError
@@ -22,7 +25,8 @@ Split = Literal["train", "val", "test"]
 SPLITS: tuple[Split, ...] = get_args(Split)
 
 _FORMS = (
-    "expected neuraltalk2's form, a list of {file_path, captions}, or Karpathy's, {images: [{filename, sentences}, …]}"
+    "expected neuraltalk2's form, a list of {file_path, captions}, Karpathy's, {images: [{filename, sentences}, …]},"
+    " or COCO's, {images: [{id, file_name}, …], annotations: [{image_id, caption}, …]}"
 )
 
 
@@ -31,13 +35,19 @@ class CaptionedImage:
     """An image and what people said of it, as the JSON has it."""
 
     file_path: str
-    """Relative to the images' root."""
+    """Relative to the images' root; the id where COCO's form has none."""
     captions: tuple[str, ...]
     """As they were written; one that is not text is ""."""
     split: Split | None
     """None where the JSON has none."""
     image_id: int | str
     """The JSON's `id`, `cocoid` or `imgid`; the file path where it has none."""
+
+
+def number_of(name: str) -> int | None:
+    """COCO's number of an image file: 391895 for "COCO_val2014_000000391895.jpg"; None where the name has none."""
+    number = name.rpartition("/")[2].partition(".")[0].rpartition("_")[2]
+    return int(number) if number.isdecimal() else None
 
 
 def read_annotations(path: Path) -> list[CaptionedImage]:
@@ -115,11 +125,13 @@ def _load(path: Path) -> Any:
 
 
 def _parse(document: Any, path: Path) -> Iterable[CaptionedImage]:
-    karpathy = isinstance(document, dict)
-    items = document.get("images") if karpathy else document
+    in_dict = isinstance(document, dict)
+    items = document.get("images") if in_dict else document
     if not isinstance(items, list):
         raise InputError(f"{path} holds {type(items).__name__} where a list of images should be; {_FORMS}")
-    read = _karpathy if karpathy else _neuraltalk2
+    read = _karpathy if in_dict else _neuraltalk2
+    if in_dict and "annotations" in document:
+        read = partial(_coco, said=_said_by_image(document, path))
     for position, item in enumerate(items):
         try:
             yield read(item)
@@ -147,6 +159,29 @@ def _karpathy(item: Any) -> CaptionedImage:
     return CaptionedImage(file_path, tuple(captions), split, _identity(item, file_path, "cocoid", "imgid"))
 
 
+def _said_by_image(document: dict[str, Any], path: Path) -> dict[int | str, list[str]]:
+    """COCO's captions by image id."""
+    said: dict[int | str, list[str]] = {}
+    try:
+        said = {image["id"]: [] for image in document["images"]}
+        for position, annotation in enumerate(_expect(document["annotations"], list, "has as annotations")):
+            if annotation["image_id"] not in said:
+                raise InputError(
+                    f"{path}: annotation {position} is of image {annotation['image_id']!r}, which it has not"
+                )
+            said[annotation["image_id"]].append(_text(annotation["caption"]))
+    except (KeyError, TypeError) as error:
+        reason = f"lacks {error}" if isinstance(error, KeyError) else str(error)
+        raise InputError(f"{path}: an image or annotation {reason}; {_FORMS}") from error
+    return said
+
+
+def _coco(item: Any, *, said: dict[int | str, list[str]]) -> CaptionedImage:
+    identity = _expect(item["id"], int | str, "has as id")
+    file_path = _expect(item.get("file_name", str(identity)), str, "has as file_name")
+    return CaptionedImage(file_path, tuple(said[identity]), _split(item.get("split")), identity)
+
+
 def _sentence(sentence: Any) -> str:
     _expect(sentence, dict, "has as a sentence")
     if "raw" in sentence:
@@ -172,7 +207,7 @@ def _split(name: Any) -> Split | None:
     raise ValueError(f"is in split {name!r}; choose {', '.join(SPLITS)} or restval")
 
 
-def _expect(value: Any, kind: type, what: str) -> Any:
+def _expect(value: Any, kind: type | UnionType, what: str) -> Any:
     if not isinstance(value, kind):
-        raise TypeError(f"{what} {str(value)[:40]!r}, not a {kind.__name__}")
+        raise TypeError(f"{what} {str(value)[:40]!r}, not a {getattr(kind, '__name__', kind)}")
     return value

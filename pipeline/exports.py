@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterable, Iterator
 from typing import Any
 
+from pipeline.annotations import number_of
 from pipeline.ledger import Ledger
 from pipeline.output import read_rows
 from pipeline.storage import Folder
@@ -46,6 +47,5 @@ def _vis(row: dict[str, Any]) -> dict[str, Any]:
 
 
 def _coco(row: dict[str, Any]) -> dict[str, Any]:
-    stem = row["image_id"].rpartition("/")[2].partition(".")[0]
-    number = stem.rpartition("_")[2]  # COCO_val2014_000000391895.jpg
-    return {"image_id": int(number) if number.isdecimal() else row["image_id"], "caption": row["caption"]}
+    number = number_of(row["image_id"])
+    return {"image_id": row["image_id"] if number is None else number, "caption": row["caption"]}

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -25,6 +26,7 @@ from pipeline.storage import Folder, open_at
 from pipeline.tar import samples
 
 VOCABULARY = "vocabulary.json"
+Made = TypeVar("Made")
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,11 +47,29 @@ def read_split(data: str | Path, split: str) -> list[Example]:
 
     Raises InputError if there is none, or one has no captions.
     """
-    shards = [f"{data}/{split}/{name}" for name in Folder(str(data)).names(split) if name.endswith(".tar")]
-    examples = [example for shard in shards for example in _read_shard(shard)]
-    if not examples:
+    return list(
+        _read_split(data, split, lambda key, image, record: Example(key, image, record["captions"], record["ids"]))
+    )
+
+
+def read_captions(data: str | Path, split: str) -> dict[str, list[str]]:
+    """The captions of a split of a folder or URL, by image id, in shard order: what `read_split` has, without images.
+
+    Raises InputError if there is none.
+    """
+    return dict(_read_split(data, split, lambda key, _, record: (key, record["captions"])))
+
+
+def _read_split(data: str | Path, split: str, made: Callable[[str, bytes, dict[str, Any]], Made]) -> Iterator[Made]:
+    """What is made of each key, image and record of a split."""
+    names = [name for name in Folder(str(data)).names(split) if name.endswith(".tar")]
+    found = False
+    for name in names:
+        for one in _read_shard(f"{data}/{split}/{name}", made):
+            found = True
+            yield one
+    if not found:
         raise InputError(f"{data}/{split} has no examples; give the folder that `shardtalk prepare` wrote")
-    return examples
 
 
 def read_vocabulary(data: str | Path) -> Vocabulary:
@@ -60,7 +80,7 @@ def read_vocabulary(data: str | Path) -> Vocabulary:
         raise InputError(f"{data}/{VOCABULARY} is not a vocabulary: {error}; run `shardtalk prepare`") from error
 
 
-def _read_shard(shard: str) -> Iterator[Example]:
+def _read_shard(shard: str, made: Callable[[str, bytes, dict[str, Any]], Made]) -> Iterator[Made]:
     try:
         with open_at(shard) as file:
             size = file.seek(0, os.SEEK_END)
@@ -70,8 +90,7 @@ def _read_shard(shard: str) -> Iterator[Example]:
                 record = sample.files.get("json")
                 if image is None or record is None:
                     raise InputError(f"{shard}: {sample.key} lacks an image or its captions; run `shardtalk prepare`")
-                fields = json.loads(record)
-                yield Example(sample.key, image, fields["captions"], fields["ids"])
+                yield made(sample.key, image, json.loads(record))
     except (DataError, KeyError, TypeError, UnicodeDecodeError, json.JSONDecodeError) as error:
         raise InputError(f"{shard} is damaged or not of `shardtalk prepare`: {error}") from error
 

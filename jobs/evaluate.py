@@ -1,0 +1,220 @@
+"""`shardtalk evaluate`: how good captions are, against people's, and how diverse.
+
+caption, if asked to → read both sides → pair → score → write. No torch unless it captions or reads shards.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import platform
+import sys
+import tempfile
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import asdict
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from configs.caption import CaptionConfig
+from configs.evaluate import EvaluateConfig
+from jobs import __version__, cli
+from pipeline.captions import Said, is_output, read_captions, read_job
+from pipeline.diversity import diversity, known_captions
+from pipeline.errors import InputError
+from pipeline.evaluation import METRICS, Scores, score
+from pipeline.java import Java, JavaError, find_java
+from pipeline.matching import Pairing, pair
+from pipeline.output import refuse_inside
+from pipeline.references import References, read_prepared, read_references
+from pipeline.storage import Folder
+
+LABELS = {"Bleu_1": "BLEU-1", "Bleu_2": "BLEU-2", "Bleu_3": "BLEU-3", "Bleu_4": "BLEU-4", "ROUGE_L": "ROUGE-L"}
+DIVERSITY_LABELS = {
+    "div_1": "Div-1",
+    "div_2": "Div-2",
+    "vocabulary": "words in use",
+    "mean_words": "words per caption",
+    "distinct_captions": "distinct captions",
+    "novel": "novel captions",
+    "broken_endings": "broken endings",
+    "repeated_bigrams": "repeated bigrams",
+}
+
+
+def run(config: EvaluateConfig) -> int:
+    """Scores, prints a table, writes the files asked for; returns the exit code."""
+    for name in filter(None, (config.output, config.per_image_file)):
+        refuse_inside(name, filter(None, [config.captions]))
+    references = _references(config)
+    with tempfile.TemporaryDirectory() as scratch:
+        captions = config.captions or str(Path(scratch, "captions"))
+        if config.captioner:
+            code = _caption(config, captions)
+            if code:
+                return code
+        said, job = read_captions(captions), read_job(captions) if is_output(captions) else {}
+    pairing = pair(said, references.images, match=config.match)
+    _say_what_is_left(config, pairing)
+    java, without_java = _find_java(config.timeout_s)
+    ours = {str(place): one.caption or "" for place, (one, _) in enumerate(pairing.pairs)}
+    theirs = {str(place): image.captions for place, (_, image) in enumerate(pairing.pairs)}
+    scores = score(ours, theirs, java=java, without_java=without_java)
+    report = _report(config, references, pairing, scores) | {
+        "diversity": asdict(diversity(ours.values(), known_captions(references.known))),
+        "provenance": {
+            "captions": config.captions or config.captioner,
+            "references": references.source,
+            "novel_against": references.known_from,
+            "job": job,
+            "versions": _versions(java),
+        },
+    }
+    sys.stdout.write(table(report))
+    _write(config, report, pairing, scores)
+    return cli.FAILED if scores.failed else 0
+
+
+def _references(config: EvaluateConfig) -> References:
+    training = Path(config.train) if config.train else None
+    if config.data:
+        return read_prepared(config.data, config.split or "val", training)
+    return read_references(Path(config.references), config.split or None, training)
+
+
+def _caption(config: EvaluateConfig, where: str) -> int:
+    """Captions the images of the data as `shardtalk caption` does; its exit code."""
+    from jobs import caption
+
+    code = caption.run(
+        CaptionConfig(
+            output=where,
+            inputs=[f"{config.data}/{config.split or 'val'}"],
+            captioner=config.captioner,
+            runner=config.runner,
+            search=config.search,
+            device=config.device,
+            dtype=config.dtype,
+            batch_images=config.batch_images,
+            local=config.local,
+            ray=config.ray,
+        )
+    )
+    if code == cli.INTERRUPTED and not config.captions:
+        say("the captions are lost; give OUT to keep them and go on")
+    return code
+
+
+def _say_what_is_left(config: EvaluateConfig, pairing: Pairing) -> None:
+    """Raises InputError if there is nothing to score, or less than was asked for."""
+    strangers, missing = pairing.without_references, pairing.without_caption
+    if not pairing.pairs:
+        names = (
+            f"{strangers[0].image_id!r} and {missing[0].file_path!r} (id {missing[0].image_id})" if strangers else ""
+        )
+        raise InputError(f"no caption is of an image of the references{f': they have {names}, say' if names else ''}")
+    if strangers:
+        say(f"{len(strangers)} captions have no references and do not count; the first is of {strangers[0].image_id!r}")
+    if missing:
+        found = f"{len(missing)} of {len(missing) + len(pairing.pairs)} images of the references have no caption"
+        if not config.allow_missing:
+            raise InputError(
+                f"{found}; the first is {missing[0].file_path!r}; give --split, or --allow_missing to leave them out"
+            )
+        say(f"{found} and are left out; the first is {missing[0].file_path!r}")
+    errors = Counter(one.error_code or "no caption" for one, _ in pairing.pairs if one.caption is None)
+    if errors:
+        causes = ", ".join(f"{code} {count}" for code, count in errors.items())
+        say(f"{errors.total()} images have an error instead of a caption and count as captioned with nothing: {causes}")
+
+
+def _find_java(timeout_s: float) -> tuple[Java | None, str]:
+    try:
+        return find_java(timeout_s), ""
+    except JavaError as error:
+        return None, str(error)
+
+
+def _report(config: EvaluateConfig, references: References, pairing: Pairing, scores: Scores) -> dict[str, Any]:
+    return {
+        "scores": {metric: _finite(scores.totals.get(metric)) for metric in METRICS},
+        "missing": scores.missing,
+        "tokens": scores.tokens,
+        "counts": {
+            "images": len(pairing.pairs),
+            "references": sum(len(image.captions) for _, image in pairing.pairs),
+            "errors": sum(one.caption is None for one, _ in pairing.pairs),
+            "captions_without_references": len(pairing.without_references),
+            "references_without_caption": len(pairing.without_caption),
+        },
+    }
+
+
+def _versions(java: Java | None) -> dict[str, str | None]:
+    found = {"shardtalk": __version__, "pycocoevalcap": version("pycocoevalcap"), "python": platform.python_version()}
+    return found | {"java": java.version if java else None}
+
+
+def table(report: dict[str, Any]) -> str:
+    """The report for a person."""
+    counts, variety = report["counts"], report["diversity"]
+    tokens = "Penn Treebank's" if report["tokens"] == "PTB" else "Shardtalk's own, NOT comparable with papers"
+    lines = [f"{counts['images']:,} images, {counts['references']:,} references; tokens: {tokens}"]
+    for metric, value in report["scores"].items():
+        shown = f"{value:.4f}" if value is not None else f"missing: {report['missing'].get(metric, 'not a number')}"
+        lines.append(f"{LABELS.get(metric, metric):18} {shown}")
+    for name, label in DIVERSITY_LABELS.items():
+        value = variety[name]
+        lines.append(f"{label:18} {value:,}" if isinstance(value, int) else f"{label:18} {value:.4f}")
+    lines.append(f"novel: not among the captions of {report['provenance']['novel_against']}")
+    return "".join(f"{line}\n" for line in lines)
+
+
+def _write(config: EvaluateConfig, report: dict[str, Any], pairing: Pairing, scores: Scores) -> None:
+    """The files asked for, each at once or not at all."""
+    if config.per_image_file:
+        buffer = pa.BufferOutputStream()
+        pq.write_table(_rows(pairing.pairs, scores), buffer)
+        _put(config.per_image_file, buffer.getvalue().to_pybytes())
+    if config.output:
+        _put(
+            config.output, (json.dumps(report, indent=2, ensure_ascii=False) + "\n").encode("utf-8", "backslashreplace")
+        )
+
+
+def _rows(pairs: Iterable[tuple[Said, Any]], scores: Scores) -> pa.Table:
+    """A row per image: what was said of it and what people said, and a column per metric."""
+    said, images = zip(*pairs, strict=True)
+    columns = {
+        "image_id": pa.array([one.image_id for one in said], pa.string()),
+        "file_path": pa.array([image.file_path for image in images], pa.string()),
+        "caption": pa.array([one.caption for one in said], pa.string()),
+        "references": pa.array([list(image.captions) for image in images], pa.list_(pa.string())),
+        "error_code": pa.array([one.error_code for one in said], pa.string()),
+    }
+    for metric in METRICS:
+        values = scores.per_image.get(metric, [None] * len(said))
+        columns[metric] = pa.array(map(_finite, values), pa.float64())
+    return pa.table(columns)
+
+
+def _finite(value: float | None) -> float | None:
+    return value if value is not None and math.isfinite(value) else None
+
+
+def _put(file: str, data: bytes) -> None:
+    parent, _, name = file.rpartition("/")
+    Folder(parent or ("/" if file.startswith("/") else ".")).write(name, data)
+
+
+def say(text: str) -> None:
+    """A line for the user, on stderr: stdout is for data."""
+    sys.stderr.write(f"shardtalk evaluate: {text}\n")
+
+
+if __name__ == "__main__":
+    sys.exit(cli.main(["evaluate", *sys.argv[1:]]))

@@ -1,0 +1,79 @@
+"""What captions say apart from how right they are: how many words and phrases, how many of them new, how well ended.
+
+Of this project's own tokens, so Java has no part in it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import TypeVar
+
+from model.vocabulary import tokenize
+
+ENDINGS = frozenset(
+    ["a", "an", "the", "of", "with", "in", "on", "at", "to", "for", "from", "and", "this", "his", "her", "is", "are"]
+)
+"""Words that a caption which was cut short ends in."""
+
+Words = tuple[str, ...]
+Item = TypeVar("Item")
+
+
+@dataclass(frozen=True)
+class Diversity:
+    """Of the captions that have a word; all shares in [0, 1]."""
+
+    captions: int
+    distinct_captions: float
+    """Share: distinct captions / captions."""
+    div_1: float
+    """Distinct words / words, of all captions together (Li et al., 2016; Shetty et al., 2017)."""
+    div_2: float
+    """Distinct bigrams / bigrams. Like div_1 it falls as captions get more: compare sets of one size."""
+    vocabulary: int
+    """Distinct words."""
+    novel: float | None
+    """Share that nobody wrote so, word for word, among the known captions; None without those."""
+    mean_words: float
+    broken_endings: float
+    """Share that ends in "a", "of", "with" and the like."""
+    repeated_bigrams: float
+    """Share that says a bigram twice."""
+
+
+def known_captions(captions: Iterable[str]) -> frozenset[Words]:
+    """People's captions as `diversity` compares them."""
+    return frozenset(tuple(tokenize(caption)) for caption in captions)
+
+
+def diversity(captions: Iterable[str], known: frozenset[Words] | None = None) -> Diversity:
+    """Measures captions; those without words are left out.
+
+    Args:
+        known: captions that are not novel, usually those of training.
+    """
+    said = [words for caption in captions if (words := tuple(tokenize(caption)))]
+    bigrams = [list(pairwise(words)) for words in said]
+    spoken = [word for one in said for word in one]
+    return Diversity(
+        captions=len(said),
+        distinct_captions=_distinct(said),
+        div_1=_distinct(spoken),
+        div_2=_distinct([bigram for one in bigrams for bigram in one]),
+        vocabulary=len(set(spoken)),
+        novel=None if known is None else _share(one not in known for one in said),
+        mean_words=len(spoken) / max(1, len(said)),
+        broken_endings=_share(one[-1] in ENDINGS for one in said),
+        repeated_bigrams=_share(len(set(one)) < len(one) for one in bigrams),
+    )
+
+
+def _distinct(items: list[Item]) -> float:
+    return len(set(items)) / max(1, len(items))
+
+
+def _share(flags: Iterable[bool]) -> float:
+    found = list(flags)
+    return sum(found) / max(1, len(found))

