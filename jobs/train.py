@@ -33,8 +33,10 @@ from model.search import Search
 from model.self_critical import advantages, draw
 from model.training import Trainer, pad
 from model.vocabulary import END
+from pipeline.diversity import diversity
+from pipeline.evaluation import score
 from pipeline.ingest import Example, pixel_batches, read_split, read_vocabulary
-from pipeline.scores import CiderD, cider
+from pipeline.scores import CiderD
 from pipeline.storage import Folder
 
 HISTORY = "history.jsonl"
@@ -207,7 +209,7 @@ class _Run:
             ).clone()
 
     def _validate(self, network: Network) -> dict[str, float]:
-        """Captions the validation split; its CIDEr and mean words per caption."""
+        """Captions the validation split; scores on this project's own tokens, as training needs no Java."""
         search = Search(beam_size=self.config.beam_size)
         with torch.inference_mode():
             embeddings = network.encoder.project(self._features(self.val, network).to(self.device))
@@ -217,8 +219,17 @@ class _Run:
             for example, candidates in zip(self.val, found, strict=True)
         }
         references = {example.image_id: example.captions for example in self.val}
-        words = sum(len(caption.split()) for caption in captions.values())
-        return {"cider": cider(captions, references), "words": words / len(captions)}
+        scores = score(captions, references).totals
+        said = diversity(captions.values())
+        return {
+            "cider": scores["CIDEr"],
+            "bleu_4": scores["Bleu_4"],
+            "rouge_l": scores["ROUGE_L"],
+            "words": said.mean_words,
+            "vocabulary": said.vocabulary,
+            "distinct_captions": said.distinct_captions,
+            "broken_endings": said.broken_endings,
+        }
 
     def _record(self, report: dict[str, Any], network: Network) -> None:
         """Adds a line to the history, and keeps the captioner if it is the best so far."""

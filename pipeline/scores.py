@@ -1,14 +1,10 @@
-"""How good captions are, against people's."""
+"""CIDEr-D as a reward in training. What captions are worth in the end, `pipeline/evaluation.py` says."""
 
 from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Hashable, Iterator, Mapping, Sequence
-
-from pycocoevalcap.cider.cider import Cider
-
-from model.vocabulary import tokenize
+from collections.abc import Hashable, Iterator, Sequence
 
 Tokens = Sequence[Hashable]
 NGram = tuple[Hashable, ...]
@@ -16,18 +12,6 @@ NGram = tuple[Hashable, ...]
 LONGEST_NGRAM = 4
 SIGMA = 6.0
 SCALE = 10.0
-
-
-def cider(captions: Mapping[str, str], references: Mapping[str, Sequence[str]]) -> float:
-    """CIDEr-D of one caption per image, on this project's own tokens.
-
-    The published figure tokenises with the Penn Treebank's tool, which needs Java and gives slightly other numbers;
-    this one serves to compare epochs.
-    """
-    ours = {image: [" ".join(tokenize(caption))] for image, caption in captions.items()}
-    theirs = {image: [" ".join(tokenize(text)) for text in references[image]] for image in captions}
-    score, _ = Cider().compute_score(theirs, ours)
-    return float(score)
 
 
 class CiderD:
