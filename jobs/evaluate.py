@@ -67,7 +67,8 @@ def run(config: EvaluateConfig) -> int:
     report = _report(pairing, scores) | {
         "diversity": asdict(diversity(ours.values(), known_captions(references.known))),
         "provenance": {
-            "captions": config.captions or config.captioner,
+            "captions": config.captions,
+            "captioner": config.captioner,
             "references": references.source,
             "novel_against": references.known_from,
             "job": job,
@@ -118,7 +119,7 @@ def _say_what_is_left(config: EvaluateConfig, pairing: Pairing) -> None:
         )
         raise InputError(f"no caption is of an image of the references{f': they have {names}, say' if names else ''}")
     if strangers:
-        say(f"{len(strangers)} captions have no references and do not count; the first is of {strangers[0].image_id!r}")
+        say(f"{len(strangers)} captions have no references and do not count; the first is {strangers[0].image_id!r}'s")
     if missing:
         found = f"{len(missing)} of {len(missing) + len(pairing.pairs)} images of the references have no caption"
         if not config.allow_missing:
@@ -191,16 +192,21 @@ def _rows(pairs: Iterable[tuple[Said, Any]], scores: Scores) -> pa.Table:
     """A row per image: what was said of it and what people said, and a column per metric."""
     said, images = zip(*pairs, strict=True)
     columns = {
-        "image_id": pa.array([one.image_id for one in said], pa.string()),
-        "file_path": pa.array([image.file_path for image in images], pa.string()),
-        "caption": pa.array([one.caption for one in said], pa.string()),
-        "references": pa.array([list(image.captions) for image in images], pa.list_(pa.string())),
+        "image_id": pa.array([_whole(one.image_id) for one in said], pa.string()),
+        "file_path": pa.array([_whole(image.file_path) for image in images], pa.string()),
+        "caption": pa.array([one.caption and _whole(one.caption) for one in said], pa.string()),
+        "references": pa.array([[_whole(text) for text in image.captions] for image in images], pa.list_(pa.string())),
         "error_code": pa.array([one.error_code for one in said], pa.string()),
     }
     for metric in METRICS:
         values = scores.per_image.get(metric, [None] * len(said))
         columns[metric] = pa.array(map(_finite, values), pa.float64())
     return pa.table(columns)
+
+
+def _whole(text: str) -> str:
+    """Text that UTF-8 can hold: half a surrogate pair, which JSON may have, becomes a question mark."""
+    return text.encode("utf-8", "replace").decode()
 
 
 def _finite(value: float | None) -> float | None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pipeline.errors import InputError
+from pipeline.errors import InputError, PipelineError
 from pipeline.ledger import Ledger
 from pipeline.output import JOB, read_rows
 from pipeline.storage import Folder, is_remote, open_at
@@ -30,7 +30,12 @@ def read_captions(where: str) -> list[Said]:
     Raises InputError for anything else.
     """
     if is_output(where):
-        return list(_rows(where))
+        try:
+            return list(_rows(where))
+        except PipelineError:
+            raise
+        except (OSError, ValueError) as error:
+            raise InputError(f"{where} is damaged: {error}; `shardtalk verify` says where") from error
     try:
         with open_at(where) as file:
             entries = json.loads(file.read().decode("utf-8-sig"))
@@ -49,8 +54,11 @@ def is_output(where: str) -> bool:
 
 
 def read_job(where: str) -> dict[str, Any]:
-    """What decided the captions of an output: captioner and search."""
-    job: dict[str, Any] = json.loads(Folder(where).read(JOB))
+    """What decided the captions of an output: captioner and search. Raises InputError where that is damaged."""
+    try:
+        job: dict[str, Any] = json.loads(Folder(where).read(JOB))
+    except ValueError as error:
+        raise InputError(f"{where}/{JOB} is damaged: {error}") from error
     return job
 
 

@@ -35,7 +35,7 @@ class Scores:
     tokens: Literal["PTB", "own"]
     """Whose tokens were compared."""
     totals: dict[str, float] = field(default_factory=dict)
-    """By metric. BLEU's is of the whole corpus, the others' the mean of the images' but for METEOR's, also pooled."""
+    """By metric. BLEU's and METEOR's are of all captions pooled, the others' the mean of the images'."""
     per_image: dict[str, list[float]] = field(default_factory=dict)
     """By metric, in the order of the captions."""
     missing: dict[str, str] = field(default_factory=dict)

@@ -5,11 +5,12 @@ from __future__ import annotations
 import importlib.util
 import os
 import shutil
+import signal
 import subprocess
 import tempfile
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
@@ -47,7 +48,12 @@ class Java:
         with tempfile.TemporaryFile() as complaints:
             try:
                 process = subprocess.Popen(
-                    command, cwd=folder, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=complaints
+                    command,
+                    cwd=folder,
+                    stdin=subprocess.PIPE,
+                    stdout=subprocess.PIPE,
+                    stderr=complaints,
+                    start_new_session=True,  # `java` may be a script, and what it starts must end with it
                 )
             except OSError as error:
                 raise JavaError(f"{self.path} cannot be started: {error.strerror}") from error
@@ -55,7 +61,7 @@ class Java:
 
             def give_up() -> None:
                 late.set()
-                process.kill()
+                _kill(process)
 
             timer = threading.Timer(self.timeout_s, give_up)
             timer.start()
@@ -63,8 +69,13 @@ class Java:
                 yield Conversation(process, complaints, late, self.timeout_s)
             finally:
                 timer.cancel()
-                process.kill()
+                _kill(process)
                 process.communicate()
+
+
+def _kill(process: subprocess.Popen[bytes]) -> None:
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
 
 
 class Conversation:
@@ -74,6 +85,7 @@ class Conversation:
         self, process: subprocess.Popen[bytes], complaints: IO[bytes], late: threading.Event, timeout_s: float
     ) -> None:
         self._process, self._complaints, self._late, self._timeout_s = process, complaints, late, timeout_s
+        self._heard = b""
 
     def say(self, line: str) -> None:
         """Gives the program a line."""
@@ -88,23 +100,25 @@ class Conversation:
         """The program's next line. Raises JavaError where none comes."""
         assert self._process.stdout
         line = self._process.stdout.readline()
+        self._heard = line or self._heard
         if not line.endswith(b"\n"):
             raise self._why()
         return line.decode("utf-8", "replace").strip()
 
     def listen(self) -> bytes:
         """All that the program has to say, until it ends. Raises JavaError where that is not with success."""
-        said, _ = self._process.communicate()
+        self._heard, _ = self._process.communicate()
         if self._process.returncode:
             raise self._why()
-        return said
+        return self._heard
 
     def _why(self) -> JavaError:
         code = self._process.wait()
         if self._late.is_set():
             return JavaError(f"it took longer than {self._timeout_s:g} s; give it more with --timeout_s")
         self._complaints.seek(0)
-        lines = self._complaints.read().decode("utf-8", "replace").strip().splitlines()
+        said = self._complaints.read() or self._heard  # it complains of its own options, or memory, on stdout
+        lines = [line for line in said.decode("utf-8", "replace").splitlines() if line and not line.startswith("\tat ")]
         return JavaError(f"its Java ended with code {code}{f': {lines[-1][:200]}' if lines else ''}")
 
 

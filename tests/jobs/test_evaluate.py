@@ -237,6 +237,29 @@ def test_mistakes_are_one_line(
     assert code == 2 and out.count("\n") == 1 and said_so in out
 
 
+def test_odd_names_and_captions_are_scored(tmp_path: Path, shardtalk: Run) -> None:
+    names = ["ä ö/ü.jpg", "a|||b.jpg", "q\"'.jpg", "\ud83d.jpg"]
+    texts = ["a dog\nruns", "a ||| dog", "", "\ud83d dog"]
+    captions = [{"image_id": name, "caption": text} for name, text in zip(names, texts, strict=True)]
+    references = [
+        {"file_path": name, "captions": [text, "a dog runs"]} for name, text in zip(names, texts, strict=True)
+    ]
+    given = (write(tmp_path / "vis.json", captions), "--references", write(tmp_path / "r.json", references))
+    report = evaluated(shardtalk, tmp_path, *given)
+    assert report["counts"]["images"] == 4 and report["diversity"]["captions"] == 3
+    rows = pq.read_table(tmp_path / "scores.parquet").to_pylist()
+    assert [row["caption"] for row in rows] == ["a dog\nruns", "a ||| dog", "", "? dog"]
+
+
+def test_a_damaged_output_is_refused(tmp_path: Path, caption: Run, shardtalk: Run) -> None:
+    assert caption(pictures(tmp_path / "in", 2))[0] == 0
+    given = ("evaluate", tmp_path / "out", "--references", write(tmp_path / "r.json", neuraltalk2(2)))
+    (part,) = (tmp_path / "out").glob("part-*")
+    part.write_bytes(b"no parquet")
+    code, out = shardtalk(*given)
+    assert code == 2 and out.count("\n") == 1 and "`shardtalk verify` says where" in out
+
+
 def test_scores_do_not_go_among_the_rows(tmp_path: Path, caption: Run, shardtalk: Run) -> None:
     assert caption(pictures(tmp_path / "in", 2))[0] == 0
     references = write(tmp_path / "r.json", neuraltalk2(2))

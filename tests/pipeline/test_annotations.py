@@ -44,6 +44,39 @@ def test_reads_karpathys_form_and_trains_on_restval(tmp_path: Path) -> None:
     ]
 
 
+def test_reads_cocos_form(tmp_path: Path) -> None:
+    document = {
+        "images": [{"id": 9, "file_name": "b.jpg"}, {"id": "x y"}],
+        "annotations": [
+            {"image_id": "x y", "caption": "Two"},
+            {"image_id": 9, "caption": "One"},
+            {"image_id": 9, "caption": "One more"},
+        ],
+    }
+    assert read(tmp_path, document) == [
+        CaptionedImage("b.jpg", ("One", "One more"), None, 9),
+        CaptionedImage("x y", ("Two",), None, "x y"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("images", "annotations", "said"),
+    [
+        ([{"id": 1}], [{"image_id": 2, "caption": "x"}], "annotation 0 is of image 2, which it has not"),
+        ([{"id": 1}], [{"image_id": 1}], "lacks 'caption'"),
+        ([{"file_name": "a"}], [], "lacks 'id'"),
+        ([{"id": 1}], {}, "has as annotations '{}', not a list"),
+        ([{"id": 1, "file_name": 3}], [], "image 0 has as file_name '3', not a str"),
+        ([{"id": [1]}], [], "unhashable"),
+        (["x"], [], "image"),
+    ],
+)
+def test_a_broken_coco_form_is_refused(images: Any, annotations: Any, said: str, tmp_path: Path) -> None:
+    with pytest.raises(InputError) as refusal:
+        read(tmp_path, {"images": images, "annotations": annotations})
+    assert said in str(refusal.value)
+
+
 def test_a_byte_order_mark_is_no_obstacle(tmp_path: Path) -> None:
     assert len(read(tmp_path, "\ufeff" + json.dumps([{"file_path": "a.jpg", "captions": ["x"]}]))) == 1
 

@@ -45,6 +45,8 @@ def test_the_java_of_a_package_is_found(tmp_path: Path, monkeypatch: pytest.Monk
 
 DEATHS = {
     "sys.stderr.write('warning\\njava.lang.OutOfMemoryError\\n'); sys.exit(3)": "code 3: java.lang.OutOfMemoryError",
+    "sys.stderr.write('java.io.IOException: x\\n\\tat a.B\\n'); sys.exit(1)": "code 1: java.io.IOException: x$",
+    "print('Could not reserve enough space'); sys.exit(1)": "code 1: Could not reserve enough space",
     "sys.exit(1)": "ended with code 1$",
     "import os; os.kill(os.getpid(), 9)": "ended with code -9",
 }
@@ -62,6 +64,12 @@ def test_a_java_that_hangs_is_ended(tmp_path: Path) -> None:
     java = program(tmp_path / "java", "for _ in iter(int, 1): pass", timeout_s=0.3)
     with pytest.raises(JavaError, match=r"longer than 0.3 s; give it more with --timeout_s"):
         meteor({"1": ["a"]}, {"1": ["a"]}, java)
+
+
+def test_what_a_java_started_ends_with_it(tmp_path: Path) -> None:
+    code = "import subprocess; subprocess.run([sys.executable, '-c', 'for _ in iter(int, 1): pass'])"
+    with pytest.raises(JavaError, match="longer than 0.5 s"):
+        tokenize_ptb(["a dog"], program(tmp_path / "java", code, timeout_s=0.5))
 
 
 def test_lines_that_are_lost_are_noticed(tmp_path: Path) -> None:
