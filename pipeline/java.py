@@ -118,7 +118,7 @@ class Conversation:
             return JavaError(f"it took longer than {self._timeout_s:g} s; give it more with --timeout_s")
         self._complaints.seek(0)
         said = self._complaints.read() or self._heard  # it complains of its own options, or memory, on stdout
-        lines = [line for line in said.decode("utf-8", "replace").splitlines() if line and not line.startswith("\tat ")]
+        lines = [line for line in said.decode("utf-8", "replace").splitlines() if line and not line.startswith("\t")]
         return JavaError(f"its Java ended with code {code}{f': {lines[-1][:200]}' if lines else ''}")
 
 

@@ -45,7 +45,7 @@ def test_the_java_of_a_package_is_found(tmp_path: Path, monkeypatch: pytest.Monk
 
 DEATHS = {
     "sys.stderr.write('warning\\njava.lang.OutOfMemoryError\\n'); sys.exit(3)": "code 3: java.lang.OutOfMemoryError",
-    "sys.stderr.write('java.io.IOException: x\\n\\tat a.B\\n'); sys.exit(1)": "code 1: java.io.IOException: x$",
+    "sys.stderr.write('java.io.IOException: x\\n\\tat a.B\\n\\t... 3 more\\n'); sys.exit(1)": "code 1: java.io.IOException: x$",
     "print('Could not reserve enough space'); sys.exit(1)": "code 1: Could not reserve enough space",
     "sys.exit(1)": "ended with code 1$",
     "import os; os.kill(os.getpid(), 9)": "ended with code -9",
