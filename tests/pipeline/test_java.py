@@ -45,7 +45,7 @@ def test_the_java_of_a_package_is_found(tmp_path: Path, monkeypatch: pytest.Monk
 
 DEATHS = {
     "sys.stderr.write('warning\\njava.lang.OutOfMemoryError\\n'); sys.exit(3)": "code 3: java.lang.OutOfMemoryError",
-    "sys.stderr.write('java.io.IOException: x\\n\\tat a.B\\n\\t... 3 more\\n'); sys.exit(1)": "code 1: java.io.IOException: x$",
+    "sys.stderr.write('java.io.Bad\\n\\tat a.B\\n\\t... 3 more\\n'); sys.exit(1)": "code 1: java.io.Bad$",
     "print('Could not reserve enough space'); sys.exit(1)": "code 1: Could not reserve enough space",
     "sys.exit(1)": "ended with code 1$",
     "import os; os.kill(os.getpid(), 9)": "ended with code -9",
@@ -68,7 +68,7 @@ def test_a_java_that_hangs_is_ended(tmp_path: Path) -> None:
 
 def test_what_a_java_started_ends_with_it(tmp_path: Path) -> None:
     code = "import subprocess; subprocess.run([sys.executable, '-c', 'for _ in iter(int, 1): pass'])"
-    with pytest.raises(JavaError, match="longer than 0.5 s"):
+    with pytest.raises(JavaError, match=r"longer than 0.5 s"):
         tokenize_ptb(["a dog"], program(tmp_path / "java", code, timeout_s=0.5))
 
 
