@@ -116,19 +116,18 @@ class RemoteAttempts:
         self._actor.end.remote(rows)
 
 
-class BisectedCaption(Bisected):
+class BisectedCaption:
     """`CaptionPixels`, made where the actor is. Is given several batches' rows, and shares them out evenly."""
 
     def __init__(self, attempts: Register, arguments: Mapping[str, Any], batch_images: int) -> None:
-        super().__init__(CaptionPixels(**arguments), "caption", attempts)
+        self._caption = Bisected(CaptionPixels(**arguments), "caption", attempts)
         self._batch_images = batch_images
 
     def __call__(self, rows: pa.Table) -> pa.Table:
         """As `CaptionPixels`."""
-        batches = -(-len(rows) // self._batch_images)
-        size = -(-len(rows) // max(1, batches))
-        call = super().__call__
-        return pa.concat_tables([call(rows.slice(i * size, size)) for i in range(max(1, batches))])
+        batches = max(1, -(-len(rows) // self._batch_images))
+        size = -(-len(rows) // batches)
+        return pa.concat_tables([self._caption(rows.slice(i * size, size)) for i in range(batches)])
 
 
 def _attempts_here() -> RemoteAttempts:
