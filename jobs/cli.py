@@ -76,14 +76,14 @@ def _run(name: str, verb: Verb, arguments: list[str]) -> int:
     )
     from cluster.connect import ClusterError
     from model.errors import ModelError
-    from pipeline.errors import PipelineError, WriteError
+    from pipeline.errors import PipelineError, TrainingError, WriteError
 
     try:
         code: int = importlib.import_module(f"jobs.{name}").run(config)
     except (ConfigError, ClusterError, ModelError, PipelineError) as error:
         sys.stderr.write(f"shardtalk {name}: error: {error}\n")
         return USAGE
-    except WriteError as error:
+    except (WriteError, TrainingError) as error:
         sys.stderr.write(f"shardtalk {name}: failed: {error}\n")
         return FAILED
     except KeyboardInterrupt:

@@ -61,7 +61,12 @@ class Network(nn.Module):
         self.decoder = decoder
 
     def forward(
-        self, words: torch.Tensor, *, images: torch.Tensor | None = None, features: torch.Tensor | None = None
+        self,
+        words: torch.Tensor,
+        *,
+        images: torch.Tensor | None = None,
+        features: torch.Tensor | None = None,
+        mishear: float = 0.0,
     ) -> torch.Tensor:
         """Logits (B × N, T + 2, V) of N captions per image, as `Decoder.forward` gives them.
 
@@ -69,10 +74,21 @@ class Network(nn.Module):
             words: (B × N, T) ids, the N captions of an image side by side.
             images: (B, 3, H, W), or
             features: (B, F) of the CNN, where it is frozen and was run before.
+            mishear: probability with which the decoder hears, in a word's place, one that it draws itself after the
+                words before: scheduled sampling (Bengio et al., 2015), all words at once (Mihaylova and Martins, 2019).
         """
         embedding = self.embed(images=images, features=features)
-        logits: torch.Tensor = self.decoder(embedding.repeat_interleave(len(words) // len(embedding), dim=0), words)
+        embedding = embedding.repeat_interleave(len(words) // len(embedding), dim=0)
+        if mishear:
+            words = self._misheard(embedding, words, mishear)
+        logits: torch.Tensor = self.decoder(embedding, words)
         return logits
+
+    def _misheard(self, embedding: torch.Tensor, words: torch.Tensor, probability: float) -> torch.Tensor:
+        with torch.no_grad():
+            logits = self.decoder(embedding, words)[:, 1:-1]  # (B × N, T, V)
+            drawn = torch.multinomial(logits.float().softmax(dim=-1).flatten(0, 1), 1).view_as(words)
+            return torch.where(torch.rand(words.shape, device=words.device) < probability, drawn, words)
 
     def embed(self, *, images: torch.Tensor | None = None, features: torch.Tensor | None = None) -> torch.Tensor:
         """Embeddings (B, E) of images, or of their features, as `forward` takes them."""

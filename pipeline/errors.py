@@ -4,6 +4,7 @@ PipelineError (a ValueError): the user's to mend; the command ends with one line
 ├── InputError    an input that is missing, empty, or of a form we do not read
 └── OutputError   an output directory that belongs to something else
 WriteError (an OSError): the output cannot be written now: a full disk, a store that does not answer
+TrainingError (a RuntimeError): training cannot go on
 DataError: bad data inside the input; becomes a row with `error_code` and `error_message`, and the job goes on
 """
 
@@ -24,6 +25,10 @@ class OutputError(PipelineError):
 
 class WriteError(OSError):
     """The output cannot be written now. What is committed stays, and the same command goes on from there."""
+
+
+class TrainingError(RuntimeError):
+    """Training cannot go on: it has diverged, or its workers die again and again."""
 
 
 class DataError(Exception):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Hashable, Iterator, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Sequence
 
 Tokens = Sequence[Hashable]
 NGram = tuple[Hashable, ...]
@@ -15,26 +15,27 @@ SCALE = 10.0
 
 
 class CiderD:
-    """CIDEr-D (Vedantam et al., 2015) as a reward: of one caption at a time, thousands a second.
+    """CIDEr-D (Vedantam et al., 2015) as a reward: of one image at a time, thousands of captions a second.
 
     The same figure as pycocoevalcap's, which weighs all references anew for every caption.
 
     Args:
-        references: tokens of each image's captions. They also give the document frequencies.
+        references: tokens of each image's captions, which give the document frequencies. They are not kept.
     """
 
-    def __init__(self, references: Sequence[Sequence[Tokens]]) -> None:
-        counted = [[Counter(ngrams(tokens)) for tokens in captions] for captions in references]
-        frequency = Counter(ngram for captions in counted for ngram in set().union(*captions))
-        self._most = math.log(len(references))
+    def __init__(self, references: Iterable[Sequence[Tokens]]) -> None:
+        images, frequency = 0, Counter[NGram]()
+        for captions in references:
+            images += 1
+            frequency.update({ngram for tokens in captions for ngram in ngrams(tokens)})
+        self._most = math.log(images)
         self._weight = {ngram: self._most - math.log(count) for ngram, count in frequency.items()}
-        self._references = [[self._vector(counts) for counts in captions] for captions in counted]
 
-    def __call__(self, image: int, tokens: Tokens) -> float:
-        """CIDEr-D of a caption of the image at this place among the references."""
-        caption = self._vector(Counter(ngrams(tokens)))
-        references = self._references[image]
-        return SCALE * sum(_similarity(caption, reference) for reference in references) / len(references)
+    def __call__(self, captions: Iterable[Tokens], references: Sequence[Tokens]) -> list[float]:
+        """CIDEr-D of each caption of an image, against the image's references."""
+        wanted = [self._vector(Counter(ngrams(tokens))) for tokens in references]
+        found = (self._vector(Counter(ngrams(tokens))) for tokens in captions)
+        return [SCALE * sum(_similarity(one, reference) for reference in wanted) / len(wanted) for one in found]
 
     def _vector(self, counts: Counter[NGram]) -> _Vector:
         weights = {ngram: count * self._weight.get(ngram, self._most) for ngram, count in counts.items()}

@@ -117,6 +117,11 @@ class Folder:
         found = self.system.get_file_info(selector)
         return sorted(info.base_name for info in found if info.type == pafs.FileType.File)
 
+    def folders(self, below: str) -> list[str]:
+        """Names of the folders in a folder below it, sorted. Empty where there is none."""
+        found = self.system.get_file_info(pafs.FileSelector(f"{self.path}/{below}", allow_not_found=True))
+        return sorted(info.base_name for info in found if info.type == pafs.FileType.Directory)
+
     def exists(self, name: str) -> bool:
         """Whether it holds a file of this name. Raises OutputError where nobody can tell."""
         try:
@@ -187,3 +192,8 @@ class Folder:
     def remove(self, name: str) -> None:
         """Deletes a file."""
         self.system.delete_file(f"{self.path}/{name}")
+
+    def remove_all(self, below: str) -> None:
+        """Deletes a folder with all that is in it, if it is there."""
+        with contextlib.suppress(FileNotFoundError):
+            self.system.delete_dir(f"{self.path}/{below}")

@@ -16,9 +16,10 @@ COLOURS = {"red": (220, 30, 30), "blue": (30, 30, 220), "green": (30, 200, 30)}
 RECIPE = """
 network: {cnn: squeezenet1_1, image_size: 64, embedding_size: 16, hidden_size: 16}
 captions_per_image: 2
-language: {epochs: 30, batch_images: 6, learning_rate: 0.02}
-finetune: {epochs: 1, learning_rate: 1.0e-4, cnn_learning_rate: 1.0e-5, smallest_crop: 0.9}
-self_critical: {epochs: 1}
+stages:
+- {name: language, epochs: 30, batch_images: 6, optimizer: {learning_rate: 0.02}}
+- {name: finetune, epochs: 1, optimizer: {learning_rate: 1.0e-4}, cnn: {learning_rate: 1.0e-5}, smallest_crop: 0.9}
+- {name: self_critical, epochs: 1, optimizer: {learning_rate: 2.0e-4}, dropout: 0.0, samples_per_image: 5}
 """
 
 

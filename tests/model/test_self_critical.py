@@ -4,8 +4,9 @@ import pytest
 import torch
 from test_training import V, tiny, trainer
 
+from model.search import Search
 from model.self_critical import advantages, draw
-from model.training import pad
+from model.training import Batch, pad
 
 B, N = 4, 3
 
@@ -20,16 +21,26 @@ def test_an_advantage_is_over_the_mean_of_the_others() -> None:
     assert advantages(rewards).tolist() == [1 - 4, 2 - 3.5, 6 - 1.5, 0, 0, 0]
 
 
-def test_captions_of_an_image_are_side_by_side(images: torch.Tensor) -> None:
+def test_an_advantage_may_be_over_a_baseline() -> None:
+    rewards = torch.tensor([[1.0, 2.0], [0.5, 0.25]])
+    assert advantages(rewards, torch.tensor([[1.5], [0.0]])).tolist() == [-0.5, 0.5, 0.5, 0.25]
+
+
+def sampling(seed: int, max_tokens: int = 5, count: int = N) -> Search:
+    return Search(method="sample", num_candidates=count, max_tokens=max_tokens, seed=seed)
+
+
+def test_captions_are_drawn_for_each_image(images: torch.Tensor) -> None:
     network = tiny(dropout=0.5)
-    drawn = draw(network, captions_per_image=N, max_tokens=5, seed=1, images=images, unsayable=[2])
-    assert len(drawn) == B * N
-    assert all(0 < word < V and word != 2 for words in drawn for word in words)
-    assert max(map(len, drawn)) <= 5
-    assert drawn == draw(network, captions_per_image=N, max_tokens=5, seed=1, images=images, unsayable=[2])
-    assert drawn != draw(network, captions_per_image=N, max_tokens=5, seed=2, images=images, unsayable=[2])
+    drawn = draw(network, sampling(1), images=images, unsayable=[2])
+    assert [len(captions) for captions in drawn] == [N] * B
+    words = [words for captions in drawn for words in captions]
+    assert all(0 < word < V and word != 2 for caption in words for word in caption)
+    assert max(map(len, words)) <= 5
+    assert drawn == draw(network, sampling(1), images=images, unsayable=[2])
+    assert drawn != draw(network, sampling(2), images=images, unsayable=[2])
     features = network.encoder.features(images)
-    assert drawn == draw(network, captions_per_image=N, max_tokens=5, seed=1, features=features, unsayable=[2])
+    assert drawn == draw(network, sampling(1), features=features, unsayable=[2])
 
 
 def test_what_is_rewarded_becomes_usual(images: torch.Tensor) -> None:
@@ -38,13 +49,14 @@ def test_what_is_rewarded_becomes_usual(images: torch.Tensor) -> None:
     learner = trainer(network, steps=100)
 
     def said(seed: int) -> tuple[list[list[int]], torch.Tensor]:
-        drawn = draw(network, captions_per_image=8, max_tokens=4, seed=seed, images=images)
-        return drawn, torch.tensor([float(words.count(3)) for words in drawn])
+        drawn = draw(network, sampling(seed, max_tokens=4, count=8), images=images)
+        rewards = torch.tensor([[float(words.count(3)) for words in captions] for captions in drawn])
+        return [words for captions in drawn for words in captions], rewards
 
     _, before = said(-1)
     for seed in range(100):
         drawn, rewards = said(seed)
-        learner.step(*pad(drawn), images=images, caption_weights=advantages(rewards.view(B, -1)))
+        learner.step([Batch(*pad(drawn), images=images, caption_weights=advantages(rewards))])
     _, after = said(-1)
     assert before.mean() < 1.0
     assert after.mean() > 3.0

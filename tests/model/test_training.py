@@ -2,6 +2,7 @@
 
 import copy
 import math
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,8 +12,9 @@ from torch import nn
 from model.decoder import Decoder
 from model.encoder import Encoder
 from model.network import Network
+from model.optimization import Optimizer, Schedule
 from model.search import Search
-from model.training import Trainer, pad, summed_loss, warm_cosine
+from model.training import Batch, Objective, Trainer, pad, summed_loss
 from model.vocabulary import END
 
 B, N, E, H, V = 3, 2, 5, 6, 11
@@ -37,24 +39,43 @@ def images() -> torch.Tensor:
     return torch.randn(B, 3, 8, 9, generator=torch.Generator().manual_seed(1))
 
 
-def trainer(network: Network, **options: Any) -> Trainer:
+def optimizer(learning_rate: float, **options: Any) -> Optimizer:
+    usual: dict[str, Any] = {"weight_decay": 0.0, "momentum": 0.9, "smoothing": 0.98, "epsilon": 1e-8}
+    return Optimizer(**{"name": "adamw", "learning_rate": learning_rate} | usual | options)
+
+
+def trainer(
+    network: Network,
+    *,
+    learning_rate: float = 0.03,
+    cnn_learning_rate: float = 0.0,
+    warmup_steps: int = 3,
+    weight_decay: float = 0.0,
+    objective: Objective = Objective(),  # noqa: B008
+    **options: Any,
+) -> Trainer:
     usual: dict[str, Any] = {
+        "optimizer": optimizer(learning_rate, weight_decay=weight_decay),
+        "cnn_optimizer": optimizer(cnn_learning_rate, weight_decay=weight_decay),
+        "schedule": Schedule("cosine", warmup_steps, start_step=0, every_steps=1, factor=1.0),
         "steps": 60,
-        "learning_rate": 0.03,
-        "cnn_learning_rate": 0.0,
-        "weight_decay": 0.0,
-        "warmup_steps": 3,
         "clip_norm": 5.0,
-        "label_smoothing": 0.0,
         "dropout": network.decoder.dropout.p,
         "average_decay": 0.9,
-        "dtype": torch.float32,
     }
-    return Trainer(network, **usual | options)
+    return Trainer(network, objective=objective, **usual | options)
+
+
+def batch(captions: list[list[int]] = CAPTIONS, **options: Any) -> Batch:
+    return Batch(*pad(captions), **options)
 
 
 def state(module: nn.Module) -> dict[str, torch.Tensor]:
     return {name: value.clone() for name, value in module.state_dict().items()}
+
+
+def per_token(sums: torch.Tensor) -> float:
+    return float(sums[0] / sums[1])
 
 
 def changed(module: nn.Module, before: dict[str, torch.Tensor]) -> set[str]:
@@ -74,12 +95,12 @@ def test_captions_without_words_can_be_padded() -> None:
 
 def test_losses_and_gradients_of_parts_add_up_to_those_of_the_batch(images: torch.Tensor) -> None:
     whole, parts = tiny().double().eval(), tiny().double().eval()
-    total, tokens = summed_loss(whole, *pad(CAPTIONS), images=images.double())
+    total, tokens = summed_loss(whole, batch(images=images.double()))
     total.backward()
     added, counted = 0.0, 0
     for some in (slice(0, 1), slice(1, 3)):
-        words, lengths = pad(CAPTIONS[some.start * N : some.stop * N])
-        partial, some_tokens = summed_loss(parts, words, lengths, images=images.double()[some])
+        captions = CAPTIONS[some.start * N : some.stop * N]
+        partial, some_tokens = summed_loss(parts, batch(captions, images=images.double()[some]))
         partial.backward()
         added, counted = added + partial.item(), counted + int(some_tokens)
     assert added == pytest.approx(total.item(), abs=1e-10)
@@ -91,10 +112,10 @@ def test_losses_and_gradients_of_parts_add_up_to_those_of_the_batch(images: torc
 
 def test_each_caption_is_scored_on_its_own_image(images: torch.Tensor) -> None:
     network = tiny().double().eval()
-    total, _ = summed_loss(network, *pad(CAPTIONS), images=images.double())
+    total, _ = summed_loss(network, batch(images=images.double()))
     alone = 0.0
     for i, caption in enumerate(CAPTIONS):
-        loss, _ = summed_loss(network, *pad([caption]), images=images.double()[i // N : i // N + 1])
+        loss, _ = summed_loss(network, batch([caption], images=images.double()[i // N : i // N + 1]))
         alone += loss.item()
     assert alone == pytest.approx(total.item(), abs=1e-10)
 
@@ -102,8 +123,8 @@ def test_each_caption_is_scored_on_its_own_image(images: torch.Tensor) -> None:
 def test_features_computed_before_give_the_same_loss(images: torch.Tensor) -> None:
     network = tiny().eval()
     features = network.encoder.features(images)
-    by_features, _ = summed_loss(network, *pad(CAPTIONS), features=features)
-    assert torch.equal(by_features, summed_loss(network, *pad(CAPTIONS), images=images)[0])
+    by_features, _ = summed_loss(network, batch(features=features))
+    assert torch.equal(by_features, summed_loss(network, batch(images=images))[0])
 
 
 def test_a_network_wants_images_or_features() -> None:
@@ -115,7 +136,7 @@ def test_two_images_are_learnt_by_heart() -> None:
     network, captions = tiny(), [[3, 1, 4], [5, 9]]
     images = 2 * torch.tensor([[1.0, -1.0, 0.0], [-1.0, 1.0, 0.0]])[..., None, None].expand(2, 3, 8, 9)  # red, green
     learner = trainer(network, steps=300, cnn_learning_rate=0.01)
-    losses = [learner.step(*pad(captions), images=images) for _ in range(300)]
+    losses = [per_token(learner.step([batch(captions, images=images)])) for _ in range(300)]
     assert losses[0] == pytest.approx(math.log(V), rel=0.2)
     assert losses[-1] < 0.05 * losses[0]
     network.eval()
@@ -130,7 +151,7 @@ def test_a_frozen_cnn_stays_as_it_is(images: torch.Tensor) -> None:
     before, cnn = state(network), state(network.encoder.cnn)
     learner = trainer(network, weight_decay=0.1)
     for _ in range(3):
-        learner.step(*pad(CAPTIONS), images=images)
+        learner.step([batch(images=images)])
     assert changed(network.encoder.cnn, cnn) == set()
     assert {name.split(".")[0] for name in changed(network, before)} == {"encoder", "decoder"}
 
@@ -140,7 +161,7 @@ def test_finetuning_changes_all_of_the_cnn_but_its_statistics(images: torch.Tens
     before = state(network)
     learner = trainer(network, cnn_learning_rate=1e-3)
     for _ in range(4):
-        learner.step(*pad(CAPTIONS), images=images)
+        learner.step([batch(images=images)])
     assert changed(network, before) == {name for name, _ in network.named_parameters()}
 
 
@@ -150,15 +171,15 @@ def test_training_needs_no_images_where_the_cnn_is_frozen(images: torch.Tensor) 
         features = by_features.eval().encoder.features(images)
     first, second = trainer(by_images), trainer(by_features)
     for _ in range(3):
-        one = first.step(*pad(CAPTIONS), images=images)
-        assert second.step(*pad(CAPTIONS), features=features) == pytest.approx(one, abs=1e-6)
+        one = per_token(first.step([batch(images=images)]))
+        assert per_token(second.step([batch(features=features)])) == pytest.approx(one, abs=1e-6)
 
 
 def test_the_first_steps_are_within_their_learning_rates(images: torch.Tensor) -> None:
     network = tiny()
     before = {name: value.clone() for name, value in network.named_parameters()}
     learner = trainer(network, warmup_steps=4, learning_rate=0.08, cnn_learning_rate=0.004)
-    learner.step(*pad(CAPTIONS), images=images)
+    learner.step([batch(images=images)])
     for name, value in network.named_parameters():  # Adam's first step is the rate itself, here a quarter of the peak
         rate = 0.001 if name.startswith("encoder.cnn") else 0.02
         assert float((value - before[name]).detach().abs().max()) == pytest.approx(rate, rel=0.05), name
@@ -168,9 +189,9 @@ def test_only_matrices_decay(images: torch.Tensor) -> None:
     network = tiny()
     before = {name: value.clone() for name, value in network.named_parameters()}
     other = copy.deepcopy(network)
-    words, lengths = pad([[1], [2], [3]])
-    trainer(network, weight_decay=0.5, warmup_steps=0).step(words, lengths, images=images)
-    trainer(other, weight_decay=0.0, warmup_steps=0).step(words, lengths, images=images)
+    one = [batch([[1], [2], [3]], images=images)]
+    trainer(network, weight_decay=0.5, warmup_steps=0).step(one)
+    trainer(other, weight_decay=0.0, warmup_steps=0).step(one)
     decayed = {
         name
         for (name, value), without in zip(network.named_parameters(), other.parameters(), strict=True)
@@ -187,7 +208,7 @@ def test_the_average_follows_the_weights(images: torch.Tensor) -> None:
     network = tiny()
     learner, steps = trainer(network, average_decay=0.5), []
     for _ in range(4):
-        learner.step(*pad(CAPTIONS), images=images)
+        learner.step([batch(images=images)])
         steps.append(network.decoder.output.bias.detach().clone())
     expected = steps[0]
     for count, new in enumerate(steps[1:], start=1):
@@ -199,31 +220,14 @@ def test_the_average_follows_the_weights(images: torch.Tensor) -> None:
 
 def test_dropout_is_on_in_the_decoder_and_off_in_the_cnn(images: torch.Tensor) -> None:
     network = tiny(dropout=0.5)
-    trainer(network).step(*pad(CAPTIONS), images=images)
+    trainer(network).step([batch(images=images)])
     assert network.decoder.dropout.training
     assert not any(module.training for module in network.encoder.cnn.modules())
 
 
-def test_the_rate_rises_in_a_line_and_falls_along_a_cosine() -> None:
-    rates = [warm_cosine(step, steps=10, warmup_steps=4) for step in range(11)]
-    assert rates[:5] == [0.25, 0.5, 0.75, 1.0, 1.0]
-    assert rates[7] == pytest.approx(0.5)
-    assert rates[10] == pytest.approx(0.0)
-    assert rates[4:] == sorted(rates[4:], reverse=True)
-
-
-def test_warming_up_takes_no_more_than_a_quarter(images: torch.Tensor) -> None:
-    network = tiny()
-    learner = trainer(network, steps=1, warmup_steps=1000)
-    before = state(network.decoder)
-    learner.step(*pad(CAPTIONS), images=images)
-    moved = float((network.decoder.output.bias - before["output.bias"]).detach().abs().max())
-    assert moved == pytest.approx(0.03, rel=0.05)
-
-
 def test_half_precision_trains(images: torch.Tensor) -> None:
-    learner = trainer(tiny(), dtype=torch.bfloat16)
-    losses = [learner.step(*pad(CAPTIONS), images=images) for _ in range(15)]
+    learner = trainer(tiny(), objective=Objective(dtype=torch.bfloat16))
+    losses = [per_token(learner.step([batch(images=images)])) for _ in range(15)]
     assert losses[-1] < 0.9 * losses[0]
 
 
@@ -241,3 +245,122 @@ def test_a_stage_has_its_own_dropout(images: torch.Tensor) -> None:
     assert not is_random()
     trainer(network, dropout=0.3)
     assert is_random()
+
+
+def test_parts_of_a_step_add_up_to_the_whole(images: torch.Tensor) -> None:
+    whole, parts = tiny().double(), tiny().double()
+    options: dict[str, Any] = {"optimizer": optimizer(0.5, name="sgd"), "clip_norm": 0.0, "warmup_steps": 0}
+    total = trainer(whole, **options).step([batch(images=images.double())])
+    each = [batch(CAPTIONS[i * N : i * N + N], images=images.double()[i : i + 1]) for i in range(B)]
+    assert torch.allclose(trainer(parts, **options).step(each), total)
+    for one, other in zip(whole.parameters(), parts.parameters(), strict=True):
+        assert torch.allclose(one, other, atol=1e-7)
+
+
+def test_a_step_gives_the_loss_the_tokens_and_the_flags(images: torch.Tensor) -> None:
+    network = tiny().eval()
+    total, tokens = summed_loss(network, batch(images=images))
+    sums = trainer(network).step([batch(images=images)], flag=True)
+    assert sums.tolist() == pytest.approx([float(total.detach()), int(tokens), 1.0])
+
+
+def test_gradients_are_clipped_by_value(images: torch.Tensor) -> None:
+    network = tiny()
+    before = {name: value.detach().clone() for name, value in network.named_parameters()}
+    clipped = trainer(
+        network, optimizer=optimizer(1.0, name="sgd", momentum=0.0), clip_norm=0.0, clip_value=0.01, warmup_steps=0
+    )
+    clipped.step([batch(images=images)])
+    moved = max(float((value - before[name]).detach().abs().max()) for name, value in network.named_parameters())
+    assert moved == pytest.approx(0.01)
+
+
+def test_batch_norms_follow_the_batches_only_if_they_are_told_to(images: torch.Tensor) -> None:
+    for follows in (False, True):
+        network = tiny()
+        before = state(network.encoder.cnn)
+        trainer(network, train_batch_norm=follows).step([batch(images=images)])
+        assert bool(changed(network.encoder.cnn, before) & {"1.running_mean", "1.running_var"}) is follows
+
+
+def test_the_cnn_drops_values_only_if_it_is_told_to(images: torch.Tensor) -> None:
+    network = tiny()
+    network.encoder.cnn.append(nn.Dropout(0.5))
+    trainer(network).step([batch(images=images)])
+    assert not network.encoder.cnn[-1].training
+    trainer(network, cnn_dropout=True).step([batch(images=images)])
+    assert network.encoder.cnn[-1].training and not network.encoder.cnn[1].training
+
+
+def test_a_decoder_that_mishears_is_asked_for_the_same_words(images: torch.Tensor) -> None:
+    network = tiny().eval()
+    words, _ = pad(CAPTIONS)
+    heard = []
+    network.decoder.register_forward_pre_hook(lambda _, arguments: heard.append(arguments[1]))
+    with torch.no_grad():
+        network.decoder.output.bias[6] += 50.0  # whatever it draws is a 6
+        network(words, images=images, mishear=1.0)
+        summed, _ = summed_loss(network, batch(images=images), mishear=1.0)
+        clear, _ = summed_loss(network, batch(images=images))
+    assert (heard[1] == 6).all() and torch.equal(heard[0], words)
+    assert summed != clear
+    heard.clear()
+    learner = trainer(network, scheduled_sampling=0.5, steps=2)
+    learner.step([batch(images=images)])
+    assert len(heard) == 1  # it grows from nothing
+    learner.step([batch(images=images)])
+    assert len(heard) == 3
+
+
+def test_a_trainer_goes_on_from_its_state(images: torch.Tensor) -> None:
+    network = tiny()
+    learner = trainer(network, cnn_learning_rate=1e-3)
+    for _ in range(3):
+        learner.step([batch(images=images)])
+    kept = copy.deepcopy(learner.state_dict())
+    for _ in range(2):
+        learner.step([batch(images=images)])
+    other = trainer(tiny(), cnn_learning_rate=1e-3)
+    other.load_state_dict(kept)
+    for _ in range(2):
+        other.step([batch(images=images)])
+    assert changed(other.network, state(network)) == set()
+    assert changed(other.averaged, state(learner.averaged)) == set()
+    assert (other.done, other.learning_rate) == (5, learner.learning_rate)
+
+
+IMAGES = 5  # 3 + 2 of two workers, 1 + 2 + 2 of three
+THEIRS = [[3, 1, 4], [1], [5, 9, 2, 6, 5, 3, 8], [], [9, 7], [9, 3, 2, 3], [8], [4, 4, 4, 4, 4], [2, 7], [1, 8, 2, 8]]
+
+
+def work(rank: int, workers: int, rendezvous: str, result: str) -> None:
+    """One of several workers: two steps of its share of the images, in float64."""
+    if workers > 1:
+        torch.distributed.init_process_group("gloo", f"file://{rendezvous}", world_size=workers, rank=rank)
+    network = tiny().double()
+    if rank:
+        with torch.no_grad():
+            network.decoder.output.bias += 1.0  # the first one's weights count
+    learner = trainer(network, optimizer=optimizer(0.5, name="sgd"), cnn_learning_rate=0.01, clip_norm=1.0)
+    images = torch.randn(IMAGES, 3, 8, 9, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
+    mine = slice(IMAGES * rank // workers, IMAGES * (rank + 1) // workers)
+    for _ in range(2):
+        learner.step([batch(THEIRS[mine.start * N : mine.stop * N], images=images[mine])])
+    if rank == 0:
+        torch.save({name: value.grad for name, value in network.named_parameters()}, result)
+    if workers > 1:
+        torch.distributed.destroy_process_group()
+
+
+def test_workers_together_have_the_gradients_of_one_alone(tmp_path: Path) -> None:
+    for workers in (2, 3):
+        torch.multiprocessing.spawn(
+            work, (workers, str(tmp_path / f"meet{workers}"), str(tmp_path / f"{workers}")), workers
+        )
+    work(0, 1, "", str(tmp_path / "1"))
+    alone = torch.load(tmp_path / "1")
+    assert max(float(gradient.abs().max()) for gradient in alone.values()) > 0.01
+    for workers in (2, 3):
+        together = torch.load(tmp_path / f"{workers}")
+        for name, gradient in alone.items():
+            assert torch.allclose(together[name], gradient, rtol=1e-6, atol=1e-9), (workers, name)

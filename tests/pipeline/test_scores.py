@@ -28,14 +28,16 @@ def test_a_reward_is_the_published_score(seed: int) -> None:
         scorer += (" ".join(caption), [" ".join(tokens) for tokens in theirs])
     _, expected = scorer.compute_score()
     reward = CiderD(references)
-    assert [reward(image, caption) for image, caption in enumerate(captions)] == pytest.approx(list(expected), abs=1e-9)
+    found = [reward([caption], theirs)[0] for caption, theirs in zip(captions, references, strict=True)]
+    assert found == pytest.approx(list(expected), abs=1e-9)
+    assert reward(captions[:3], references[0]) == [reward([caption], references[0])[0] for caption in captions[:3]]
     assert max(expected) > 1
 
 
 def test_a_caption_without_words_is_worth_nothing() -> None:
     reward = CiderD([[["a", "b"]], [["c"]]])
-    assert reward(0, []) == 0.0
-    assert reward(0, ["a", "b"]) > 0.0
+    worthless, worthwhile = reward([[], ["a", "b"]], [["a", "b"]])
+    assert worthless == 0.0 < worthwhile
 
 
 def test_ngrams_are_of_one_to_four() -> None:

@@ -1,0 +1,88 @@
+"""What a stage of training learns the images of a batch by: people's captions, or the network's own, rewarded."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+import numpy as np
+import torch
+
+from model.network import Network
+from model.search import Search
+from model.self_critical import advantages, draw
+from model.training import Batch, pad
+from model.vocabulary import END, Vocabulary
+from pipeline.ingest import Numbers, Split
+from pipeline.scores import CiderD
+from pipeline.step_inputs import Inputs
+
+Lesson = Callable[[Numbers, Inputs, np.random.Generator], Batch]
+"""From numbers of images in the training split, and the images, to what a step takes."""
+
+
+def written(split: Split, captions_per_image: int) -> Lesson:
+    """People's captions: so many of each image, different ones as far as there are enough."""
+
+    def lesson(numbers: Numbers, inputs: Inputs, random: np.random.Generator) -> Batch:
+        captions = []
+        for number in numbers.tolist():
+            ids = split.ids(number)
+            order = random.permutation(len(ids))
+            captions += [ids[order[i % len(ids)]] for i in range(captions_per_image)]
+        return _batch(captions, inputs)
+
+    return lesson
+
+
+def drawn(
+    network: Network, split: Split, vocabulary: Vocabulary, *, samples_per_image: int, max_tokens: int, baseline: str
+) -> Lesson:
+    """Captions that the network draws, weighted by how much more CIDEr-D they are worth than a baseline.
+
+    Args:
+        baseline: "others" is the mean of an image's other captions, "greedy" what the network says at its surest
+            (Rennie et al., 2017).
+    """
+    reward = CiderD([[*ids, END] for ids in split.ids(number)] for number in range(len(split)))
+
+    def rewards(numbers: Numbers, captions: Sequence[list[list[int]]]) -> torch.Tensor:
+        return torch.tensor(
+            [
+                reward([[*words, END] for words in said], [[*ids, END] for ids in split.ids(number)])
+                for number, said in zip(numbers.tolist(), captions, strict=True)
+            ]
+        )
+
+    def said(search: Search, inputs: Inputs) -> list[list[list[int]]]:
+        return draw(network, search, unsayable=vocabulary.unsayable, **inputs)
+
+    greedy = Search(method="greedy", max_tokens=max_tokens)
+    sampling = Search(method="sample", num_candidates=samples_per_image, max_tokens=max_tokens)
+
+    def lesson(numbers: Numbers, inputs: Inputs, random: np.random.Generator) -> Batch:
+        captions = said(replace(sampling, seed=int(random.integers(2**40))), inputs)
+        against = rewards(numbers, said(greedy, inputs)) if baseline == "greedy" else None
+        weights = advantages(rewards(numbers, captions), against)
+        return _batch([words for found in captions for words in found], inputs, weights)
+
+    return lesson
+
+
+def _batch(captions: Sequence[Sequence[int]], inputs: Inputs, weights: torch.Tensor | None = None) -> Batch:
+    words, lengths = pad(captions)
+    device = next(iter(inputs.values())).device
+    weighted = None if weights is None else weights.to(device)
+    return Batch(words.to(device), lengths.to(device), caption_weights=weighted, **inputs)
+
+
+def word_weights(split: Split, vocabulary: Vocabulary) -> torch.Tensor:
+    """(V,): the rarer a word is among the images, the more; nothing for END and UNK."""
+    images = Counter(word for n in range(len(split)) for word in {word for ids in split.ids(n) for word in ids})
+    weights = torch.zeros(vocabulary.size)
+    for word, count in images.items():
+        weights[word] = math.log(len(split) / count)
+    weights[vocabulary.unsayable] = 0.0
+    return weights

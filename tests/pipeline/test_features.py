@@ -1,0 +1,73 @@
+"""Features that are computed once."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from test_ingest import members, shard, tar_bytes
+from torch import nn
+
+from model.encoder import Encoder
+from model.preprocessing import Preprocessing
+from pipeline.features import Cache, computed
+from pipeline.ingest import Split, read_split, share
+from pipeline.storage import Folder
+from pipeline.workers import Workers
+
+PREPROCESSING = Preprocessing(image_size=6, resize_size=6)
+OPTIONS: dict[str, Any] = {"dtype": torch.float32, "threads": 1}
+ALONE = Workers(0, 1, torch.device("cpu"))
+
+
+@pytest.fixture
+def split(tmp_path: Path) -> Split:
+    shard(tmp_path, "a.tar", tar_bytes(members(*range(5))))
+    return read_split(tmp_path, "train")
+
+
+@pytest.fixture
+def encoder() -> Encoder:
+    torch.manual_seed(0)
+    encoder = Encoder("squeezenet1_1", 4)
+    encoder.cnn = nn.Sequential(nn.Conv2d(3, 7, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    return encoder
+
+
+def features(encoder: Encoder, split: Split) -> torch.Tensor:
+    device = torch.device("cpu")
+    return computed(encoder, split, share(split, 0, 1), PREPROCESSING, device=device, **OPTIONS)
+
+
+def test_the_cnn_is_asked_once(split: Split, encoder: Encoder, tmp_path: Path) -> None:
+    expected, asked = features(encoder, split), list[int]()
+    encoder.cnn.register_forward_pre_hook(lambda *_: asked.append(1))
+    folder = Folder(str(tmp_path / "run"))
+    for _ in range(2):
+        found = Cache(folder, encoder, PREPROCESSING).of("train", split, ALONE, **OPTIONS)
+        assert torch.equal(found, expected) and found.shape == (5, 7)
+    assert len(asked) == 1
+
+
+def test_another_cnn_or_split_is_asked_anew(split: Split, encoder: Encoder, tmp_path: Path) -> None:
+    folder = Folder(str(tmp_path / "run"))
+    before = Cache(folder, encoder, PREPROCESSING).of("train", split, ALONE, **OPTIONS)
+    with torch.no_grad():
+        encoder.cnn[0].bias += 1.0
+    after = Cache(folder, encoder, PREPROCESSING).of("train", split, ALONE, **OPTIONS)
+    assert not torch.equal(before, after) and torch.equal(after, features(encoder, split))
+    Cache(folder, encoder, PREPROCESSING).of("val", split, ALONE, **OPTIONS)
+    assert len(folder.names("features")) == 3
+
+
+def test_what_several_workers_computed_is_found_by_any_number(split: Split, encoder: Encoder, tmp_path: Path) -> None:
+    folder, expected = Folder(str(tmp_path / "run")), features(encoder, split)
+    cache = Cache(folder, encoder, PREPROCESSING)
+    cache.of("train", split, ALONE, **OPTIONS)
+    (whole,) = folder.names("features")
+    for first, last in ((0, 2), (2, 5)):
+        cache._write(whole.replace("0-5", f"{first}-{last}"), expected[first:last] + 1.0)
+    folder.remove(f"features/{whole}")
+    assert torch.equal(cache.of("train", split, ALONE, **OPTIONS), expected + 1.0)
+    folder.remove(f"features/{whole.replace('0-5', '0-2')}")  # a part alone is not enough
+    assert torch.equal(cache.of("train", split, ALONE, **OPTIONS), expected)
