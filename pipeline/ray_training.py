@@ -78,7 +78,7 @@ class ToBoard:
             self.stop = ray.get(self._board.say.remote(dict(report)))
 
 
-def _work(arguments: dict[str, Any]) -> None:
+def work(arguments: dict[str, Any]) -> None:
     """What each worker does."""
     board = arguments["board"]
     if isinstance(ray.get(board.ended.remote()), Exception):
@@ -119,7 +119,7 @@ def run_on_ray(
     folder = Folder(recipe.output)
     logging.getLogger("ray.train").setLevel(logging.WARNING)
     trainer = TorchTrainer(
-        _work,
+        work,
         train_loop_config={"recipe": recipe, "splits": [ray.put(train), ray.put(val)], "board": board},
         scaling_config=ScalingConfig(
             num_workers=num_workers,  # type: ignore[arg-type]

@@ -114,3 +114,80 @@ def test_a_mistake_is_one_line_and_exit_code_2(argv: list[str], said: str, capsy
 def test_a_config_cannot_be_changed() -> None:
     with pytest.raises(dataclasses.FrozenInstanceError):
         parsed("x").num_val = 1  # type: ignore[misc]
+
+
+@dataclass(frozen=True)
+class Speed:
+    """How fast."""
+
+    rate: float = 1.0
+    """A second."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """A part."""
+
+    name: str = "first"
+    """Its name."""
+    size: int = 1
+    """Its size."""
+    hot: bool = False
+    """Whether it is hot."""
+    speed: Speed = field(default_factory=Speed)
+    """How fast."""
+
+    def __post_init__(self) -> None:
+        if self.size < 0:
+            raise ConfigError(f"part {self.name} needs size ≥ 0")
+
+
+@dataclass(frozen=True)
+class Whole:
+    """Parts."""
+
+    parts: list[Part] = field(default_factory=lambda: [Part(), Part(name="second", size=2)])
+    """In their order."""
+
+
+def whole(*argv: str) -> list[Part]:
+    return parse(Whole, list(argv), prog="shardtalk whole").parts
+
+
+def test_an_entry_of_a_list_is_changed_by_its_name_or_place() -> None:
+    assert whole() == [Part(), Part(name="second", size=2)]
+    assert whole("--parts.second.size", "7", "--parts.0.speed.rate=2e-3", "--parts.first.hot") == [
+        Part(hot=True, speed=Speed(rate=0.002)),
+        Part(name="second", size=7),
+    ]
+
+
+def test_the_command_line_changes_a_list_from_a_file(tmp_path: Path) -> None:
+    (tmp_path / "c.yaml").write_text("parts: [{name: a, size: 3}, {name: b, speed: {rate: 5}}]")
+    found = whole("--parts.b.size", "4", "--config", str(tmp_path / "c.yaml"))
+    assert found == [Part(name="a", size=3), Part(name="b", size=4, speed=Speed(rate=5.0))]
+
+
+@pytest.mark.parametrize(
+    ("option", "reason"),
+    [
+        ("--parts.third.size=1", "there is no 'third' among the parts: first, second"),
+        ("--parts.first.sise=1", "did you mean --parts.NAME.size"),
+        ("--parts.first.speed.rat=1", "does not accept option 'rat'"),
+        ("--parts.first.size.x=1", "unrecognized arguments: --parts.first.size.x"),
+        ("--parts.first.size=many", "Expected a <class 'int'>. Got value: many"),
+        ("--parts.first.size=-1", "part first needs size ≥ 0"),
+    ],
+)
+def test_a_mistake_in_an_entry_is_one_line(option: str, reason: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        whole(option)
+    said = capsys.readouterr().err
+    assert ended.value.code == 2 and said.count("\n") == 1
+    assert said.startswith("shardtalk whole: error: ") and reason in said
+
+
+def test_help_names_the_entries_that_are_there_by_default(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        whole("--help")
+    assert "default: first, second)" in capsys.readouterr().out

@@ -1,15 +1,29 @@
 """From a JSON file to a captioner that captions."""
 
+import errno
+import itertools
 import json
+import os
+import shutil
+import signal
+import sys
+from functools import partial
 from pathlib import Path
+from typing import Any, BinaryIO
 
 import pytest
+import ray
 import torch
+import yaml
 from conftest import Run, rows_of
 from PIL import Image
 from s3_store import Bucket
 
+from cluster.connect import Resources
+from jobs.cli import main
 from model.encoder import headless
+from pipeline import ray_training
+from pipeline.watch import Watch
 
 COLOURS = {"red": (220, 30, 30), "blue": (30, 30, 220), "green": (30, 200, 30)}
 
@@ -81,6 +95,131 @@ def test_data_and_captioner_may_lie_in_a_store(  # noqa: PLR0917
     assert len(bucket.contents()["run/history.jsonl"].splitlines()) == 3
     assert caption(photos, "--captioner", f"{bucket.url}/run/best")[0] == 0
     assert [row["error_code"] for row in rows_of(tmp_path / "out")] == [None] * 36
+
+
+@pytest.fixture(scope="module")
+def data(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("prepared") / "data"
+    prepared = ["--images-root", photos, "--output", folder, "--num-val", 6, "--word_count_threshold", 0]
+    assert main(["prepare", *map(str, [photos / "captions.json", *prepared])]) == 0
+    return folder
+
+
+@pytest.fixture
+def train(data: Path, weights: Path, tmp_path: Path, shardtalk: Run) -> Run:
+    """`shardtalk train` with a recipe of two short stages, into `run`."""
+    (tmp_path / "recipe.yaml").write_text(RECIPE.replace("epochs: 30", "epochs: 3"))
+    where = ["--data", data, "--output", tmp_path / "run", "--network.weights", weights]
+    return lambda *arguments, **_: shardtalk("train", "--config", tmp_path / "recipe.yaml", *where, *arguments)
+
+
+def history(run: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (run / "history.jsonl").read_text().splitlines()]
+
+
+def test_a_run_leaves_what_one_looks_at(train: Run, tmp_path: Path) -> None:
+    code, said = train("--stages.self_critical.epochs", 0)
+    assert code == 0 and f"the best captioner is {tmp_path}/run/best" in said
+    assert said.count('"stage": "language"') == 3  # a line for each epoch, on stdout
+    with Image.open(tmp_path / "run" / "curve.png") as picture:
+        assert picture.width > 500
+    (events,) = (tmp_path / "run" / "tensorboard").iterdir()
+    assert b"step/loss" in events.read_bytes() and b"epoch/cider" in events.read_bytes()
+    config = yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())
+    assert [stage["name"] for stage in config["stages"]] == ["language", "finetune", "self_critical"]
+
+
+def test_a_run_goes_on_with_more_stages_but_not_with_others(train: Run, tmp_path: Path) -> None:
+    (tmp_path / "recipe.yaml").write_text("\n".join(RECIPE.replace("epochs: 30", "epochs: 2").splitlines()[:-2]))
+    assert train()[0] == 0
+    assert len(history(tmp_path / "run")) == 2
+    (tmp_path / "recipe.yaml").write_text(RECIPE.replace("epochs: 30", "epochs: 2"))
+    code, said = train("--threads", 2)
+    assert code == 0, said
+    assert [line["stage"] for line in history(tmp_path / "run")] == ["language"] * 2 + ["finetune", "self_critical"]
+    code, said = train("--seed", 7, "--stages.language.dropout", 0.1)
+    assert code == 2 and "holds a run with other stages, seed" in said and said.count("\n") == 1
+
+
+def test_a_state_that_is_damaged_is_named(train: Run, tmp_path: Path) -> None:
+    assert train("--stages.self_critical.epochs", 0)[0] == 0
+    state = tmp_path / "run" / "latest" / "training.pt"
+    state.write_bytes(state.read_bytes()[:-999])
+    code, said = train("--stages.self_critical.epochs", 0)
+    assert code == 2 and "latest/training.pt is damaged" in said and said.count("\n") == 1
+
+
+def test_a_run_that_diverges_is_ended_and_says_so(train: Run, tmp_path: Path) -> None:
+    code, said = train("--stages.language.optimizer.learning_rate", 1e6, "--stages.language.schedule.warmup_steps", 0)
+    assert code == 1
+    assert "failed: stage language has lost its way at step 2" in said and "try a lower learning rate" in said
+    assert not (tmp_path / "run" / "best").exists()
+
+
+def test_a_full_disk_ends_a_run_that_goes_on_when_there_is_space(
+    train: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patched:
+        saved = torch.save
+
+        def full(state: dict[str, Any], file: BinaryIO) -> None:
+            if state["position"]["history"].count("\n") == 2:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            saved(state, file)
+
+        patched.setattr(torch, "save", full)
+        code, said = train()
+    assert code == 1 and "latest/training.pt cannot be written: No space left on device" in said
+    assert len(history(tmp_path / "run")) == 2
+    assert train()[0] == 0
+    assert [line["epoch"] for line in history(tmp_path / "run")] == [1, 2, 3, 1, 1]
+
+
+def die_once(arguments: dict[str, Any], mark: Path) -> None:
+    """What a worker does, but the second dies at its eighth step, once."""
+    steps = itertools.count(1)
+    seen = Watch.see
+
+    def see(self: Watch, sums: torch.Tensor) -> None:
+        seen(self, sums)
+        if torch.distributed.get_rank() == 1 and next(steps) == 8 and not mark.exists():
+            mark.touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    Watch.see = see  # type: ignore[method-assign] - of this worker's process
+    ray_training.work(arguments)
+
+
+def test_workers_train_what_one_process_does_and_one_may_die(  # noqa: PLR0917
+    local_ray: Resources, train: Run, tmp_path: Path, caption: Run, photos: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert train("--output", tmp_path / "alone")[0] == 0
+    ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])  # workers cannot import tests
+    mark = tmp_path / "died"
+    monkeypatch.setattr("pipeline.ray_training.work", partial(die_once, mark=mark))
+    code, said = train("--num_workers", 2, "--ray.num_cpus", 0.5)
+    assert code == 0, said
+    assert mark.exists()
+    mine, theirs = history(tmp_path / "run"), history(tmp_path / "alone")
+    assert [(line["stage"], line["epoch"], line["step"]) for line in mine] == [
+        (line["stage"], line["epoch"], line["step"]) for line in theirs
+    ]
+    assert mine[2]["loss"] < 0.9 * mine[0]["loss"]
+    assert not (tmp_path / "run" / "ray-train").exists()
+    assert caption(photos, "--captioner", tmp_path / "run" / "best")[0] == 0
+
+
+def test_what_ails_a_worker_ends_the_run_with_one_line(
+    local_ray: Resources, data: Path, train: Run, tmp_path: Path
+) -> None:
+    broken = tmp_path / "broken"
+    shutil.copytree(data, broken)
+    (shard,) = (broken / "train").glob("*.tar")
+    content = shard.read_bytes()
+    shard.write_bytes(content.replace(b"\xff\xda", b"\xff\x00"))  # no picture has a scan
+    code, said = train("--data", broken, "--num_workers", 2, "--ray.num_cpus", 0.5)
+    assert code == 2, said
+    assert "cannot be used" in said.splitlines()[-1] and "run `shardtalk prepare`" in said
 
 
 @pytest.mark.parametrize("content", [None, b"{", b'{"words": 3}'])
