@@ -108,7 +108,7 @@ class Trainer:
         cnn_dropout: whether the CNN drops values as it was made to; else it is asked as it will be used.
         train_batch_norm: whether its batch norms follow the batches; else they keep their statistics.
         scheduled_sampling: `Network.forward`'s `mishear` at the last step; it grows in a line from 0.
-        average_decay: of the moving average of the weights, in [0, 1).
+        average_decay: of the moving average of the weights, in [0, 1); 0 keeps none.
     """
 
     def __init__(
@@ -138,19 +138,13 @@ class Trainer:
         self._schedules = [schedule.of(one, steps) for one in self._optimizers]
         self._trained = [parameter for parameter in network.parameters() if parameter.requires_grad]
         self._workers = distributed.get_world_size() if distributed.is_initialized() else 1
-        self._replica: nn.Module = (
-            DistributedDataParallel(network, broadcast_buffers=train_batch_norm) if self._workers > 1 else network
-        )
-        # Slower as it goes: the first weights are soon forgotten.
-        self._average: AveragedModel = AveragedModel(
-            network,
-            avg_fn=lambda mean, new, count: torch.lerp(mean, new, 1.0 - min(average_decay, (1 + count) / (10 + count))),
-        )
+        self._replica: nn.Module = DistributedDataParallel(network) if self._workers > 1 else network
+        self._average = _average(network, average_decay) if average_decay else None
 
     @property
     def averaged(self) -> Network:
         """The network with the moving average of the weights, in evaluation mode."""
-        return cast(Network, self._average.module.eval())
+        return cast(Network, self._average.module if self._average else self.network).eval()
 
     @property
     def learning_rate(self) -> float:
@@ -200,7 +194,8 @@ class Trainer:
         for optimizer, schedule in zip(self._optimizers, self._schedules, strict=True):
             optimizer.step()
             schedule.step()
-        self._average.update_parameters(self.network)
+        if self._average:
+            self._average.update_parameters(self.network)
 
     def _set_modes(self) -> None:
         self.network.train()
@@ -214,7 +209,7 @@ class Trainer:
         return {
             "done": self.done,
             "network": self.network.state_dict(),
-            "average": self._average.state_dict(),
+            "average": self._average.state_dict() if self._average else {},
             "optimizers": [optimizer.state_dict() for optimizer in self._optimizers],
             "schedules": [schedule.state_dict() for schedule in self._schedules],
         }
@@ -223,8 +218,16 @@ class Trainer:
         """Goes on from what `state_dict` gave, of a trainer made alike."""
         self.done = state["done"]
         self.network.load_state_dict(state["network"])
-        self._average.load_state_dict(state["average"])
+        if self._average:
+            self._average.load_state_dict(state["average"])
         for optimizer, saved in zip(self._optimizers, state["optimizers"], strict=True):
             optimizer.load_state_dict(saved)
         for schedule, saved in zip(self._schedules, state["schedules"], strict=True):
             schedule.load_state_dict(saved)
+
+
+def _average(network: Network, decay: float) -> AveragedModel:
+    """A moving average that is faster at first, so that the first weights are soon forgotten."""
+    return AveragedModel(
+        network, avg_fn=lambda mean, new, count: torch.lerp(mean, new, 1.0 - min(decay, (1 + count) / (10 + count)))
+    )

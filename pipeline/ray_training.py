@@ -80,6 +80,7 @@ class ToBoard:
 
 def work(arguments: dict[str, Any]) -> None:
     """What each worker does."""
+    logging.getLogger("ray.train").setLevel(logging.WARNING)  # it repeats every report
     board = arguments["board"]
     if isinstance(ray.get(board.ended.remote()), Exception):
         return  # these are started once more, for Ray Train takes it for a failure like others

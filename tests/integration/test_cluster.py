@@ -11,11 +11,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import torch
 from conftest import Run, jpeg, pictures, rows_of, tar_bytes
 from faults import Survived, is_full
 from s3_store import Bucket
 
 from cluster.local import LocalCluster
+from model.encoder import headless
 
 CHECKOUT = Path(__file__).parents[2]
 RAY = Path(sys.executable).with_name("ray")
@@ -121,6 +123,38 @@ def test_a_driver_with_other_versions_is_refused(cluster: LocalCluster, tmp_path
     )
     assert done.returncode == 2
     assert "does not run what this process runs: torch is 0 here and" in done.stderr.splitlines()[-1]
+
+
+TRAINING = ["--num_workers", 2, "--ray.num_cpus", 0.5, "--ray.num_gpus", 0, "--save_steps", 0, "--seed", 1]
+
+
+def test_training_that_was_stopped_goes_on_when_it_is_submitted_again(
+    cluster: LocalCluster, photos: Path, tmp_path: Path, shardtalk: Run
+) -> None:
+    entries = [{"file_path": f"{copy}-{i}.jpg", "captions": [f"photo {i}"]} for i in range(PHOTOS) for copy in range(4)]
+    (tmp_path / "captions.json").write_text(json.dumps(entries))
+    data = ["--images_root", photos, "--output", tmp_path / "data", "--word_count_threshold", 0, "--num_val", 4]
+    assert shardtalk("prepare", tmp_path / "captions.json", *data)[0] == 0
+    torch.save(headless("squeezenet1_1")[0].state_dict(), tmp_path / "cnn.pth")
+    shape = ["--network.cnn", "squeezenet1_1", "--network.weights", tmp_path / "cnn.pth", "--network.image_size", 64]
+    run = ["--data", tmp_path / "data", "--output", tmp_path / "run", *shape, *TRAINING]
+    stages = json.dumps([{"name": "language", "epochs": 30, "batch_images": 8}])
+    command = ["python", "-m", "jobs.train", *run, "--stages", stages]
+
+    code, said = submitted(cluster, *command, options=("--submission-id", "training", "--no-wait"))
+    assert code == 0, said
+    history, deadline = tmp_path / "run" / "history.jsonl", time.monotonic() + DEADLINE_S
+    while not history.exists() or not history.read_text().count("\n") > 3:
+        assert time.monotonic() < deadline
+    assert ray_job(cluster, "stop", "training").returncode == 0
+    log = ray_job(cluster, "logs", "training").stdout
+    assert "stopping" in log and "interrupted: the same command again goes on" in log, log
+    before = history.read_text()
+    assert before.count("\n") < 30
+    code, log = submitted(cluster, *command)
+    assert code == 0, log
+    assert history.read_text().startswith(before) and history.read_text().count("\n") == 30
+    assert f"the best captioner is {tmp_path}/run/best" in log and '"epoch": 30' in log
 
 
 def test_a_job_from_s3_to_s3_by_the_config_that_ships(cluster: LocalCluster, bucket: Bucket, shardtalk: Run) -> None:

@@ -20,11 +20,14 @@ from PIL import Image
 from s3_store import Bucket
 
 from cluster.connect import Resources
+from configs.parsing import parse
+from configs.train import TrainConfig
 from jobs.cli import main
 from model.encoder import headless
 from pipeline import ray_training
 from pipeline.watch import Watch
 
+CHECKOUT = Path(__file__).parents[2]
 COLOURS = {"red": (220, 30, 30), "blue": (30, 30, 220), "green": (30, 200, 30)}
 
 RECIPE = """
@@ -239,3 +242,20 @@ def test_data_that_prepare_did_not_write_are_refused(tmp_path: Path, shardtalk: 
     code, said = shardtalk("train", "--data", tmp_path, "--output", tmp_path / "run")
     assert code == 2
     assert "shardtalk prepare" in said and said.count("\n") == 1
+
+
+@pytest.mark.parametrize("recipe", ["train-coco-vgg16", "train-coco-resnet101", "train-flickr8k"])
+def test_the_recipes_that_ship_can_be_followed(
+    recipe: str, data: Path, weights: Path, tmp_path: Path, shardtalk: Run
+) -> None:
+    """On few images and with a small CNN; theirs is only built."""
+    config = CHECKOUT / "configs" / f"{recipe}.yaml"
+    parsed = parse(TrainConfig, ["--config", str(config), "--data", "x", "--output", "y"], prog="shardtalk train")
+    with torch.device("meta"):
+        assert headless(parsed.network.cnn)[1] > 1000
+    quick = [f"--stages.{stage.name}.{option}" for stage in parsed.stages for option in ("steps=1", "batch_images=4")]
+    small = ["--network.cnn", "squeezenet1_1", "--network.weights", weights, "--network.image_size", 48]
+    where = ["--data", data, "--output", tmp_path / "run", "--num_workers", 0, "--compile_cnn", "false"]
+    code, said = shardtalk("train", "--config", config, *where, *small, *quick)
+    assert code == 0, said
+    assert [line["stage"] for line in history(tmp_path / "run")] == [stage.name for stage in parsed.stages]

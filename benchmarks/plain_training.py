@@ -1,0 +1,61 @@
+"""What anybody would write to train: one process, everything in memory, a loop around the network.
+
+`python -m benchmarks.plain_training DATA {images,features} STEPS` prints {"images_per_s"}, but of the first steps.
+The same network, batches and crops as the trainer's defaults have, its loss, AdamW and clipping; no moving average,
+schedule, progress, validation or checkpoint. Keeps freed memory, as an expert's would (docs/decisions/0005).
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+
+import numpy as np
+import torch
+
+from model.augmentation import crop_and_flip
+from model.device import keep_freed_memory
+from model.network import Architecture
+from model.preprocessing import Preprocessing
+from model.training import Batch, Objective, pad, summed_loss
+from pipeline.ingest import in_order, pixel_batches, read_split, read_vocabulary, share
+from pipeline.lessons import word_weights
+
+BATCH_IMAGES, WARM_STEPS = 16, 3
+
+
+def main(data: str, kind: str, steps: str) -> None:
+    """Trains on the images, or on their features."""
+    keep_freed_memory()
+    torch.manual_seed(0)
+    split, vocabulary, preprocessing = read_split(data, "train"), read_vocabulary(data), Preprocessing(resize_size=224)
+    order = in_order(split, share(split, 0, 1), 64)
+    pixels = torch.cat([batch for _, batch in pixel_batches(split, order, preprocessing, threads=4)])
+    network = Architecture(vocabulary.size).build().to(memory_format=torch.channels_last)
+    network.encoder.cnn.requires_grad_(kind == "images")
+    features = torch.randn(len(split), network.encoder.feature_size)
+    optimizer = torch.optim.AdamW([parameter for parameter in network.parameters() if parameter.requires_grad], lr=1e-4)
+    objective = Objective(label_smoothing=0.05, word_weights=word_weights(split, vocabulary), foretelling_weight=6.0)
+    generator, started = torch.Generator().manual_seed(0), 0.0
+    for step in range(int(steps)):
+        if step == WARM_STEPS:
+            started = time.perf_counter()
+        chosen = np.random.default_rng(step).permutation(len(split))[:BATCH_IMAGES]
+        captions = [ids for number in chosen for ids in split.ids(number)]
+        network.train()
+        network.encoder.cnn.eval()
+        inputs = {"features": features[chosen]}
+        if kind == "images":
+            images = preprocessing.normalize(pixels[chosen])
+            inputs = {"images": crop_and_flip(images, smallest=0.8, generator=generator)}
+        total, tokens = summed_loss(network, Batch(*pad(captions), **inputs), objective)
+        optimizer.zero_grad()
+        (total / tokens).backward()  # type: ignore[no-untyped-call]
+        torch.nn.utils.clip_grad_norm_(network.parameters(), 5.0)
+        optimizer.step()
+    print(json.dumps({"images_per_s": (int(steps) - WARM_STEPS) * BATCH_IMAGES / (time.perf_counter() - started)}))
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

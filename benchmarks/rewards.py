@@ -1,0 +1,62 @@
+"""How much of self-critical training goes into its rewards: `python -m benchmarks.rewards DATA`."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+import torch
+
+from model.device import keep_freed_memory
+from model.network import Architecture
+from model.optimization import Optimizer, Schedule
+from model.preprocessing import Preprocessing
+from model.training import Objective, Trainer
+from pipeline import lessons, scores
+from pipeline.ingest import in_order, pixel_batches, read_split, read_vocabulary, share
+
+STEPS, WARM_STEPS, BATCH_IMAGES = 12, 2, 16
+
+
+class Timed(scores.CiderD):
+    """Knows how long it took."""
+
+    seconds = 0.0
+
+    def __call__(self, captions: Iterable[scores.Tokens], references: Sequence[scores.Tokens]) -> list[float]:
+        """As it is."""
+        started = time.perf_counter()
+        found = super().__call__(captions, references)
+        Timed.seconds += time.perf_counter() - started
+        return found
+
+
+def main(data: str) -> None:
+    """Draws, rewards and learns for some steps."""
+    keep_freed_memory()
+    split, vocabulary, preprocessing = read_split(data, "train"), read_vocabulary(data), Preprocessing(resize_size=224)
+    network = Architecture(vocabulary.size).build().to(memory_format=torch.channels_last)
+    adam = Optimizer("adam", 1e-5, 0.0, 0.9, 0.98, 1e-8)
+    still = Schedule("constant", 0, 0, 1, 1.0)
+    trainer = Trainer(
+        network, optimizer=adam, cnn_optimizer=adam, schedule=still, steps=STEPS, objective=Objective(), clip_norm=1.0
+    )
+    lessons.CiderD = Timed  # type: ignore[attr-defined]
+    lesson = lessons.drawn(network, split, vocabulary, samples_per_image=5, max_tokens=12, baseline="others")
+    batches = pixel_batches(split, in_order(split, share(split, 0, 1), BATCH_IMAGES), preprocessing, threads=2)
+    started = 0.0
+    for step, (numbers, pixels) in enumerate(batches):
+        if step == WARM_STEPS:
+            started, Timed.seconds = time.perf_counter(), 0.0
+        if step == STEPS:
+            break
+        inputs = {"images": preprocessing.normalize(pixels)}
+        trainer.step([lesson(numbers, inputs, np.random.default_rng(step))])
+    print(json.dumps({"rewards_s": Timed.seconds, "steps_s": time.perf_counter() - started}))
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

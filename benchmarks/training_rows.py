@@ -1,0 +1,98 @@
+"""What is measured of training. As in `rows`, every side runs in a process of its own, by turns with the other."""
+
+from __future__ import annotations
+
+import json
+import random
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from benchmarks.rows import Bench, Result
+from model.encoder import headless
+
+WORDS, CAPTIONS, VALIDATED = 2_000, 5, 16
+
+
+def data(bench: Bench) -> Path:
+    """Prepared shards of 640 pictures of 224×224 with made captions; and the CNN's weights, random."""
+    folder = bench.scratch / "training"
+    if folder.exists():
+        return folder
+    pictures = bench.folder("captioned", 640, width=224, height=224)
+    draw = random.Random(0)
+    entries = [
+        {
+            "file_path": path.name,
+            "split": "val" if i < VALIDATED else "train",
+            "captions": [" ".join(f"w{int(WORDS * draw.random() ** 3)}" for _ in range(11)) for _ in range(CAPTIONS)],
+        }
+        for i, path in enumerate(sorted(pictures.iterdir()))
+    ]
+    (bench.scratch / "captions.json").write_text(json.dumps(entries))
+    where = ["--images_root", pictures, "--output", folder, "--word_count_threshold", 0]
+    bench.python("-m", "jobs.prepare", bench.scratch / "captions.json", *where)
+    torch.save(headless("mobilenet_v2")[0].state_dict(), bench.scratch / "cnn.pth")
+    return folder
+
+
+def trained(bench: Bench, stage: dict[str, Any], *options: object) -> float:
+    """Images/s of the stage's second epoch, without validation."""
+    output = bench.scratch / "run"
+    shutil.rmtree(output, ignore_errors=True)
+    stages = json.dumps([{"name": "measured", "epochs": 2, **stage}])
+    weights = ["--network.weights", bench.scratch / "cnn.pth"]
+    bench.python(
+        *("-m", "jobs.train", "--data", data(bench), "--output", output, *weights, "--stages", stages),
+        *("--save_steps", 0, *options),
+    )
+    return float(json.loads((output / "history.jsonl").read_text().splitlines()[1])["images_per_s"])
+
+
+FINETUNING = {"cnn": {"learning_rate": 1e-4}, "optimizer": {"learning_rate": 1e-4}, "smallest_crop": 0.8}
+ON_FEATURES = {"optimizer": {"learning_rate": 1e-4}}
+
+
+def finetuning(bench: Bench) -> Result:
+    """Images/s of one worker of Ray Train that trains the CNN too, against a plain loop in memory."""
+    worker = ["--num_workers", 1, "--ray.num_cpus", 2]
+    return _against_the_loop(bench, "images", 40, 0.95, lambda: trained(bench, FINETUNING, *worker))
+
+
+def on_features(bench: Bench) -> Result:
+    """Images/s of the stage with a frozen CNN, against a plain loop on a tensor of features."""
+    return _against_the_loop(bench, "features", 120, 0.90, lambda: trained(bench, {**ON_FEATURES, "epochs": 3}))
+
+
+def _against_the_loop(bench: Bench, kind: str, steps: int, target: float, ours: Callable[[], float]) -> Result:
+    def loop() -> float:
+        found = bench.reported("-m", "benchmarks.plain_training", data(bench), kind, steps)
+        return float(found["images_per_s"])
+
+    return Result(*bench.by_turns(ours, loop), "images/s", target, more_is_better=True)
+
+
+def two_workers(bench: Bench) -> Result:
+    """Images/s of two workers with a core each that train the CNN too, against one with a core."""
+    one, two = (
+        lambda workers=workers: trained(bench, FINETUNING, "--num_workers", workers, "--ray.num_cpus", 1)
+        for workers in (1, 2)
+    )
+    return Result(*bench.by_turns(two, one), "images/s", 1.5, more_is_better=True)
+
+
+def rewards(bench: Bench) -> Result:
+    """Seconds of the rewards of self-critical training, against those of its steps, the CNN among them."""
+    found = bench.reported("-m", "benchmarks.rewards", data(bench))
+    return Result([found["rewards_s"]], [found["steps_s"]], "s", 0.1, more_is_better=False)
+
+
+ROWS: dict[str, Callable[[Bench], Result]] = {
+    "train, images": finetuning,
+    "train, features": on_features,
+    "train, 2 workers": two_workers,
+    "rewards": rewards,
+}
