@@ -45,7 +45,16 @@ def main(data: str) -> None:
         network, optimizer=adam, cnn_optimizer=adam, schedule=still, steps=STEPS, objective=Objective(), clip_norm=1.0
     )
     lessons.CiderD = Timed  # type: ignore[attr-defined]
-    lesson = lessons.drawn(network, split, vocabulary, samples_per_image=5, max_tokens=12, baseline="others")
+    lesson = lessons.drawn(
+        network,
+        split,
+        vocabulary,
+        samples_per_image=5,
+        max_tokens=12,
+        baseline="others",
+        captions_per_image=5,
+        written_weight=0.0,
+    )
     batches = pixel_batches(split, in_order(split, share(split, 0, 1), BATCH_IMAGES), preprocessing, threads=2)
     started = 0.0
     for step, (numbers, pixels) in enumerate(batches):

@@ -106,12 +106,17 @@ class StageConfig:
     """Probability of hearing an own word instead of the caption's, at the last step; it grows in a line from 0."""
     smallest_crop: float = 1.0
     """Least side of random crops, as a share of the image's; below 1 crops and mirrors. Needs the CNN in the loop."""
+    views: int = 0
+    """With a frozen CNN: it is asked once about each image and so many crops, of which an epoch takes one; 0: new crops
+    at each step."""
     foretelling_weight: float = 6.0
     """Of foretelling a caption's words from the image alone, beside the loss of a token; 0 leaves it out."""
     samples_per_image: int = 0
     """Above 0, self-critical: captions drawn for each image, rewarded by CIDEr-D; 0 learns from people's captions."""
     baseline: Literal["others", "greedy"] = "others"
     """What a drawn caption has to beat: the mean of the image's others, or what the network says at its surest."""
+    written_weight: float = 0.0
+    """Of captions_per_image of people's captions beside the drawn ones; CIDEr-D alone forgets how people speak."""
     average_decay: float = 0.99
     """Of the moving average of the weights, which is what is validated and kept; 0 keeps the weights themselves."""
 
@@ -119,8 +124,12 @@ class StageConfig:
         where = f"stage {self.name!r} needs"
         if not self.name or "." in self.name or "/" in self.name:
             raise ConfigError(f"a stage's name is {self.name!r}; it needs one without dots and slashes")
-        if min(self.epochs, self.steps, self.clip_norm, self.clip_value, self.foretelling_weight) < 0:
-            raise ConfigError(f"{where} epochs, steps, clip_norm, clip_value and foretelling_weight ≥ 0")
+        if min(self.epochs, self.steps, self.clip_norm, self.clip_value, self.views) < 0:
+            raise ConfigError(f"{where} epochs, steps, clip_norm, clip_value and views ≥ 0")
+        if min(self.foretelling_weight, self.written_weight) < 0:
+            raise ConfigError(f"{where} foretelling_weight and written_weight ≥ 0")
+        if self.views and (self.cnn.learning_rate or self.smallest_crop == 1.0):
+            raise ConfigError(f"{where} cnn.learning_rate 0 and smallest_crop below 1 for views")
         if self.batch_images < 1 or not 1 <= self.accumulate <= self.batch_images:
             raise ConfigError(f"{where} batch_images ≥ 1 and accumulate from 1 to batch_images")
         shares = (self.average_decay, self.label_smoothing, self.dropout, self.scheduled_sampling)

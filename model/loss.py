@@ -55,7 +55,7 @@ def caption_loss(
 def bag_of_words_loss(
     logits: torch.Tensor, words: torch.Tensor, lengths: torch.Tensor, word_weights: torch.Tensor
 ) -> torch.Tensor:
-    """How little of a caption's words the image alone foretells: cross-entropy in nats, summed over the captions.
+    """How little of each caption's words the image alone foretells: cross-entropy (B,) in nats.
 
     The wanted distribution of a caption gives each of its words a share of its weight.
 
@@ -67,7 +67,7 @@ def bag_of_words_loss(
     inside = torch.arange(words.shape[1], device=words.device) < lengths.unsqueeze(1)
     bag = torch.zeros_like(logits, dtype=word_weights.dtype).scatter_add_(1, words, word_weights[words] * inside)
     bag = bag / bag.sum(dim=1, keepdim=True).clamp(min=torch.finfo(bag.dtype).tiny)
-    return -(bag * _at_least_float32(logits).log_softmax(dim=1)).sum()
+    return -(bag * _at_least_float32(logits).log_softmax(dim=1)).sum(dim=1)
 
 
 def _at_least_float32(logits: torch.Tensor) -> torch.Tensor:

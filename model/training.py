@@ -87,7 +87,9 @@ def summed_loss(
     )
     if asked.word_weights is not None and asked.foretelling_weight:
         foretold = bag_of_words_loss(logits[:, 0], batch.words, batch.lengths, asked.word_weights)
-        total = total + asked.foretelling_weight * foretold
+        if batch.caption_weights is not None:
+            foretold = foretold * batch.caption_weights
+        total = total + asked.foretelling_weight * foretold.sum()
     return total, tokens
 
 

@@ -1,18 +1,22 @@
 """The CNN's features of a split, computed once and kept in the run's folder where the CNN stays as it is.
 
-features/<split>-<digest>-<first>-<last>.arrow: Arrow IPC, one column of F float32 per image, in the split's order.
+features/<split>-<view>-<digest>-<first>-<last>.arrow: Arrow IPC, one column, F float32 for each image, in
+the split's order. View 0 is the image itself, others are random crops of it.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import torch
 from tqdm import tqdm
 
+from model.augmentation import crop_and_flip
 from model.device import autocast
 from model.encoder import Encoder
 from model.preprocessing import Preprocessing
@@ -33,14 +37,17 @@ def computed(
     device: torch.device,
     dtype: torch.dtype,
     threads: int,
+    crop: Callable[[torch.Tensor], torch.Tensor] = lambda images: images,
 ) -> torch.Tensor:
-    """Features (images, F) of some images of a split, float32 on the CPU."""
+    """Features (images, F) of some images of a split, float32 on the CPU; of a `crop` of each."""
     encoder.eval()
     order = in_order(split, numbers, BATCH_IMAGES)
     batches = pixel_batches(split, order, preprocessing, threads=threads)
     shown = tqdm(batches, "features", total=order.steps, unit="batch", leave=False, disable=None)
     with torch.inference_mode(), autocast(device, dtype):
-        found = [encoder.features(preprocessing.normalize(pixels.to(device))).float().cpu() for _, pixels in shown]
+        found = [
+            encoder.features(crop(preprocessing.normalize(pixels.to(device)))).float().cpu() for _, pixels in shown
+        ]
     return torch.cat(found).clone()  # outside of inference mode, so that it can be trained on
 
 
@@ -59,15 +66,27 @@ class Cache:
             digest.update(name.encode() + weight.cpu().contiguous().numpy().tobytes())
         self._digest = digest.hexdigest()[:16]
 
-    def of(self, name: str, split: Split, workers: Workers, *, dtype: torch.dtype, threads: int) -> torch.Tensor:
-        """Features (N, F) float32 of a split, on the CPU. Each worker computes its share, unless it is there."""
-        prefix = f"{name}-{self._digest}-"
+    def of(
+        self, name: str, split: Split, workers: Workers, *, views: int = 1, smallest_crop: float = 1.0, **options: Any
+    ) -> torch.Tensor:
+        """Features (views, N, F) float32 of a split, on the CPU. Each worker computes its share, unless it is there.
+
+        Args:
+            options: `dtype` and `threads` of `computed`.
+        """
+        return torch.stack([self._view(name, split, workers, view, smallest_crop, options) for view in range(views)])
+
+    def _view(  # noqa: PLR0917
+        self, name: str, split: Split, workers: Workers, view: int, smallest_crop: float, options: Mapping[str, Any]
+    ) -> torch.Tensor:
+        prefix = f"{name}-{view}-{self._digest}-"
         parts = self._parts(prefix, len(split)) if workers.first else None
         if workers.of_the_first(parts is None):
             mine = share(split, workers.rank, workers.count)
-            found = computed(
-                self._encoder, split, mine, self._preprocessing, device=workers.device, dtype=dtype, threads=threads
-            )
+            if view:
+                random = torch.Generator().manual_seed(view * workers.count + workers.rank)
+                options = {**options, "crop": partial(crop_and_flip, smallest=smallest_crop, generator=random)}
+            found = computed(self._encoder, split, mine, self._preprocessing, device=workers.device, **options)
             if workers.count == 1:
                 self._write(f"{prefix}0-{len(split)}.arrow", found)
                 return found

@@ -27,22 +27,38 @@ def written(split: Split, captions_per_image: int) -> Lesson:
     """People's captions: so many of each image, different ones as far as there are enough."""
 
     def lesson(numbers: Numbers, inputs: Inputs, random: np.random.Generator) -> Batch:
-        captions = []
-        for number in numbers.tolist():
-            ids = split.ids(number)
-            order = random.permutation(len(ids))
-            captions += [ids[order[i % len(ids)]] for i in range(captions_per_image)]
-        return _batch(captions, inputs)
+        return _batch(_written(split, numbers, captions_per_image, random), inputs)
 
     return lesson
 
 
+def _written(
+    split: Split, numbers: Numbers, captions_per_image: int, random: np.random.Generator
+) -> list[list[list[int]]]:
+    """Some captions of each image."""
+    chosen = []
+    for number in numbers.tolist():
+        ids = split.ids(number)
+        order = random.permutation(len(ids))
+        chosen.append([ids[order[i % len(ids)]] for i in range(captions_per_image)])
+    return chosen
+
+
 def drawn(
-    network: Network, split: Split, vocabulary: Vocabulary, *, samples_per_image: int, max_tokens: int, baseline: str
+    network: Network,
+    split: Split,
+    vocabulary: Vocabulary,
+    *,
+    samples_per_image: int,
+    max_tokens: int,
+    baseline: str,
+    captions_per_image: int,
+    written_weight: float,
 ) -> Lesson:
     """Captions that the network draws, weighted by how much more CIDEr-D they are worth than a baseline.
 
     Args:
+        captions_per_image, written_weight: of people's captions beside them; a weight of 0 leaves them out.
         baseline: "others" is the mean of an image's other captions, "greedy" what the network says at its surest
             (Rennie et al., 2017).
     """
@@ -65,14 +81,19 @@ def drawn(
     def lesson(numbers: Numbers, inputs: Inputs, random: np.random.Generator) -> Batch:
         captions = said(replace(sampling, seed=int(random.integers(2**40))), inputs)
         against = rewards(numbers, said(greedy, inputs)) if baseline == "greedy" else None
-        weights = advantages(rewards(numbers, captions), against)
-        return _batch([words for found in captions for words in found], inputs, weights)
+        weights = advantages(rewards(numbers, captions), against).view(len(numbers), -1)
+        if written_weight:
+            people = _written(split, numbers, captions_per_image, random)
+            captions = [mine + theirs for mine, theirs in zip(captions, people, strict=True)]
+            weights = torch.cat([weights, torch.full((len(numbers), captions_per_image), written_weight)], dim=1)
+        return _batch(captions, inputs, weights.flatten())
 
     return lesson
 
 
-def _batch(captions: Sequence[Sequence[int]], inputs: Inputs, weights: torch.Tensor | None = None) -> Batch:
-    words, lengths = pad(captions)
+def _batch(captions: Sequence[Sequence[Sequence[int]]], inputs: Inputs, weights: torch.Tensor | None = None) -> Batch:
+    """As many captions of each image, side by side."""
+    words, lengths = pad([ids for of_image in captions for ids in of_image])
     device = next(iter(inputs.values())).device
     weighted = None if weights is None else weights.to(device)
     return Batch(words.to(device), lengths.to(device), caption_weights=weighted, **inputs)

@@ -27,15 +27,17 @@ class Stage:
     label_smoothing: float
     foretelling_weight: float
     smallest_crop: float
+    views: int
     samples_per_image: int
     baseline: str
+    written_weight: float
     options: Mapping[str, Any]
     """More of `Trainer`'s arguments."""
 
     @property
     def frozen(self) -> bool:
         """Whether the CNN stays as it is and sees the same images all the time, so that it is asked once."""
-        return self.cnn_optimizer.learning_rate == 0.0 and self.smallest_crop == 1.0
+        return self.cnn_optimizer.learning_rate == 0.0 and (self.smallest_crop == 1.0 or self.views > 0)
 
 
 @dataclass(frozen=True)

@@ -28,11 +28,11 @@ def images(
 
 
 def features(
-    cached: torch.Tensor, order: Order, *, device: torch.device, first_step: int
+    cached: torch.Tensor, views: Numbers, order: Order, *, device: torch.device, first_step: int
 ) -> Generator[tuple[Numbers, Inputs]]:
-    """Numbers and features (B, F) of each step, from those of all images."""
+    """Numbers and features (B, F) of each step, from those of all views (views, N, F), of which each image has one."""
     for numbers in order.batches(first_step):
-        yield numbers, {"features": cached[numbers].to(device)}
+        yield numbers, {"features": cached[views[numbers], numbers].to(device)}
 
 
 def parts(

@@ -24,7 +24,7 @@ from model.search import Search
 from model.training import Objective, Trainer
 from pipeline import features, step_inputs
 from pipeline.errors import InputError
-from pipeline.ingest import Numbers, Order, Split, read_vocabulary, share, shuffled
+from pipeline.ingest import Numbers, Split, read_vocabulary, share, shuffled
 from pipeline.lessons import Lesson, drawn, word_weights, written
 from pipeline.recipe import Position, Progress, Recipe, Reporter, Stage
 from pipeline.run_folder import RunFolder
@@ -94,7 +94,7 @@ class TrainingRun:
         trainer = self._trainer(stage, stage.steps or stage.epochs * epoch_steps)
         if state:
             trainer.load_state_dict(state)
-        cached = self._cached() if stage.frozen else {}
+        cached = self._cached(stage) if stage.frozen else {}
         lesson = self._lesson(stage)
         while trainer.done < trainer.steps:
             began, before = time.monotonic(), trainer.done
@@ -137,6 +137,8 @@ class TrainingRun:
             samples_per_image=stage.samples_per_image,
             max_tokens=self.recipe.max_tokens,
             baseline=stage.baseline,
+            captions_per_image=self.recipe.captions_per_image,
+            written_weight=stage.written_weight,
         )
 
     def _epoch(
@@ -144,17 +146,9 @@ class TrainingRun:
     ) -> None:
         """Steps to the end of the epoch, or until somebody asks to stop."""
         stage, (epoch, step) = self.recipe.stages[number], divmod(trainer.done, epoch_steps)
-        order = shuffled(
-            self.train,
-            self._random(1, number, epoch),
-            self.workers.rank,
-            self.workers.count,
-            batch_images=stage.batch_images,
-            buffer_images=self.recipe.buffer_images,
-        )
         watch = Watch(stage, self.position, epoch_steps=epoch_steps, done=trainer.done, tell=self._tell)
         end = min(trainer.steps, (epoch + 1) * epoch_steps)
-        with contextlib.closing(self._inputs(order, cached, step)) as steps:
+        with contextlib.closing(self._inputs(number, epoch, cached, step)) as steps:
             for numbers, inputs in steps:
                 random = self._random(2, number, trainer.done, self.workers.rank)
                 torch.manual_seed(int(random.integers(2**40)))
@@ -171,13 +165,24 @@ class TrainingRun:
         watch.look()
         self._stopping = watch.asked_to_stop
 
-    def _inputs(self, order: Order, cached: torch.Tensor | None, step: int) -> Generator[tuple[Numbers, Inputs]]:
-        """The images of each step from one on, or what the CNN makes of them."""
-        device = self.workers.device
+    def _inputs(
+        self, number: int, epoch: int, cached: torch.Tensor | None, first_step: int
+    ) -> Generator[tuple[Numbers, Inputs]]:
+        """This worker's images of each step of an epoch, or what the CNN makes of them."""
+        random, device = self._random(1, number, epoch), self.workers.device
+        order = shuffled(
+            self.train,
+            random,
+            self.workers.rank,
+            self.workers.count,
+            batch_images=self.recipe.stages[number].batch_images,
+            buffer_images=self.recipe.buffer_images,
+        )
         if cached is not None:
-            return step_inputs.features(cached, order, device=device, first_step=step)
+            views = random.integers(len(cached), size=len(self.train))
+            return step_inputs.features(cached, views, order, device=device, first_step=first_step)
         return step_inputs.images(
-            self.train, order, self.preprocessing, device=device, threads=self.recipe.threads, first_step=step
+            self.train, order, self.preprocessing, device=device, threads=self.recipe.threads, first_step=first_step
         )
 
     def _tell(self, progress: Progress) -> None:
@@ -229,12 +234,14 @@ class TrainingRun:
             lines = self.position.history.splitlines()
             self.folder.keep(state, network, json.loads(lines[-1]) if lines else {})
 
-    def _cached(self) -> dict[str, torch.Tensor]:
-        """The CNN's features of both splits, by name."""
+    def _cached(self, stage: Stage) -> dict[str, torch.Tensor]:
+        """The CNN's features of both splits, by name: views of the one, images of the other."""
         cache = features.Cache(self.folder.folder, self.network.encoder, self.preprocessing)
         options: dict[str, Any] = {"dtype": self.dtype, "threads": self.recipe.threads}
-        splits = {"train": self.train, "val": self.val}
-        return {name: cache.of(name, split, self.workers, **options) for name, split in splits.items()}
+        train = cache.of(
+            "train", self.train, self.workers, views=1 + stage.views, smallest_crop=stage.smallest_crop, **options
+        )
+        return {"train": train, "val": cache.of("val", self.val, self.workers, **options)[0]}
 
     def _features(self, network: Network, split: Split, numbers: Numbers) -> torch.Tensor:
         return features.computed(

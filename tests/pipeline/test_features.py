@@ -45,7 +45,7 @@ def test_the_cnn_is_asked_once(split: Split, encoder: Encoder, tmp_path: Path) -
     folder = Folder(str(tmp_path / "run"))
     for _ in range(2):
         found = Cache(folder, encoder, PREPROCESSING).of("train", split, ALONE, **OPTIONS)
-        assert torch.equal(found, expected) and found.shape == (5, 7)
+        assert torch.equal(found[0], expected) and found.shape == (1, 5, 7)
     assert len(asked) == 1
 
 
@@ -55,7 +55,7 @@ def test_another_cnn_or_split_is_asked_anew(split: Split, encoder: Encoder, tmp_
     with torch.no_grad():
         encoder.cnn[0].bias += 1.0
     after = Cache(folder, encoder, PREPROCESSING).of("train", split, ALONE, **OPTIONS)
-    assert not torch.equal(before, after) and torch.equal(after, features(encoder, split))
+    assert not torch.equal(before, after) and torch.equal(after[0], features(encoder, split))
     Cache(folder, encoder, PREPROCESSING).of("val", split, ALONE, **OPTIONS)
     assert len(folder.names("features")) == 3
 
@@ -68,6 +68,16 @@ def test_what_several_workers_computed_is_found_by_any_number(split: Split, enco
     for first, last in ((0, 2), (2, 5)):
         cache._write(whole.replace("0-5", f"{first}-{last}"), expected[first:last] + 1.0)
     folder.remove(f"features/{whole}")
-    assert torch.equal(cache.of("train", split, ALONE, **OPTIONS), expected + 1.0)
+    assert torch.equal(cache.of("train", split, ALONE, **OPTIONS)[0], expected + 1.0)
     folder.remove(f"features/{whole.replace('0-5', '0-2')}")  # a part alone is not enough
-    assert torch.equal(cache.of("train", split, ALONE, **OPTIONS), expected)
+    assert torch.equal(cache.of("train", split, ALONE, **OPTIONS)[0], expected)
+
+
+def test_views_are_crops_that_stay_the_same(split: Split, encoder: Encoder, tmp_path: Path) -> None:
+    cache = Cache(Folder(str(tmp_path / "run")), encoder, PREPROCESSING)
+    found = cache.of("train", split, ALONE, views=3, smallest_crop=0.5, **OPTIONS)
+    assert found.shape == (3, 5, 7) and torch.equal(found[0], features(encoder, split))
+    assert not torch.allclose(found[0], found[1]) and not torch.allclose(found[1], found[2])
+    assert torch.equal(cache.of("train", split, ALONE, views=3, smallest_crop=0.5, **OPTIONS), found)
+    again = Cache(Folder(str(tmp_path / "other")), encoder, PREPROCESSING)
+    assert torch.equal(again.of("train", split, ALONE, views=3, smallest_crop=0.5, **OPTIONS), found)

@@ -57,10 +57,11 @@ def given(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Recipe]:
     usual: dict[str, Any] = {
         **{"batch_images": 3, "schedule": Schedule("cosine", 1, 0, 1, 1.0), "optimizer": adam, "options": options}
     }
+    beside: dict[str, Any] = {"baseline": "greedy", "written_weight": 0.1, "views": 2, "smallest_crop": 0.5}
     stages = (
         stage(**usual, name="language", epochs=3, accumulate=2),
         stage(**usual, name="finetune", epochs=1, cnn_optimizer=replace(adam, learning_rate=1e-5), smallest_crop=0.7),
-        stage(**usual | {"options": {}}, name="rewarded", steps=2, samples_per_image=2, baseline="greedy"),
+        stage(**usual | {"options": {}}, name="rewarded", steps=2, samples_per_image=2, **beside),
     )
 
     def recipe(output: Path, **changes: Any) -> Recipe:
