@@ -50,6 +50,7 @@ def main(data: str) -> None:
         split,
         vocabulary,
         samples_per_image=5,
+        temperature=1.0,
         max_tokens=12,
         baseline="others",
         captions_per_image=5,

@@ -113,6 +113,8 @@ class StageConfig:
     """Of foretelling a caption's words from the image alone, beside the loss of a token; 0 leaves it out."""
     samples_per_image: int = 0
     """Above 0, self-critical: captions drawn for each image, rewarded by CIDEr-D; 0 learns from people's captions."""
+    temperature: float = 1.0
+    """Of drawing; below 1 it draws what is probable, as a search does."""
     baseline: Literal["others", "greedy"] = "others"
     """What a drawn caption has to beat: the mean of the image's others, or what the network says at its surest."""
     written_weight: float = 0.0
@@ -126,8 +128,8 @@ class StageConfig:
             raise ConfigError(f"a stage's name is {self.name!r}; it needs one without dots and slashes")
         if min(self.epochs, self.steps, self.clip_norm, self.clip_value, self.views) < 0:
             raise ConfigError(f"{where} epochs, steps, clip_norm, clip_value and views ≥ 0")
-        if min(self.foretelling_weight, self.written_weight) < 0:
-            raise ConfigError(f"{where} foretelling_weight and written_weight ≥ 0")
+        if min(self.foretelling_weight, self.written_weight) < 0 or self.temperature <= 0:
+            raise ConfigError(f"{where} foretelling_weight and written_weight ≥ 0, and temperature above 0")
         if self.views and (self.cnn.learning_rate or self.smallest_crop == 1.0):
             raise ConfigError(f"{where} cnn.learning_rate 0 and smallest_crop below 1 for views")
         if self.batch_images < 1 or not 1 <= self.accumulate <= self.batch_images:

@@ -50,6 +50,7 @@ def drawn(
     vocabulary: Vocabulary,
     *,
     samples_per_image: int,
+    temperature: float,
     max_tokens: int,
     baseline: str,
     captions_per_image: int,
@@ -76,7 +77,7 @@ def drawn(
         return draw(network, search, unsayable=vocabulary.unsayable, **inputs)
 
     greedy = Search(method="greedy", max_tokens=max_tokens)
-    sampling = Search(method="sample", num_candidates=samples_per_image, max_tokens=max_tokens)
+    sampling = replace(greedy, method="sample", num_candidates=samples_per_image, temperature=temperature)
 
     def lesson(numbers: Numbers, inputs: Inputs, random: np.random.Generator) -> Batch:
         captions = said(replace(sampling, seed=int(random.integers(2**40))), inputs)

@@ -29,6 +29,7 @@ class Stage:
     smallest_crop: float
     views: int
     samples_per_image: int
+    temperature: float
     baseline: str
     written_weight: float
     options: Mapping[str, Any]

@@ -135,6 +135,7 @@ class TrainingRun:
             self.train,
             self.vocabulary,
             samples_per_image=stage.samples_per_image,
+            temperature=stage.temperature,
             max_tokens=self.recipe.max_tokens,
             baseline=stage.baseline,
             captions_per_image=self.recipe.captions_per_image,
