@@ -1,0 +1,174 @@
+"""The two ways in which Torch7 writes numbers and characters: binary, little-endian; or ASCII, one write to a line."""
+
+from __future__ import annotations
+
+import os
+import struct
+from abc import ABC, abstractmethod
+from typing import Any, BinaryIO, NoReturn
+
+import numpy as np
+import numpy.typing as npt
+
+Array = npt.NDArray[Any]
+
+LONG = np.dtype("<i8")
+_LONGEST_NUMBER = 64  # characters of one in ASCII, and its line break
+_CHUNK_BYTES = 1 << 20
+
+
+class DamagedError(Exception):
+    """What is wrong with a file, and the offset in bytes where it was noticed."""
+
+    def __init__(self, offset: int, reason: str) -> None:
+        super().__init__(reason)
+        self.offset = offset
+
+
+class Stream(ABC):
+    """A file from which typed values are read one after the other. Never reads, or takes memory for, what is not there.
+
+    Args:
+        file: seekable, at its start.
+
+    All methods raise DamagedError.
+    """
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self._size = os.fstat(file.fileno()).st_size
+
+    @property
+    def offset(self) -> int:
+        """Bytes read so far."""
+        return self._file.tell()
+
+    @property
+    def left(self) -> int:
+        """Bytes not yet read."""
+        return self._size - self.offset
+
+    def fail(self, reason: str) -> NoReturn:
+        """Raises DamagedError for what was read last."""
+        raise DamagedError(self.offset, reason)
+
+    @abstractmethod
+    def integer(self) -> int:
+        """An int."""
+
+    @abstractmethod
+    def number(self) -> float:
+        """A double."""
+
+    @abstractmethod
+    def array(self, kind: np.dtype[Any], count: int) -> Array:
+        """`count` elements of a little-endian type."""
+
+    def longs(self, count: int) -> list[int]:
+        """`count` longs."""
+        found: list[int] = self.array(LONG, count).tolist()
+        return found
+
+    def count(self, *, least_bytes: int) -> int:
+        """An int that says how many things follow, none of which takes less than `least_bytes`."""
+        count = self.integer()
+        self._require(count, least_bytes)
+        return count
+
+    def characters(self, count: int) -> bytes:
+        """`count` bytes as they are."""
+        self._require(count, 1)
+        return self._file.read(count)
+
+    def skip(self, count: int) -> None:
+        """Passes over `count` bytes."""
+        self._require(count, 1)
+        self._file.seek(count, os.SEEK_CUR)
+
+    def _require(self, count: int, each_bytes: int) -> None:
+        if count < 0:
+            self.fail(f"there are {count} of something")
+        if count * each_bytes > self.left:
+            self.fail(f"{count * each_bytes} bytes should follow, and {self.left} do")
+
+
+class Binary(Stream):
+    """Little-endian, without padding.
+
+    Args:
+        long_bytes: 8, or 4 as on Windows and on processors of 32 bits.
+    """
+
+    def __init__(self, file: BinaryIO, *, long_bytes: int) -> None:
+        super().__init__(file)
+        self._long = np.dtype(f"<i{long_bytes}")
+
+    def integer(self) -> int:  # noqa: D102
+        value: int = struct.unpack("<i", self.characters(4))[0]
+        return value
+
+    def number(self) -> float:  # noqa: D102
+        value: float = struct.unpack("<d", self.characters(8))[0]
+        return value
+
+    def array(self, kind: np.dtype[Any], count: int) -> Array:  # noqa: D102
+        stored = self._long if kind == LONG else kind
+        self._require(count, stored.itemsize)
+        values = np.empty(count, stored)
+        if self._file.readinto(values.view(np.uint8)) < values.nbytes:  # type: ignore[attr-defined]
+            self.fail("the file became shorter while it was read")
+        return values.astype(kind, copy=False)
+
+
+class Text(Stream):
+    """Each write ends its line; numbers in a line are apart by spaces. Bytes and characters are written as they are."""
+
+    def integer(self) -> int:  # noqa: D102
+        return int(self._scalar(np.dtype("<i4")))
+
+    def number(self) -> float:  # noqa: D102
+        return float(self._scalar(np.dtype("<f8")))
+
+    def characters(self, count: int) -> bytes:  # noqa: D102
+        found = super().characters(count)
+        self._end_line(count)
+        return found
+
+    def skip(self, count: int) -> None:  # noqa: D102
+        super().skip(count)
+        self._end_line(count)
+
+    def array(self, kind: np.dtype[Any], count: int) -> Array:  # noqa: D102
+        if kind.itemsize == 1:
+            return np.frombuffer(bytearray(self.characters(count)), kind)
+        self._require(count, 2)
+        values = np.empty(count, kind)
+        filled, cut = 0, b""
+        while filled < count:
+            chunk = self._file.readline(_CHUNK_BYTES)
+            words = (cut + chunk).split()
+            cut = words.pop() if words and chunk and not chunk[-1:].isspace() else b""
+            if not chunk or filled + len(words) > count or len(cut) > _LONGEST_NUMBER:
+                self.fail(f"{count} numbers should stand here")
+            values[filled : filled + len(words)] = self._parsed(words, kind)
+            filled += len(words)
+        return values
+
+    def _scalar(self, kind: np.dtype[Any]) -> Any:
+        line = self._file.readline(_LONGEST_NUMBER)
+        words = line.split()
+        if len(words) != 1 or not line.endswith(b"\n"):
+            self.fail(f"{line!r} should be a line with one number")
+        return self._parsed(words, kind)[0]
+
+    def _parsed(self, words: list[bytes], kind: np.dtype[Any]) -> Array:
+        if max(map(len, words), default=0) > _LONGEST_NUMBER:  # the others would be padded to its length
+            self.fail("this is no number")
+        try:
+            return np.array(words, "S").astype(kind) if words else np.empty(0, kind)
+        except (ValueError, OverflowError) as error:
+            raise DamagedError(self.offset, f"these are no numbers: {error}") from error
+
+    def _end_line(self, count: int) -> None:
+        if count and self._file.read(1) != b"\n":
+            self.fail("a line should end here")
