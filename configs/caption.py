@@ -30,6 +30,8 @@ class SearchConfig:
     """Sample from the fewest words that have this probability together."""
     seed: int = 0
     """Of sampling."""
+    beam_search: Literal["standard", "neuraltalk2"] = "standard"
+    """neuraltalk2: its beam search, or with beam_size 1 its greedy one, as they were; see docs/neuraltalk2.md."""
 
 
 @dataclass(frozen=True)

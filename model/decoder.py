@@ -22,6 +22,7 @@ class Decoder(nn.Module):
         hidden_size: H.
         layers: L.
         dropout: probability, on the embeddings and on what the LSTM gives, while training.
+        max_tokens: of the captions it learnt from, END included; 0 where unknown.
     """
 
     def __init__(
@@ -32,8 +33,10 @@ class Decoder(nn.Module):
         *,
         layers: int = 1,
         dropout: float = 0.5,
+        max_tokens: int = 0,
     ) -> None:
         super().__init__()
+        self.max_tokens = max_tokens
         self.embedding = nn.Embedding(vocabulary_size, embedding_size)
         nn.init.normal_(self.embedding.weight, std=0.1)  # of PyTorch's 1, a rare word's would stay noise
         between = dropout if layers > 1 else 0.0

@@ -1,10 +1,11 @@
-"""The CNN: any torchvision classifier, cut before its last layer, and a projection to the embedding size.
+"""The CNN: a list of layers or any torchvision classifier, cut before its last, and a projection to the embedding size.
 
 Letters: B batch, H height, W width, F features, E embedding.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
@@ -16,6 +17,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 from model.errors import CheckpointError, OptionError
+from model.layers import Layer, sequential
 
 SMALLEST_STD = 1e-3
 
@@ -27,16 +29,16 @@ class Encoder(nn.Module):
     before it looks at the image. A new encoder has mean 0 and deviation 1, until `standardize` is told better.
 
     Args:
-        cnn: name of a torchvision classification network, such as "vgg16" or "mobilenet_v2".
+        cnn: name of a torchvision classification network, such as "vgg16" or "mobilenet_v2", or the layers of another.
         embedding_size: E.
     """
 
     feature_mean: torch.Tensor
     feature_std: torch.Tensor
 
-    def __init__(self, cnn: str, embedding_size: int) -> None:
+    def __init__(self, cnn: str | Sequence[Layer], embedding_size: int) -> None:
         super().__init__()
-        self.cnn, self.feature_size = headless(cnn)
+        self.cnn, self.feature_size = headless(cnn) if isinstance(cnn, str) else sequential(cnn)
         self.register_buffer("feature_mean", torch.zeros(self.feature_size))
         self.register_buffer("feature_std", torch.ones(self.feature_size))
         self.projection = nn.Linear(self.feature_size, embedding_size)

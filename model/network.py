@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -10,27 +11,30 @@ from torch import nn
 from model.decoder import Decoder
 from model.encoder import Encoder
 from model.errors import OptionError
+from model.layers import Layer
 
 
 @dataclass(frozen=True)
 class Architecture:
-    """Everything that decides the shapes of the weights.
+    """Everything that decides the shapes of the weights, and how long captions get.
 
     Args:
         vocabulary_size: words and END.
-        cnn: a torchvision classifier's name.
+        cnn: a torchvision classifier's name, or the layers of another CNN (`model.layers`).
         embedding_size: of the image and of the words.
         hidden_size: of the LSTM.
         layers: of the LSTM.
         dropout: probability while training, unless the trainer sets another.
+        max_tokens: of the captions it learnt from, END included, where neuraltalk2's search ends; 0 where unknown.
     """
 
     vocabulary_size: int
-    cnn: str = "mobilenet_v2"
+    cnn: str | Sequence[Layer] = "mobilenet_v2"
     embedding_size: int = 512
     hidden_size: int = 512
     layers: int = 1
     dropout: float = 0.5
+    max_tokens: int = 0
 
     def __post_init__(self) -> None:
         for name in ("vocabulary_size", "embedding_size", "hidden_size", "layers"):
@@ -38,6 +42,8 @@ class Architecture:
                 raise OptionError(f"{name} is {getattr(self, name)}; it must be at least 1")
         if not 0.0 <= self.dropout < 1.0:
             raise OptionError(f"dropout is {self.dropout}; it must be in [0, 1)")
+        if self.max_tokens < 0:
+            raise OptionError(f"max_tokens is {self.max_tokens}; it must be at least 0")
 
     def build(self) -> Network:
         """The network with random weights."""
@@ -48,6 +54,7 @@ class Architecture:
             self.hidden_size,
             layers=self.layers,
             dropout=self.dropout,
+            max_tokens=self.max_tokens,
         )
         return Network(encoder, decoder)
 

@@ -15,6 +15,7 @@ import numpy.typing as npt
 import torch
 from PIL import Image
 
+from model import torch_image
 from model.errors import OptionError
 
 Pixels = npt.NDArray[np.uint8]
@@ -43,6 +44,11 @@ class Preprocessing:
             ratio. Either way a centre crop of `image_size` follows.
         resize_size: side to scale to, in pixels, at least `image_size`.
         mean, std: of the RGB channels in [0, 1]; the defaults are ImageNet's.
+        resampling: "bilinear" is Pillow's, whose JPEGs may be decoded at a smaller scale; "torch" that of Torch's image
+            package (`torch_image`), to the bit.
+        crop_offset: of the crop from the left and the top, in pixels; None is the middle.
+        upright: whether EXIF rotation is applied.
+        transparency: "white" shows what is transparent over white; "dropped" leaves out alpha and says nothing of it.
     """
 
     image_size: int = 224
@@ -50,6 +56,10 @@ class Preprocessing:
     resize_size: int = 224
     mean: Sequence[float] = (0.485, 0.456, 0.406)
     std: Sequence[float] = (0.229, 0.224, 0.225)
+    resampling: Literal["bilinear", "torch"] = "bilinear"
+    crop_offset: int | None = None
+    upright: bool = True
+    transparency: Literal["white", "dropped"] = "white"
 
     def __post_init__(self) -> None:
         if not 1 <= self.image_size <= self.resize_size:
@@ -58,26 +68,46 @@ class Preprocessing:
             )
         if self.resize not in ("stretch", "shorter_side"):
             raise OptionError(f"resize is {self.resize!r}; choose stretch or shorter_side")
+        if self.resampling not in ("bilinear", "torch") or self.transparency not in ("white", "dropped"):
+            raise OptionError(
+                f"resampling is {self.resampling!r} and transparency {self.transparency!r};"
+                " choose bilinear or torch, and white or dropped"
+            )
+        if self.crop_offset is not None and not 0 <= self.crop_offset <= self.resize_size - self.image_size:
+            raise OptionError(
+                f"crop_offset is {self.crop_offset}; of {self.resize_size} pixels, {self.image_size} are cut out"
+            )
 
     def draft(self, image: Image.Image) -> None:
-        """Asks a JPEG that is not decoded yet for the smallest of 1, 1/2, 1/4, 1/8 of its size that is large enough."""
-        image.draft(None, self._scaled(image))
+        """Asks a JPEG that is not decoded yet for the smallest of 1, 1/2, 1/4, 1/8 of its size that is large enough.
+
+        Not where every pixel must be as it is in the file.
+        """
+        if self.resampling == "bilinear":
+            image.draft(None, self._scaled(image))
 
     def pixels(self, image: Image.Image) -> Pixels:
-        """(image_size, image_size, 3) uint8 RGB of any PIL image: EXIF rotation applied, transparency over white.
+        """(image_size, image_size, 3) uint8 RGB of any PIL image.
 
         Raises whatever Pillow does on damaged data, where the image is not decoded yet.
         """
-        orientation = image.getexif().get(_EXIF_ORIENTATION, 1)
-        rgb = to_rgb(image)
+        orientation = image.getexif().get(_EXIF_ORIENTATION, 1) if self.upright else 1
+        rgb = to_rgb(image, over_white=self.transparency == "white")
         if self.resize == "shorter_side":
             rgb = _without_ends(rgb)
-        resized = rgb.resize(self._scaled(rgb), Image.Resampling.BILINEAR)
-        left, top = ((side - self.image_size) // 2 for side in resized.size)
+        resized = self._resized(rgb)
+        left, top = (
+            (side - self.image_size) // 2 if self.crop_offset is None else self.crop_offset for side in resized.size
+        )
         square = resized.crop((left, top, left + self.image_size, top + self.image_size))
         if orientation in _UPRIGHT:  # last: turning the small square costs least
             square = square.transpose(_UPRIGHT[orientation])
         return np.asarray(square)
+
+    def _resized(self, rgb: Image.Image) -> Image.Image:
+        if self.resampling == "torch":
+            return Image.fromarray(torch_image.scale(np.asarray(rgb), *self._scaled(rgb)))
+        return rgb.resize(self._scaled(rgb), Image.Resampling.BILINEAR)
 
     def _scaled(self, image: Image.Image) -> tuple[int, int]:
         if self.resize == "stretch":
@@ -88,9 +118,9 @@ class Preprocessing:
 
     def normalize(self, pixels: torch.Tensor) -> torch.Tensor:
         """(B, H, W, 3) uint8 → (B, 3, H, W) float32, channels last in memory, on the same device."""
-        mean = torch.tensor(self.mean, device=pixels.device)
-        std = torch.tensor(self.std, device=pixels.device)
-        return pixels.float().div_(255.0).sub_(mean).div_(std).permute(0, 3, 1, 2)
+        mean = torch.tensor([255.0 * value for value in self.mean], device=pixels.device)
+        std = torch.tensor([255.0 * value for value in self.std], device=pixels.device)
+        return pixels.float().sub_(mean).div_(std).permute(0, 3, 1, 2)
 
 
 def _without_ends(image: Image.Image) -> Image.Image:
@@ -106,8 +136,8 @@ def displayed_size(image: Image.Image) -> tuple[int, int]:
     return (height, width) if image.getexif().get(_EXIF_ORIENTATION, 1) in _SIDEWAYS else (width, height)
 
 
-def to_rgb(image: Image.Image) -> Image.Image:
-    """RGB of any PIL mode: 16-bit and float greys scaled to 8 bits, transparency composited over white."""
+def to_rgb(image: Image.Image, *, over_white: bool = True) -> Image.Image:
+    """RGB of any PIL mode: 16-bit and float greys scaled to 8 bits, transparency shown over white or left out."""
     if image.mode == "RGB" and "transparency" not in image.info:
         return image
     if image.mode.startswith(("I", "F")):
@@ -116,6 +146,8 @@ def to_rgb(image: Image.Image) -> Image.Image:
         return Image.fromarray((grey.clip(0.0, top) * (255.0 / top)).astype(np.uint8)).convert("RGB")
     if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
         rgba = image.convert("RGBA")
+        if not over_white:
+            return rgba.convert("RGB")
         white = Image.new("RGBA", rgba.size, "white")
         return Image.alpha_composite(white, rgba).convert("RGB")
     return image.convert("RGB")

@@ -14,6 +14,7 @@ from typing import Literal
 
 import torch
 
+from model import neuraltalk2_search
 from model.decoder import Decoder
 from model.errors import OptionError
 from model.vocabulary import END
@@ -33,6 +34,8 @@ class Search:
         top_k: sample from the most probable words only, this many; 0 from all.
         top_p: sample from the smallest set of words that has this probability together.
         seed: of sampling. The same image and seed give the same captions, whatever its batch.
+        beam_search: "standard", or "neuraltalk2" for its search as it was (`neuraltalk2_search`), beam or greedy: no
+            length normalisation, UNK may be said, and no more tokens than the captions it learnt from had.
 
     Raises OptionError for a value out of range.
     """
@@ -46,6 +49,7 @@ class Search:
     top_k: int = 0
     top_p: float = 1.0
     seed: int = 0
+    beam_search: Literal["standard", "neuraltalk2"] = "standard"
 
     def __post_init__(self) -> None:
         most = {"beam": self.beam_size, "greedy": 1, "sample": self.num_candidates}
@@ -60,6 +64,10 @@ class Search:
             )
         if self.length_normalization < 0 or self.temperature <= 0 or self.top_k < 0 or not 0 < self.top_p <= 1:
             raise OptionError("need length_normalization ≥ 0, temperature > 0, top_k ≥ 0 and 0 < top_p ≤ 1")
+        if self.beam_search not in ("standard", "neuraltalk2"):
+            raise OptionError(f"beam_search is {self.beam_search!r}; choose standard or neuraltalk2")
+        if self.beam_search == "neuraltalk2" and self.method == "sample":
+            raise OptionError("beam_search is neuraltalk2 and method is sample; choose beam or greedy")
 
     def __call__(
         self,
@@ -82,6 +90,8 @@ class Search:
                 seeds = image_seeds if image_seeds is not None else torch.arange(len(embeddings))
                 return _sample(self, decoder, embeddings, seeds.to(embeddings.device), unsayable)
             beams = self.beam_size if self.method == "beam" else 1
+            if self.beam_search == "neuraltalk2":
+                return _as_neuraltalk2(self, decoder, embeddings, beams=beams)
             return _beam(self, decoder, embeddings, unsayable, beams=beams)
 
 
@@ -93,11 +103,13 @@ class Hypothesis:
     """Ids, without END."""
     log_prob: float
     """Sum of the natural-log probabilities of its words and END."""
+    ended: bool = True
+    """Whether END was said; only neuraltalk2's search may do without."""
 
     @property
     def num_tokens(self) -> int:
         """Tokens that `log_prob` sums over."""
-        return len(self.words) + 1
+        return len(self.words) + self.ended
 
 
 def _beam(
@@ -171,6 +183,16 @@ def _finished(
     """The best candidates of one image, whose beams are in the order of their scores: (K, T), (K,), (K,), (K,)."""
     ready = (~live & sums.isfinite()).nonzero().flatten()[: search.num_candidates].tolist()
     return [Hypothesis(words[i, : int(tokens[i]) - 1].tolist(), float(sums[i])) for i in ready]
+
+
+def _as_neuraltalk2(
+    search: Search, decoder: Decoder, embeddings: torch.Tensor, *, beams: int
+) -> list[list[Hypothesis]]:
+    length = min(search.max_tokens, decoder.max_tokens or search.max_tokens)
+    return [
+        [Hypothesis(said.words, said.log_prob, said.ended) for said in captions[: search.num_candidates]]
+        for captions in neuraltalk2_search.captions(decoder, embeddings, beams=beams, length=length)
+    ]
 
 
 def _sample(

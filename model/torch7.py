@@ -17,11 +17,11 @@ from types import GeneratorType
 from typing import Any, cast
 
 import numpy as np
-import numpy.typing as npt
 from numpy.lib.stride_tricks import as_strided
 
 from model.errors import CheckpointError
 from model.torch7_streams import Binary, DamagedError, Stream, Text
+from model.torch7_values import Array, Function, Table, Value
 
 NIL, NUMBER, STRING, TABLE, OBJECT, BOOLEAN, FUNCTION, OLD_CLOSURE, CLOSURE = range(9)
 
@@ -39,47 +39,6 @@ _ELEMENTS |= {f"Cuda{'' if name == 'Float' else name}": kind for name, kind in _
 _TENSORS = {f"torch.{name}Tensor": np.dtype(f"<{kind}") for name, kind in _ELEMENTS.items()}
 _STORAGES = {f"torch.{name}Storage": np.dtype(f"<{kind}") for name, kind in _ELEMENTS.items()}
 
-Array = npt.NDArray[Any]
-
-
-class Table:
-    """A Lua table, or an object with its class. Equal to itself only; it may hold itself.
-
-    Args:
-        class_name: of an object, such as "nn.Linear"; empty for a table.
-    """
-
-    __slots__ = ("class_name", "fields", "items", "others")
-
-    def __init__(self, class_name: str = "") -> None:
-        self.class_name = class_name
-        self.fields: dict[str, Value] = {}
-        """What has a string for a key."""
-        self.items: dict[float, Value] = {}
-        """What has a number for a key; 1 finds 1.0."""
-        self.others: list[tuple[Value, Value]] = []
-        """What has another key: a boolean, a table, …"""
-
-    def __repr__(self) -> str:
-        return f"<{self.class_name or 'table'} of {len(self.fields) + len(self.items) + len(self.others)}>"
-
-    def get(self, name: str) -> Value:
-        """The value of a string key, None where there is none."""
-        return self.fields.get(name)
-
-    def sequence(self) -> list[Value]:
-        """The values of 1, 2, 3, … up to the first that is missing."""
-        values: list[Value] = []
-        while (value := self.items.get(len(values) + 1)) is not None:
-            values.append(value)
-        return values
-
-
-class Function:
-    """Lua code that was skipped."""
-
-
-Value = None | bool | float | str | Table | Array | Function
 _Unfinished = Generator[None, Value, Value]  # is sent the values it holds, returns itself
 
 
@@ -250,7 +209,7 @@ class _Reader:
         end = offset + sum((size - 1) * stride for size, stride in zip(sizes, strides, strict=True))
         if end >= len(storage) or elements > max(len(storage), MAX_EXPANDED):
             self._stream.fail(f"a tensor of sizes {sizes} is beyond its storage of {len(storage)} elements")
-        return as_strided(storage[offset:], sizes, [stride * kind.itemsize for stride in strides], writeable=False)
+        return as_strided(storage[offset:], sizes, [stride * kind.itemsize for stride in strides])
 
     def _storage_of_tensor(self, kind: np.dtype[Any]) -> Array:
         """What follows a tensor's sizes: its storage, one that was read before, or nil."""
