@@ -15,7 +15,7 @@ FAILED, USAGE, INTERRUPTED = 1, 2, 3
 
 @dataclass(frozen=True)
 class Verb:
-    """A command and where it lives; `jobs.<name>` has its `run(config) -> exit code`."""
+    """A command and where it lives; `jobs.<name>`, its dashes as underscores, has its `run(config) -> exit code`."""
 
     summary: str
     config: str
@@ -37,6 +37,12 @@ VERBS = {
     "train": Verb("train a captioner on prepared shards", "configs.train:TrainConfig"),
     "evaluate": Verb(
         "score captions against people's", "configs.evaluate:EvaluateConfig", "captions", "OUT", required=False
+    ),
+    "import-neuraltalk2": Verb(
+        "make a captioner of a neuraltalk2 checkpoint",
+        "configs.import_neuraltalk2:ImportNeuraltalk2Config",
+        "checkpoint",
+        "T7",
     ),
 }
 
@@ -79,7 +85,7 @@ def _run(name: str, verb: Verb, arguments: list[str]) -> int:
     from pipeline.errors import PipelineError, TrainingError, WriteError
 
     try:
-        code: int = importlib.import_module(f"jobs.{name}").run(config)
+        code: int = importlib.import_module(f"jobs.{name.replace('-', '_')}").run(config)
     except (ConfigError, ClusterError, ModelError, PipelineError) as error:
         sys.stderr.write(f"shardtalk {name}: error: {error}\n")
         return USAGE
