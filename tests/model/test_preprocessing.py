@@ -8,6 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
+from model import torch_image
 from model.errors import OptionError
 from model.preprocessing import Preprocessing, displayed_size, to_rgb
 
@@ -221,8 +222,85 @@ def test_a_png_is_not_decoded_smaller() -> None:
 
 @pytest.mark.parametrize(
     "options",
-    [{"image_size": 0}, {"image_size": 9, "resize_size": 8}, {"resize": "longer_side"}],
+    [
+        {"image_size": 0},
+        {"image_size": 9, "resize_size": 8},
+        {"resize": "longer_side"},
+        {"resampling": "nearest"},
+        {"transparency": "black"},
+        {"crop_offset": -1},
+        {"crop_offset": 33, "resize_size": 256},
+        {"crop_offset": 1},
+    ],
 )
 def test_an_option_out_of_range_is_refused(options: dict[str, object]) -> None:
     with pytest.raises(OptionError):
         Preprocessing(**options)  # type: ignore[arg-type]
+
+
+TORCH = Preprocessing(
+    image_size=6, resize_size=8, resampling="torch", crop_offset=0, upright=False, transparency="dropped"
+)
+
+
+@pytest.mark.parametrize("orientation", range(2, 9))
+def test_an_orientation_may_be_ignored(orientation: int) -> None:
+    image = with_orientation(orientation)
+    turned = Image.fromarray(np.asarray(image))
+    assert np.array_equal(TORCH.pixels(image), TORCH.pixels(turned))
+    assert not np.array_equal(TORCH.pixels(image), TORCH.pixels(corners()))
+
+
+@pytest.mark.parametrize(
+    ("image", "colour"),
+    [
+        (plain("RGBA", (10, 20, 30, 0)), (10, 20, 30)),
+        (plain("RGBA", (10, 20, 30, 128)), (10, 20, 30)),
+        (plain("LA", (50, 0)), (50, 50, 50)),
+        (plain("L", 77), (77, 77, 77)),
+        (palette(None), RED),
+        (palette(1), RED),
+        (palette(b"\xff\x80"), RED),
+    ],
+    ids=lambda value: value.mode if isinstance(value, Image.Image) else "",
+)
+def test_transparency_may_be_left_out(image: Image.Image, colour: tuple[int, int, int]) -> None:
+    assert (TORCH.pixels(image) == colour).all()
+
+
+@pytest.mark.parametrize("size", [(5, 20), (20, 5), (5, 7), (20, 30), (8, 8), (8, 20)])
+def test_torch_scales_each_direction_by_itself(size: tuple[int, int]) -> None:
+    width, height = size
+    ramp = np.zeros((height, width, 3), np.uint8)
+    ramp[:, :, 0] = np.linspace(0, 200, width)
+    ramp[:, :, 1] = np.linspace(0, 200, height)[:, None]
+    pixels = TORCH.pixels(Image.fromarray(ramp))
+    whole = torch_image.scale(ramp, 8, 8)
+    assert np.array_equal(pixels, whole[:6, :6])
+    assert (np.diff(pixels[0, :, 0].astype(int)) > 0).all()
+    assert (np.diff(pixels[:, 0, 1].astype(int)) > 0).all()
+
+
+@pytest.mark.parametrize("offset", [0, 2, 6])
+def test_the_crop_may_begin_elsewhere(offset: int) -> None:
+    ramp = np.tile(np.arange(10, dtype=np.uint8)[:, None, None], (1, 10, 3))
+    for image in (ramp, ramp.transpose(1, 0, 2)):
+        pixels = Preprocessing(image_size=4, resize_size=10, crop_offset=offset).pixels(Image.fromarray(image))
+        assert sorted(set(pixels.flatten().tolist())) == [offset + i for i in range(4)]
+
+
+def test_where_every_pixel_counts_a_jpeg_is_decoded_whole() -> None:
+    buffer = io.BytesIO()
+    plain("RGB", RED, (800, 900)).save(buffer, "JPEG")
+    image = Image.open(buffer)
+    TORCH.draft(image)
+    assert image.size == (800, 900)
+
+
+def test_a_mean_in_bytes_is_subtracted_exactly() -> None:
+    mean = (123.68, 116.779, 103.939)
+    preprocessing = Preprocessing(mean=[value / 255 for value in mean], std=[1 / 255] * 3)
+    pixels = torch.arange(256, dtype=torch.uint8).view(1, 16, 16, 1).expand(1, 16, 16, 3)
+    floats = preprocessing.normalize(pixels)
+    for channel, value in enumerate(mean):
+        assert torch.equal(floats[0, channel].flatten(), torch.arange(256.0) - torch.tensor(value))
