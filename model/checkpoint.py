@@ -18,8 +18,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file
-from safetensors.torch import save as serialized
+from safetensors.torch import load_file, save_file
 
 from model.errors import CheckpointError, ModelError
 from model.network import Architecture, Network
@@ -60,8 +59,10 @@ def save(
         for name, value in network.state_dict().items()
         if not name.endswith("num_batches_tracked")
     }
-    (directory / "model.safetensors").write_bytes(serialized(weights))  # `save_file` lets nobody else read it
     vocabulary.save(directory / "vocabulary.json")
+    save_file(weights, directory / "model.safetensors")
+    # Else nobody but its owner could read it.
+    (directory / "model.safetensors").chmod((directory / "vocabulary.json").stat().st_mode)
     config = {
         "format": FORMAT,
         "architecture": asdict(architecture),
