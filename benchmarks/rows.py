@@ -187,6 +187,13 @@ def beam(bench: Bench) -> Result:
     return Result(*times, "s", 2.0, more_is_better=False)
 
 
+def vgg16(bench: Bench) -> Result:
+    """Images/s of neuraltalk2's network on one core, against the one image/s that it says of itself on a CPU."""
+    photos = bench.folder("vgg16", 96, width=640, height=480)
+    speeds = [float(bench.reported("-m", "benchmarks.vgg16", photos)["images_per_s"]) for _ in range(bench.repeats)]
+    return Result(speeds, [1.0] * bench.repeats, "images/s", 2.0, more_is_better=True)
+
+
 def memory(bench: Bench) -> Result:
     """Peak memory of a job of 20,000 images, against one of 2,000."""
     few = bench.folder("few", 2_000, width=224, height=224)
@@ -213,5 +220,6 @@ ROWS: dict[str, Callable[[Bench], Result]] = {
     "first caption": first_caption,
     "help": help_text,
     "beam": beam,
+    "vgg16": vgg16,
     "memory": memory,
 }
