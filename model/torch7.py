@@ -27,8 +27,8 @@ NIL, NUMBER, STRING, TABLE, OBJECT, BOOLEAN, FUNCTION, OLD_CLOSURE, CLOSURE = ra
 
 MAX_DEPTH = 10_000
 """Of tables in tables; a node of nngraph takes four."""
-MAX_VALUES = 5_000_000
-"""In a file; they take up to 200 bytes each. neuraltalk2's largest files have some hundred thousand."""
+MAX_VALUES = 2_000_000
+"""In a file; they take up to 450 bytes each. neuraltalk2's largest files have some hundred thousand."""
 MAX_DIMENSIONS = 64  # NumPy's own
 MAX_EXPANDED = 1 << 32
 """Elements that a tensor may show, whose storage is smaller, for strides of 0 repeat it."""
@@ -51,9 +51,12 @@ def read(path: Path) -> Value:
         with path.open("rb") as file:
             if file.peek(1)[:1].isdigit():
                 return _Reader(Text(file)).document()
+            stream = Binary(file, long_bytes=8)
             try:
-                return _Reader(Binary(file, long_bytes=8)).document()
+                return _Reader(stream).document()
             except DamagedError as error:
+                if not stream.has_longs:
+                    raise
                 first = error
             file.seek(0)
             try:  # as written on Windows or by a processor of 32 bits; nothing in the file says so

@@ -37,11 +37,8 @@ class Stream(ABC):
     def __init__(self, file: BinaryIO) -> None:
         self._file = file
         self._size = os.fstat(file.fileno()).st_size
-
-    @property
-    def offset(self) -> int:
+        self.offset = 0
         """Bytes read so far."""
-        return self._file.tell()
 
     @property
     def left(self) -> int:
@@ -78,11 +75,13 @@ class Stream(ABC):
     def characters(self, count: int) -> bytes:
         """`count` bytes as they are."""
         self._require(count, 1)
+        self.offset += count
         return self._file.read(count)
 
     def skip(self, count: int) -> None:
         """Passes over `count` bytes."""
         self._require(count, 1)
+        self.offset += count
         self._file.seek(count, os.SEEK_CUR)
 
     def _require(self, count: int, each_bytes: int) -> None:
@@ -102,6 +101,8 @@ class Binary(Stream):
     def __init__(self, file: BinaryIO, *, long_bytes: int) -> None:
         super().__init__(file)
         self._long = np.dtype(f"<i{long_bytes}")
+        self.has_longs = False
+        """Whether any was read yet."""
 
     def integer(self) -> int:  # noqa: D102
         value: int = struct.unpack("<i", self.characters(4))[0]
@@ -113,10 +114,12 @@ class Binary(Stream):
 
     def array(self, kind: np.dtype[Any], count: int) -> Array:  # noqa: D102
         stored = self._long if kind == LONG else kind
+        self.has_longs |= kind == LONG
         self._require(count, stored.itemsize)
         values = np.empty(count, stored)
         if self._file.readinto(values.view(np.uint8)) < values.nbytes:  # type: ignore[attr-defined]
             self.fail("the file became shorter while it was read")
+        self.offset += values.nbytes
         return values.astype(kind, copy=False)
 
 
@@ -145,7 +148,7 @@ class Text(Stream):
         values = np.empty(count, kind)
         filled, cut = 0, b""
         while filled < count:
-            chunk = self._file.readline(_CHUNK_BYTES)
+            chunk = self._line(_CHUNK_BYTES)
             words = (cut + chunk).split()
             cut = words.pop() if words and chunk and not chunk[-1:].isspace() else b""
             if not chunk or filled + len(words) > count or len(cut) > _LONGEST_NUMBER:
@@ -155,7 +158,7 @@ class Text(Stream):
         return values
 
     def _scalar(self, kind: np.dtype[Any]) -> Any:
-        line = self._file.readline(_LONGEST_NUMBER)
+        line = self._line(_LONGEST_NUMBER)
         words = line.split()
         if len(words) != 1 or not line.endswith(b"\n"):
             self.fail(f"{line!r} should be a line with one number")
@@ -170,5 +173,10 @@ class Text(Stream):
             raise DamagedError(self.offset, f"these are no numbers: {error}") from error
 
     def _end_line(self, count: int) -> None:
-        if count and self._file.read(1) != b"\n":
+        if count and self._line(1) != b"\n":
             self.fail("a line should end here")
+
+    def _line(self, most: int) -> bytes:
+        line = self._file.readline(most)
+        self.offset += len(line)
+        return line
