@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 from configs.parsing import ConfigError
 
@@ -25,6 +26,9 @@ class PrepareConfig:
     """Images drawn for the test split. The rest is for training."""
     seed: int = 123
     """Of the draw."""
+    tokenizer: Literal["standard", "neuraltalk2"] = "standard"
+    """neuraltalk2: words, vocabulary (of all captions, not of the training captions only) and the draw of splits are
+    those of its prepro.py. With --max_tokens 16 the ids are, too, but for the order of the vocabulary."""
     word_count_threshold: int = 5
     """Words seen more often than this in the training captions are in the vocabulary; the others become UNK."""
     max_tokens: int = 20

@@ -10,8 +10,9 @@ from __future__ import annotations
 import json
 import sys
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +20,21 @@ from tqdm import tqdm
 
 from configs.prepare import PrepareConfig
 from jobs import cli
-from model.vocabulary import UNKNOWN, Vocabulary, tokenize
-from pipeline.annotations import SPLITS, CaptionedImage, Split, assign_splits, read_annotations
+from model.vocabulary import UNKNOWN, Vocabulary, tokenize, tokenize_as_neuraltalk2
+from pipeline.annotations import (
+    SPLITS,
+    CaptionedImage,
+    Split,
+    assign_splits,
+    assign_splits_as_neuraltalk2,
+    read_annotations,
+)
 from pipeline.errors import DataError, InputError, OutputError
 
 Splits = Mapping[Split, Sequence[CaptionedImage]]
+Tokenizer = Callable[[str], list[str]]
+
+_TOKENIZERS: dict[str, Tokenizer] = {"standard": tokenize, "neuraltalk2": tokenize_as_neuraltalk2}
 
 
 def run(config: PrepareConfig) -> int:
@@ -36,9 +47,11 @@ def run(config: PrepareConfig) -> int:
     annotated = read_annotations(Path(config.captions))
     _assign(annotated, config)  # fails now rather than after all images were decoded
     skipped = Skipped()
-    spoken = list(_with_words(annotated, skipped))
+    tokenizer = _TOKENIZERS[config.tokenizer]
+    spoken = list(_with_words(annotated, tokenizer, skipped))
     splits = _assign(list(_readable(spoken, config, skipped)), config)
-    counts = Counter(word for image in splits["train"] for caption in image.captions for word in tokenize(caption))
+    counted = _counted(splits, config)
+    counts = Counter(word for image in counted for caption in image.captions for word in tokenizer(caption))
     vocabulary = _vocabulary(counts, config)
     _claim(output)
     written = _write_shards(splits, vocabulary, config, output)
@@ -94,19 +107,25 @@ def _refuse(config: PrepareConfig, output: Path) -> None:
 
 
 def _assign(images: Sequence[CaptionedImage], config: PrepareConfig) -> Splits:
-    return assign_splits(images, num_val=config.num_val, num_test=config.num_test, seed=config.seed)
+    assign = assign_splits_as_neuraltalk2 if config.tokenizer == "neuraltalk2" else assign_splits
+    return assign(images, num_val=config.num_val, num_test=config.num_test, seed=config.seed)
 
 
-def _with_words(images: Iterable[CaptionedImage], skipped: Skipped) -> Iterable[CaptionedImage]:
+def _counted(splits: Splits, config: PrepareConfig) -> Iterable[CaptionedImage]:
+    """The images of whose captions the vocabulary is made."""
+    return splits["train"] if config.tokenizer == "standard" else chain.from_iterable(splits.values())
+
+
+def _with_words(images: Iterable[CaptionedImage], tokenizer: Tokenizer, skipped: Skipped) -> Iterable[CaptionedImage]:
     """The images that have a caption with a word, with only such captions."""
     for image in images:
-        spoken = tuple(caption for caption in image.captions if tokenize(caption))
+        spoken = tuple(caption for caption in image.captions if tokenizer(caption))
         if not spoken:
             skipped.image(image, "no_caption", f"none of its {len(image.captions)} captions has a word")
             continue
         if len(spoken) < len(image.captions):
             for position, caption in enumerate(image.captions):
-                if not tokenize(caption):
+                if not tokenizer(caption):
                     found = {"file_path": image.file_path, "position": position, "caption": caption}
                     skipped.captions.append(found | {"reason": "no word"})
         yield replace(image, captions=spoken)
@@ -141,14 +160,15 @@ def _readable(images: Sequence[CaptionedImage], config: PrepareConfig, skipped: 
 
 
 def _vocabulary(counts: Counter[str], config: PrepareConfig) -> Vocabulary:
-    """Always with UNK, since other splits may have words that the training captions lack."""
+    """With UNK, since other splits may have words that the training captions lack, or where a word was too rare."""
     vocabulary = Vocabulary.from_counts(counts, word_count_threshold=config.word_count_threshold)
     if vocabulary.words == (UNKNOWN,):
         raise InputError(
             f"no word is in the training captions more than {config.word_count_threshold} times; "
             "lower --word_count_threshold or give more captions"
         )
-    return vocabulary if UNKNOWN in vocabulary.words else Vocabulary((*vocabulary.words, UNKNOWN))
+    known = UNKNOWN in vocabulary.words or config.tokenizer == "neuraltalk2"
+    return vocabulary if known else Vocabulary((*vocabulary.words, UNKNOWN))
 
 
 def _claim(output: Path) -> None:
@@ -181,24 +201,24 @@ def _write_shards(splits: Splits, vocabulary: Vocabulary, config: PrepareConfig,
         stored = mapped_ahead(store, splits[split], threads=config.threads, depth=2 * config.threads)
         with ShardWriter(output / split, split, shard_images=config.shard_images) as writer:
             for image, extension, data in tqdm(stored, desc=f"writing {split}", unit="image", total=len(splits[split])):
-                record = _record(image, vocabulary, config.max_tokens, report[split])
+                record = _record(image, vocabulary, config, report[split])
                 writer.write(keys.of(image.file_path), {extension: data, "json": _utf8(record)})
         report[split].shards = len(writer.shards)
     return report
 
 
-def _record(image: CaptionedImage, vocabulary: Vocabulary, max_tokens: int, written: Written) -> dict[str, Any]:
+def _record(image: CaptionedImage, vocabulary: Vocabulary, config: PrepareConfig, written: Written) -> dict[str, Any]:
     """What goes beside the image; adds it to the counts."""
-    tokens = [tokenize(caption) for caption in image.captions]
+    tokens = [_TOKENIZERS[config.tokenizer](caption) for caption in image.captions]
     encoded = [vocabulary.encode(words) for words in tokens]
-    unknown = vocabulary.encode([UNKNOWN])[0]
+    unknown = set(vocabulary.unsayable)
     written.images += 1
     written.captions += len(tokens)
     written.tokens += sum(map(len, tokens))
-    written.unknown_tokens += sum(ids.count(unknown) for ids in encoded)
-    written.truncated_captions += sum(len(words) > max_tokens for words in tokens)
+    written.unknown_tokens += sum(word in unknown for ids in encoded for word in ids)
+    written.truncated_captions += sum(len(words) > config.max_tokens for words in tokens)
     written.lengths.update(map(len, tokens))
-    ids = [ids[:max_tokens] for ids in encoded]
+    ids = [ids[: config.max_tokens] for ids in encoded]
     record = {"image_id": image.image_id, "file_path": image.file_path, "captions": image.captions}
     return record | {"tokens": tokens, "ids": ids}
 

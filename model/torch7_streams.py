@@ -168,7 +168,8 @@ class Text(Stream):
         if max(map(len, words), default=0) > _LONGEST_NUMBER:  # the others would be padded to its length
             self.fail("this is no number")
         try:
-            return np.array(words, "S").astype(kind) if words else np.empty(0, kind)
+            with np.errstate(over="ignore"):  # beyond a float is infinite
+                return np.array(words, "S").astype(kind) if words else np.empty(0, kind)
         except (ValueError, OverflowError) as error:
             raise DamagedError(self.offset, f"these are no numbers: {error}") from error
 

@@ -7,6 +7,8 @@ Id 0 is both START and END: the decoder is fed 0 to begin and says 0 to finish. 
 from __future__ import annotations
 
 import json
+import re
+import string
 import unicodedata
 from collections import Counter
 from collections.abc import Iterable
@@ -19,6 +21,8 @@ END = 0
 UNKNOWN = "UNK"
 
 _INNER = "'’-"  # kept inside a word: "dog's", "t-shirt"
+_NO_PUNCTUATION = str.maketrans("", "", string.punctuation)
+_ASCII_SPACE = re.compile("[ \\t\\n\\r\\v\\f]+")  # what Python 2 takes for white space
 
 
 def tokenize(text: str) -> list[str]:
@@ -32,6 +36,17 @@ def tokenize(text: str) -> list[str]:
     text = unicodedata.normalize("NFKC", text).lower().replace("’", "'")
     kept = "".join(c if unicodedata.category(c)[0] in "LMN" or c in _INNER else " " for c in text)
     return [word for word in (token.strip(_INNER) for token in kept.split()) if word]
+
+
+def tokenize_as_neuraltalk2(text: str) -> list[str]:
+    r"""Splits a caption as neuraltalk2's prepro.py does: lower case, no ASCII punctuation, at ASCII white space.
+
+    Where prepro.py ends with an error, at a letter beyond ASCII, the letter stays.
+
+    >>> tokenize_as_neuraltalk2("Don't stop; a/b\x1c  2-year")
+    ['dont', 'stop', 'ab\x1c', '2year']
+    """
+    return [word for word in _ASCII_SPACE.split(text.lower().translate(_NO_PUNCTUATION)) if word]
 
 
 @dataclass(frozen=True)

@@ -89,11 +89,33 @@ def assign_splits(
     return splits
 
 
-def _draw(count: int, num_val: int, num_test: int, seed: int) -> list[Split]:
+def assign_splits_as_neuraltalk2(
+    images: Sequence[CaptionedImage], *, num_val: int, num_test: int, seed: int
+) -> dict[Split, list[CaptionedImage]]:
+    """The images of each split as prepro.py deals them, in its order: shuffled as by Python 2, val and test first.
+
+    Takes and raises what `assign_splits` does.
+    """
+    if not num_val and not num_test:
+        return assign_splits(images, num_val=0, num_test=0, seed=seed)
+    _refuse_to_draw_all(len(images), num_val, num_test)
+    shuffled, number = list(images), random.Random(seed)
+    for last in reversed(range(1, len(shuffled))):
+        other = int(number.random() * (last + 1))
+        shuffled[last], shuffled[other] = shuffled[other], shuffled[last]
+    drawn = num_val + num_test
+    return {"train": shuffled[drawn:], "val": shuffled[:num_val], "test": shuffled[num_val:drawn]}
+
+
+def _refuse_to_draw_all(count: int, num_val: int, num_test: int) -> None:
     if num_val + num_test >= count:
         raise InputError(
             f"num_val {num_val} + num_test {num_test} leave none of {count} images to train on; lower them"
         )
+
+
+def _draw(count: int, num_val: int, num_test: int, seed: int) -> list[Split]:
+    _refuse_to_draw_all(count, num_val, num_test)
     order = random.Random(seed).sample(range(count), num_val + num_test)
     splits: list[Split] = ["train"] * count
     for position in order[:num_val]:

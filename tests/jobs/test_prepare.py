@@ -4,8 +4,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from PIL import Image
+from torch7_files import FIXTURES
 
 from configs.parsing import ConfigError
 from configs.prepare import PrepareConfig
@@ -271,3 +273,52 @@ def test_flickr8k_keeps_karpathys_splits_and_reports_images_that_are_not_there(t
         "test": 0,
     }
     assert [skip["file_path"] for skip in stats(config)["skipped_images"]] == ["not_here.jpg"]
+
+
+PREPRO = FIXTURES / "prepro"
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("thr1_len16", {"num_val": 3, "num_test": 2, "word_count_threshold": 1}),
+        ("thr5_default", {"num_val": 4, "word_count_threshold": 5}),
+    ],
+)
+def test_words_ids_and_splits_are_those_of_prepro_py(tmp_path: Path, name: str, options: dict[str, int]) -> None:
+    images = {"captions": str(PREPRO / "input.json"), "images_root": str(FIXTURES / "images")}
+    config = PrepareConfig(**images, output=str(tmp_path / "out"), tokenizer="neuraltalk2", max_tokens=16, **options)
+    assert run(config) == 0
+    theirs = json.loads((PREPRO / f"{name}.json").read_text())
+    labels = dict(np.load(PREPRO / f"{name}.npz"))
+    vocabulary = Vocabulary.load(tmp_path / "out/vocabulary.json")
+    assert set(vocabulary.words) == set(theirs["ix_to_word"].values())
+    assert vocabulary.words[-1] == "UNK"
+    for split in ("train", "val", "test"):
+        ours = list(records(config, split).values())
+        positions = [i for i, image in enumerate(theirs["images"]) if image["split"] == split]
+        assert [record["file_path"] for record in ours] == [theirs["images"][i]["file_path"] for i in positions]
+        for record, i in zip(ours, positions, strict=True):
+            rows = range(labels["label_start_ix"][i] - 1, labels["label_end_ix"][i])
+            assert [len(ids) for ids in record["ids"]] == [labels["label_length"][row] for row in rows]
+            assert [[vocabulary.words[word - 1] for word in ids] for ids in record["ids"]] == [
+                [theirs["ix_to_word"][str(word)] for word in labels["labels"][row] if word] for row in rows
+            ]
+
+
+def test_as_neuraltalk2_there_is_no_unknown_word_where_none_was_rare(tmp_path: Path) -> None:
+    config = given(tmp_path, [entry("a.jpg", "a dog"), entry("b.jpg", "a cat's")], tokenizer="neuraltalk2", num_val=1)
+    assert run(config) == 0
+    assert sorted(Vocabulary.load(tmp_path / "out/vocabulary.json").words) == ["a", "cats", "dog"]
+
+
+def test_as_neuraltalk2_splits_of_the_json_are_kept_where_none_are_drawn(tmp_path: Path) -> None:
+    entries = [entry("a.jpg", "a dog", split="val"), entry("b.jpg", "a cat", split="train")]
+    config = given(tmp_path, entries, tokenizer="neuraltalk2")
+    assert run(config) == 0
+    assert (list(records(config, "val")), list(records(config, "train"))) == (["a"], ["b"])
+
+
+def test_as_neuraltalk2_some_images_must_be_left_to_train_on(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="leave none of 2 images"):
+        run(given(tmp_path, dogs(2), tokenizer="neuraltalk2", num_val=2))

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from model.errors import VocabularyError
-from model.vocabulary import END, Vocabulary, tokenize
+from model.vocabulary import END, Vocabulary, tokenize, tokenize_as_neuraltalk2
 
 
 @pytest.mark.parametrize(
@@ -27,6 +27,22 @@ from model.vocabulary import END, Vocabulary, tokenize
 )
 def test_a_caption_is_split_into_words(text: str, words: list[str]) -> None:
     assert tokenize(text) == words
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("Don't stop; it's the dog's ball!", ["dont", "stop", "its", "the", "dogs", "ball"]),
+        ("a/b c\\d e_f g|h", ["ab", "cd", "ef", "gh"]),
+        ("100% of 3.5 people & 2 dogs @ $4.99", ["100", "of", "35", "people", "2", "dogs", "499"]),
+        ("\x0bvertical\ftab  ", ["vertical", "tab"]),
+        ("control \x1c separators\u00a0here", ["control", "\x1c", "separators\u00a0here"]),
+        ("naïve – ÉTÉ", ["naïve", "–", "été"]),
+        ("-- ... !", []),
+    ],
+)
+def test_a_caption_is_split_as_neuraltalk2_did(text: str, words: list[str]) -> None:
+    assert tokenize_as_neuraltalk2(text) == words
 
 
 def test_words_are_those_seen_more_than_the_threshold() -> None:
