@@ -32,8 +32,7 @@ PREPROCESSING = Preprocessing(
     std=(1 / 255, 1 / 255, 1 / 255),
     resampling="torch",
     crop_offset=15,
-    upright=False,
-    transparency="dropped",
+    loading="torch",
 )
 """net_utils.prepro without augmentation, on what DataLoaderRaw loads."""
 

@@ -47,8 +47,8 @@ class Preprocessing:
         resampling: "bilinear" is Pillow's, whose JPEGs may be decoded at a smaller scale; "torch" that of Torch's image
             package (`torch_image`), to the bit.
         crop_offset: of the crop from the left and the top, in pixels; None is the middle.
-        upright: whether EXIF rotation is applied.
-        transparency: "white" shows what is transparent over white; "dropped" leaves out alpha and says nothing of it.
+        loading: "standard" applies EXIF rotation and shows what is transparent over white; "torch" does as Torch's
+            image.load, which does neither: alpha is left out, and of 16 bits the upper 8 are taken.
     """
 
     image_size: int = 224
@@ -58,8 +58,7 @@ class Preprocessing:
     std: Sequence[float] = (0.229, 0.224, 0.225)
     resampling: Literal["bilinear", "torch"] = "bilinear"
     crop_offset: int | None = None
-    upright: bool = True
-    transparency: Literal["white", "dropped"] = "white"
+    loading: Literal["standard", "torch"] = "standard"
 
     def __post_init__(self) -> None:
         if not 1 <= self.image_size <= self.resize_size:
@@ -68,10 +67,10 @@ class Preprocessing:
             )
         if self.resize not in ("stretch", "shorter_side"):
             raise OptionError(f"resize is {self.resize!r}; choose stretch or shorter_side")
-        if self.resampling not in ("bilinear", "torch") or self.transparency not in ("white", "dropped"):
+        if self.resampling not in ("bilinear", "torch") or self.loading not in ("standard", "torch"):
             raise OptionError(
-                f"resampling is {self.resampling!r} and transparency {self.transparency!r};"
-                " choose bilinear or torch, and white or dropped"
+                f"resampling is {self.resampling!r}, choose bilinear or torch;"
+                f" loading is {self.loading!r}, choose standard or torch"
             )
         if self.crop_offset is not None and not 0 <= self.crop_offset <= self.resize_size - self.image_size:
             raise OptionError(
@@ -91,8 +90,9 @@ class Preprocessing:
 
         Raises whatever Pillow does on damaged data, where the image is not decoded yet.
         """
-        orientation = image.getexif().get(_EXIF_ORIENTATION, 1) if self.upright else 1
-        rgb = to_rgb(image, over_white=self.transparency == "white")
+        standard = self.loading == "standard"
+        orientation = image.getexif().get(_EXIF_ORIENTATION, 1) if standard else 1
+        rgb = to_rgb(image) if standard else torch_image.to_rgb(image)
         if self.resize == "shorter_side":
             rgb = _without_ends(rgb)
         resized = self._resized(rgb)
@@ -136,8 +136,8 @@ def displayed_size(image: Image.Image) -> tuple[int, int]:
     return (height, width) if image.getexif().get(_EXIF_ORIENTATION, 1) in _SIDEWAYS else (width, height)
 
 
-def to_rgb(image: Image.Image, *, over_white: bool = True) -> Image.Image:
-    """RGB of any PIL mode: 16-bit and float greys scaled to 8 bits, transparency shown over white or left out."""
+def to_rgb(image: Image.Image) -> Image.Image:
+    """RGB of any PIL mode: 16-bit and float greys scaled to 8 bits, transparency composited over white."""
     if image.mode == "RGB" and "transparency" not in image.info:
         return image
     if image.mode.startswith(("I", "F")):
@@ -146,8 +146,6 @@ def to_rgb(image: Image.Image, *, over_white: bool = True) -> Image.Image:
         return Image.fromarray((grey.clip(0.0, top) * (255.0 / top)).astype(np.uint8)).convert("RGB")
     if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
         rgba = image.convert("RGBA")
-        if not over_white:
-            return rgba.convert("RGB")
         white = Image.new("RGBA", rgba.size, "white")
         return Image.alpha_composite(white, rgba).convert("RGB")
     return image.convert("RGB")

@@ -1,8 +1,8 @@
-"""`image.scale` of Torch's image package, to the bit (generic/image.c, scaleLinear_rowcol, on byte tensors).
+"""Torch's image package, to the bit: what `image.load` gives, and `image.scale` on byte tensors (generic/image.c).
 
-Separable: first along the rows, then along the columns, each pass rounded to a byte. Where a side shrinks, a pixel is
-the mean of the area it covers; where it grows, it is interpolated between neighbours, the corners staying where they
-are. All in float32, added up in the original's order.
+Scaling is separable: first along the rows, then along the columns, each pass rounded to a byte. Where a side shrinks, a
+pixel is the mean of the area it covers; where it grows, it is interpolated between neighbours, and the corners stay
+where they are. All in float32, added up in the original's order.
 
 Letters: H height, W width, N pixels along the side that is scaled, C bytes of everything across it.
 """
@@ -13,10 +13,20 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from PIL import Image
 
 Bytes = npt.NDArray[np.uint8]
 
 _STRIPE_BYTES = 2048  # across, at a time: what is added up stays in the cache
+
+
+def to_rgb(image: Image.Image) -> Image.Image:
+    """RGB without alpha; of greys of 16 bits the upper 8. EXIF rotation is not applied."""
+    if image.mode.startswith("I;16"):
+        return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8)).convert("RGB")
+    if "transparency" in image.info or image.mode in ("PA", "La", "RGBa"):
+        return image.convert("RGBA").convert("RGB")
+    return image if image.mode == "RGB" else image.convert("RGB")
 
 
 def scale(pixels: Bytes, width: int, height: int) -> Bytes:

@@ -84,7 +84,7 @@ def test_the_captioner_says_where_it_comes_from(imported: Path) -> None:
 
 def test_the_preprocessing_is_in_the_captioner(imported: Path) -> None:
     found = checkpoint.load_preprocessing(imported)
-    assert (found.resampling, found.crop_offset, found.upright, found.transparency) == ("torch", 15, False, "dropped")
+    assert (found.resampling, found.crop_offset, found.loading) == ("torch", 15, "torch")
     assert list(found.mean) == list(PREPROCESSING.mean)
 
 

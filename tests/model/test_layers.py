@@ -45,7 +45,7 @@ def test_features_may_be_what_was_flattened() -> None:
 def test_a_captioner_of_layers_is_loaded_as_it_was(tmp_path: Path) -> None:
     architecture = Architecture(3, cnn=LAYERS, embedding_size=5, hidden_size=6, max_tokens=9)
     network = architecture.build().eval()
-    preprocessing = Preprocessing(image_size=11, resize_size=16, resampling="torch", crop_offset=2, upright=False)
+    preprocessing = Preprocessing(image_size=11, resize_size=16, resampling="torch", crop_offset=2, loading="torch")
     checkpoint.save(
         tmp_path,
         network,
@@ -68,7 +68,7 @@ def test_a_captioner_from_before_there_were_layers_is_loaded(captioner: Path, tm
         (tmp_path / name).write_bytes((captioner / name).read_bytes())
     config = json.loads((tmp_path / "config.json").read_text())
     del config["architecture"]["max_tokens"]
-    for name in ("resampling", "crop_offset", "upright", "transparency"):
+    for name in ("resampling", "crop_offset", "loading"):
         del config["preprocessing"][name]
     (tmp_path / "config.json").write_text(json.dumps(config))
     network, _, preprocessing = checkpoint.load(tmp_path)

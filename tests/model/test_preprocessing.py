@@ -227,7 +227,7 @@ def test_a_png_is_not_decoded_smaller() -> None:
         {"image_size": 9, "resize_size": 8},
         {"resize": "longer_side"},
         {"resampling": "nearest"},
-        {"transparency": "black"},
+        {"loading": "upside down"},
         {"crop_offset": -1},
         {"crop_offset": 33, "resize_size": 256},
         {"crop_offset": 1},
@@ -238,9 +238,7 @@ def test_an_option_out_of_range_is_refused(options: dict[str, object]) -> None:
         Preprocessing(**options)  # type: ignore[arg-type]
 
 
-TORCH = Preprocessing(
-    image_size=6, resize_size=8, resampling="torch", crop_offset=0, upright=False, transparency="dropped"
-)
+TORCH = Preprocessing(image_size=6, resize_size=8, resampling="torch", crop_offset=0, loading="torch")
 
 
 @pytest.mark.parametrize("orientation", range(2, 9))
@@ -261,6 +259,8 @@ def test_an_orientation_may_be_ignored(orientation: int) -> None:
         (palette(None), RED),
         (palette(1), RED),
         (palette(b"\xff\x80"), RED),
+        (plain("1", 1), WHITE),
+        (Image.fromarray(np.full((5, 9), 0xFE80, np.uint16)), (254, 254, 254)),
     ],
     ids=lambda value: value.mode if isinstance(value, Image.Image) else "",
 )
