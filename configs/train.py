@@ -24,20 +24,22 @@ class NetworkConfig:
     """Layers of the LSTM."""
     image_size: int = 224
     """Side of the square input, pixels."""
+    standardize: bool = True
+    """Whether the mean of the CNN's features over the training images is taken away, and their deviation made 1."""
 
 
 @dataclass(frozen=True)
 class OptimizerConfig:
     """How weights follow their gradient."""
 
-    name: Literal["adamw", "adam", "sgd", "rmsprop", "adagrad"] = "adamw"
-    """The algorithm."""
+    name: Literal["adamw", "adam", "sgd", "nesterov", "rmsprop", "adagrad", "neuraltalk2_adam"] = "adamw"
+    """The algorithm; neuraltalk2_adam is adam with epsilon added before the bias is corrected."""
     learning_rate: float = 2e-3
     """At its peak; 0 freezes the weights."""
     weight_decay: float = 0.01
     """Of matrices, but not of word embeddings. adamw's is apart from the gradient, the others' is added to it."""
     momentum: float = 0.9
-    """beta 1 of adamw and adam; the momentum of sgd and rmsprop."""
+    """beta 1 of adamw and adam; the momentum of sgd, nesterov and rmsprop."""
     smoothing: float = 0.98
     """beta 2 of adamw and adam; alpha of rmsprop."""
     epsilon: float = 1e-8
@@ -97,7 +99,9 @@ class StageConfig:
     label_smoothing: float = 0.05
     """Share of the probability spread over the vocabulary."""
     dropout: float = 0.4
-    """Probability, before and after the LSTM."""
+    """Probability, after each layer of the LSTM."""
+    input_dropout: float = 0.4
+    """Probability, before the LSTM: of the image's and the words' embeddings."""
     cnn_dropout: bool = False
     """Whether the CNN's own dropout is on; else the CNN is trained as it is used."""
     train_batch_norm: bool = False
@@ -134,11 +138,11 @@ class StageConfig:
             raise ConfigError(f"{where} cnn.learning_rate 0 and smallest_crop below 1 for views")
         if self.batch_images < 1 or not 1 <= self.accumulate <= self.batch_images:
             raise ConfigError(f"{where} batch_images ≥ 1 and accumulate from 1 to batch_images")
-        shares = (self.average_decay, self.label_smoothing, self.dropout, self.scheduled_sampling)
+        shares = (self.average_decay, self.label_smoothing, self.dropout, self.input_dropout, self.scheduled_sampling)
         if not 0 < self.smallest_crop <= 1 or not all(0 <= share < 1 for share in shares):
             raise ConfigError(
                 f"{where} smallest_crop in (0, 1], and average_decay, label_smoothing, dropout, "
-                "scheduled_sampling in [0, 1)"
+                "input_dropout and scheduled_sampling in [0, 1)"
             )
         if self.samples_per_image < 0 or (self.samples_per_image == 1 and self.baseline == "others"):
             raise ConfigError(f"{where} samples_per_image ≥ 0, and 2 for the others to be a baseline")

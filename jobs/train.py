@@ -38,7 +38,8 @@ MAY_CHANGE = {
 }
 """Options that may differ when a run goes on. More stages may follow, too."""
 TRAINER_OPTIONS = (
-    *("clip_norm", "clip_value", "dropout", "cnn_dropout", "train_batch_norm", "scheduled_sampling", "average_decay"),
+    *("clip_norm", "clip_value", "dropout", "input_dropout", "cnn_dropout"),
+    *("train_batch_norm", "scheduled_sampling", "average_decay"),
 )
 
 
@@ -85,6 +86,7 @@ def recipe(config: TrainConfig) -> Recipe:
         | {
             "weights": shape.pop("weights"),
             "image_size": shape.pop("image_size"),
+            "standardize": shape.pop("standardize"),
             "network": shape,
             "stages": tuple(_stage(stage) for stage in config.stages if stage.epochs or stage.steps),
             "provenance": {"trained_by": "shardtalk train", "config": asdict(config)},

@@ -21,7 +21,7 @@ class Decoder(nn.Module):
         embedding_size: E, also the size of the image's embedding.
         hidden_size: H.
         layers: L.
-        dropout: probability, on the embeddings and on what the LSTM gives, while training.
+        dropout: probability, on the embeddings and on what each layer of the LSTM gives, while training.
         max_tokens: of the captions it learnt from, END included; 0 where unknown.
     """
 
@@ -42,11 +42,11 @@ class Decoder(nn.Module):
         between = dropout if layers > 1 else 0.0
         self.lstm = nn.LSTM(embedding_size, hidden_size, num_layers=layers, batch_first=True, dropout=between)
         self.output = nn.Linear(hidden_size, vocabulary_size)
-        self.dropout = nn.Dropout(dropout)
+        self.input_dropout, self.dropout = nn.Dropout(dropout), nn.Dropout(dropout)
 
-    def set_dropout(self, probability: float) -> None:
-        """Changes the probability with which training drops values."""
-        self.dropout.p = probability
+    def set_dropout(self, probability: float, *, inputs: float) -> None:
+        """Changes the probabilities with which training drops values, of the LSTM and of its inputs."""
+        self.dropout.p, self.input_dropout.p = probability, inputs
         self.lstm.dropout = probability if self.lstm.num_layers > 1 else 0.0
 
     def forward(self, image: torch.Tensor, words: torch.Tensor) -> torch.Tensor:
@@ -58,7 +58,7 @@ class Decoder(nn.Module):
         """
         start = words.new_full((len(words), 1), END)
         spoken = self.embedding(torch.cat([start, words], dim=1))  # (B, T + 1, E)
-        inputs = self.dropout(torch.cat([image.unsqueeze(1), spoken], dim=1))  # (B, T + 2, E)
+        inputs = self.input_dropout(torch.cat([image.unsqueeze(1), spoken], dim=1))  # (B, T + 2, E)
         outputs, _ = self.lstm(inputs)
         logits: torch.Tensor = self.output(self.dropout(outputs))
         return logits

@@ -12,6 +12,7 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from model.errors import OptionError
 from model.network import Network
+from model.neuraltalk2_adam import Neuraltalk2Adam
 
 
 @dataclass(frozen=True)
@@ -23,7 +24,7 @@ class Optimizer:
         learning_rate: at its peak; 0 freezes the part.
         weight_decay: of matrices; biases, norms and word embeddings are not decayed. Of adamw apart from the gradient,
             of the others added to it.
-        momentum: the first moment's decay of adam and adamw (beta 1), the momentum of sgd and rmsprop.
+        momentum: the first moment's decay of adam and adamw (beta 1), the momentum of sgd, nesterov and rmsprop.
         smoothing: the second moment's decay: beta 2 of adam and adamw, alpha of rmsprop.
         epsilon: added to the root of the second moment.
     """
@@ -60,10 +61,14 @@ OPTIMIZERS: Mapping[str, Callable[[_Groups, Optimizer], torch.optim.Optimizer]] 
         groups, lr=o.learning_rate, betas=(o.momentum, o.smoothing), eps=o.epsilon
     ),
     "sgd": lambda groups, o: torch.optim.SGD(groups, lr=o.learning_rate, momentum=o.momentum),
+    "nesterov": lambda groups, o: torch.optim.SGD(groups, lr=o.learning_rate, momentum=o.momentum, nesterov=True),
     "rmsprop": lambda groups, o: torch.optim.RMSprop(
         groups, lr=o.learning_rate, alpha=o.smoothing, eps=o.epsilon, momentum=o.momentum
     ),
     "adagrad": lambda groups, o: torch.optim.Adagrad(groups, lr=o.learning_rate, eps=o.epsilon),
+    "neuraltalk2_adam": lambda groups, o: Neuraltalk2Adam(
+        groups, lr=o.learning_rate, betas=(o.momentum, o.smoothing), eps=o.epsilon
+    ),
 }
 
 

@@ -106,7 +106,8 @@ class Trainer:
         schedule, steps: of their learning rates, and how many there will be.
         objective: what is asked.
         clip_norm, clip_value: largest norm of the gradient, largest size of each of its values; 0 for any.
-        dropout: probability in the decoder. 0 for captions that the network drew itself: it must be asked as it drew.
+        dropout, input_dropout: probabilities after the LSTM and before it. 0 for captions that the network drew itself:
+            it must be asked as it drew.
         cnn_dropout: whether the CNN drops values as it was made to; else it is asked as it will be used.
         train_batch_norm: whether its batch norms follow the batches; else they keep their statistics.
         scheduled_sampling: `Network.forward`'s `mishear` at the last step; it grows in a line from 0.
@@ -125,6 +126,7 @@ class Trainer:
         clip_norm: float = 0.0,
         clip_value: float = 0.0,
         dropout: float = 0.0,
+        input_dropout: float = 0.0,
         cnn_dropout: bool = False,
         train_batch_norm: bool = False,
         scheduled_sampling: float = 0.0,
@@ -135,7 +137,7 @@ class Trainer:
         self._clip_norm, self._clip_value = clip_norm, clip_value
         self._cnn_dropout, self._train_batch_norm = cnn_dropout, train_batch_norm
         self._scheduled_sampling = scheduled_sampling
-        network.decoder.set_dropout(dropout)
+        network.decoder.set_dropout(dropout, inputs=input_dropout)
         self._optimizers = build_optimizers(network, optimizer, cnn_optimizer)
         self._schedules = [schedule.of(one, steps) for one in self._optimizers]
         self._trained = [parameter for parameter in network.parameters() if parameter.requires_grad]

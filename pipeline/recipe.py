@@ -51,6 +51,7 @@ class Recipe:
     """`Architecture`'s arguments but the vocabulary's size."""
     weights: str
     image_size: int
+    standardize: bool
     stages: tuple[Stage, ...]
     captions_per_image: int
     max_tokens: int

@@ -71,7 +71,7 @@ class TrainingRun:
         else:
             load_cnn(self.network.encoder.cnn, self.recipe.network["cnn"], self.recipe.weights)
         self.network.to(self.workers.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        if self.workers.first and not state:  # the others get the first one's weights
+        if self.recipe.standardize and self.workers.first and not state:  # the others get the first one's weights
             some = np.sort(self._random(0).permutation(len(self.train))[:STANDARDIZED_IMAGES])
             self.network.encoder.standardize(self._features(self.network, self.train, some).to(self.workers.device))
         if self.recipe.compile_cnn:

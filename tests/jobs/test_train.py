@@ -244,7 +244,7 @@ def test_data_that_prepare_did_not_write_are_refused(tmp_path: Path, shardtalk: 
     assert "shardtalk prepare" in said and said.count("\n") == 1
 
 
-@pytest.mark.parametrize("recipe", ["train-coco-vgg16", "train-coco-resnet101", "train-flickr8k"])
+@pytest.mark.parametrize("recipe", ["train-coco-vgg16", "train-coco-resnet101", "train-flickr8k", "train-neuraltalk2"])
 def test_the_recipes_that_ship_can_be_followed(
     recipe: str, data: Path, weights: Path, tmp_path: Path, shardtalk: Run
 ) -> None:

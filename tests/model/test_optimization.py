@@ -7,7 +7,15 @@ from test_training import B, batch, changed, optimizer, per_token, state, tiny, 
 from model.errors import OptionError
 from model.optimization import OPTIMIZERS, Schedule, build_optimizers
 
-RATES = {"adamw": 0.03, "adam": 0.03, "sgd": 0.5, "rmsprop": 0.01, "adagrad": 0.1}
+RATES = {
+    "adamw": 0.03,
+    "adam": 0.03,
+    "sgd": 0.5,
+    "rmsprop": 0.01,
+    "adagrad": 0.1,
+    "nesterov": 0.5,
+    "neuraltalk2_adam": 0.03,
+}
 
 
 @pytest.fixture
@@ -28,7 +36,7 @@ def test_every_optimiser_learns(name: str, images: torch.Tensor) -> None:
 
 
 def test_there_is_an_optimiser_for_each_name_in_the_configuration() -> None:
-    with pytest.raises(OptionError, match="adamw, adam, sgd, rmsprop, adagrad"):
+    with pytest.raises(OptionError, match="adamw, adam, sgd, nesterov, rmsprop, adagrad, neuraltalk2_adam"):
         optimizer(0.1, name="lion")
     with pytest.raises(OptionError, match="constant, cosine, halving, step"):
         schedule("linear")

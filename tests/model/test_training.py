@@ -61,6 +61,7 @@ def trainer(
         "steps": 60,
         "clip_norm": 5.0,
         "dropout": network.decoder.dropout.p,
+        "input_dropout": network.decoder.input_dropout.p,
         "average_decay": 0.9,
     }
     return Trainer(network, objective=objective, **usual | options)
@@ -240,10 +241,12 @@ def test_a_stage_has_its_own_dropout(images: torch.Tensor) -> None:
         return not torch.equal(network(words, images=images), network(words, images=images))
 
     assert is_random()
-    trainer(network, dropout=0.0)
+    trainer(network, dropout=0.0, input_dropout=0.0)
     network.encoder.cnn.eval()
     assert not is_random()
-    trainer(network, dropout=0.3)
+    trainer(network, dropout=0.3, input_dropout=0.0)
+    assert is_random()
+    trainer(network, dropout=0.0, input_dropout=0.3)
     assert is_random()
 
 

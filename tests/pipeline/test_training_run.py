@@ -68,7 +68,14 @@ def given(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Recipe]:
         network = {"cnn": "squeezenet1_1", "embedding_size": 4, "hidden_size": 6, "layers": 1}
         values: dict[str, Any] = {
             **{"data": str(data), "output": str(output), "network": network, "weights": str(data / "cnn.pth")},
-            **{"image_size": 32, "stages": stages, "captions_per_image": 2, "max_tokens": 4, "beam_size": 2},
+            **{
+                "image_size": 32,
+                "standardize": True,
+                "stages": stages,
+                "captions_per_image": 2,
+                "max_tokens": 4,
+                "beam_size": 2,
+            },
             **{"best_by": "loss", "dtype": "float32", "weights_dtype": "float32", "compile_cnn": False},
             **{"threads": 1, "buffer_images": 4, "save_steps": 0, "keep_epochs": 0, "seed": 5, "provenance": {}},
         }
