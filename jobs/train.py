@@ -27,6 +27,7 @@ from model.optimization import Optimizer, Schedule
 from pipeline.errors import OutputError
 from pipeline.ingest import Split, read_split
 from pipeline.recipe import Recipe, Stage
+from pipeline.run_folder import STATE
 from pipeline.storage import Folder, is_remote
 from pipeline.training_run import TrainingRun
 from pipeline.workers import Workers
@@ -117,9 +118,9 @@ def _absolute(config: TrainConfig) -> TrainConfig:
 
 
 def _claim(folder: Folder, config: TrainConfig) -> None:
-    """Writes the configuration into the run's folder. Raises OutputError if another run is there."""
+    """Writes the configuration into the run's folder. Raises OutputError if another run has got somewhere there."""
     mine = asdict(config)
-    if folder.exists(CONFIG):
+    if folder.exists(STATE) and folder.exists(CONFIG):
         theirs = yaml.safe_load(folder.read(CONFIG))
         before = mine | {"stages": mine["stages"][: len(theirs["stages"])]}
         differing = [name for name in before if name not in MAY_CHANGE and before[name] != theirs.get(name)]
