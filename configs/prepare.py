@@ -16,10 +16,13 @@ class PrepareConfig:
 
     captions: str
     """JSON of neuraltalk2's form (a list of file_path and captions), Karpathy's (dataset_*.json) or COCO's."""
-    images_root: str
-    """Folder that the file paths in the JSON are relative to."""
     output: str
     """Folder for the shards, vocabulary.json and stats.json."""
+    images_root: str = ""
+    """Folder that the file paths in the JSON are relative to."""
+    h5: str = ""
+    """In place of images_root: the HDF5 file that neuraltalk2's prepro.py made, with the JSON that it made beside it.
+    Its pixels, words, ids and splits are taken as they are; the options below that would change them have no effect."""
     num_val: int = 0
     """Images drawn for validation; with num_test also 0 the splits in the JSON are kept, if it has any."""
     num_test: int = 0
@@ -45,6 +48,8 @@ class PrepareConfig:
     """Replace what an earlier run wrote to the same output."""
 
     def __post_init__(self) -> None:
+        if bool(self.images_root) == bool(self.h5):
+            raise ConfigError("give --images-root FOLDER, or --h5 FILE for what prepro.py made")
         least = {"num_val": 0, "num_test": 0, "word_count_threshold": 0, "image_size": 0}
         least |= {"max_tokens": 1, "shard_images": 1, "threads": 1, "image_quality": 1}
         for name, bound in least.items():

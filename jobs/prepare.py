@@ -11,7 +11,7 @@ import json
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, replace
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -30,6 +30,7 @@ from pipeline.annotations import (
     read_annotations,
 )
 from pipeline.errors import DataError, InputError, OutputError
+from pipeline.preparation import Skipped, Written, record
 
 Splits = Mapping[Split, Sequence[CaptionedImage]]
 Tokenizer = Callable[[str], list[str]]
@@ -44,6 +45,8 @@ def run(config: PrepareConfig) -> int:
     """
     output = Path(config.output)
     _refuse(config, output)
+    if config.h5:
+        return _convert(config, output)
     annotated = read_annotations(Path(config.captions))
     _assign(annotated, config)  # fails now rather than after all images were decoded
     skipped = Skipped()
@@ -60,43 +63,8 @@ def run(config: PrepareConfig) -> int:
     return 0
 
 
-@dataclass
-class Skipped:
-    """What was left out, by name, and why."""
-
-    images: list[dict[str, Any]] = field(default_factory=list)
-    captions: list[dict[str, Any]] = field(default_factory=list)
-
-    def image(self, image: CaptionedImage, error_code: str, reason: str) -> None:
-        """Notes an image that is not used, nor are its captions."""
-        self.images.append({"file_path": image.file_path, "error_code": error_code, "reason": reason})
-
-
-@dataclass
-class Written:
-    """Counts of a split."""
-
-    images: int = 0
-    captions: int = 0
-    tokens: int = 0
-    """Before truncation."""
-    unknown_tokens: int = 0
-    truncated_captions: int = 0
-    shards: int = 0
-    lengths: Counter[int] = field(default_factory=Counter)
-    """Captions by number of tokens, before truncation."""
-
-    def report(self) -> dict[str, Any]:
-        """As it goes into `stats.json`."""
-        return asdict(self) | {
-            "unknown_token_share": self.unknown_tokens / max(1, self.tokens),
-            "longest_caption": max(self.lengths, default=0),
-            "lengths": {str(length): self.lengths[length] for length in sorted(self.lengths)},
-        }
-
-
 def _refuse(config: PrepareConfig, output: Path) -> None:
-    if not Path(config.images_root).is_dir():
+    if config.images_root and not Path(config.images_root).is_dir():
         raise InputError(f"images_root {config.images_root} is no folder; give the one that the file paths start from")
     if output.exists() and not output.is_dir():
         raise OutputError(f"output {output} is not a folder; choose another")
@@ -104,6 +72,28 @@ def _refuse(config: PrepareConfig, output: Path) -> None:
         raise OutputError(
             f"output {output} already has files; choose another, or give --overwrite=true to replace them"
         )
+
+
+def _convert(config: PrepareConfig, output: Path) -> int:
+    """Writes what prepro.py made, pixel for pixel and id for id."""
+    from pipeline.neuraltalk2_data import Prepared
+    from pipeline.shard_writer import Keys, ShardWriter
+
+    prepared = Prepared.read(Path(config.h5), Path(config.captions))
+    _claim(output)
+    keys, report = Keys(), {split: Written() for split in SPLITS}
+    for split in dict.fromkeys(image.split for image in prepared.images if image.split):
+        with ShardWriter(output / split, split, shard_images=config.shard_images) as writer:
+            for image, ids, png in tqdm(prepared.of(split), desc=f"writing {split}", unit="image"):
+                tokens = [caption.split() for caption in image.captions]
+                longest = max(map(len, ids))
+                sample = record(image, tokens, ids, prepared.vocabulary, report[split], max_tokens=longest)
+                writer.write(keys.of(image.file_path), {"png": png, "json": _utf8(sample)})
+        report[split].shards = len(writer.shards)
+    counts = Counter(word for image in prepared.images for caption in image.captions for word in caption.split())
+    _save(output, prepared.vocabulary, _stats(config, counts, prepared.vocabulary, report, Skipped()))
+    _report(output, prepared.vocabulary, report, Skipped())
+    return 0
 
 
 def _assign(images: Sequence[CaptionedImage], config: PrepareConfig) -> Splits:
@@ -201,26 +191,12 @@ def _write_shards(splits: Splits, vocabulary: Vocabulary, config: PrepareConfig,
         stored = mapped_ahead(store, splits[split], threads=config.threads, depth=2 * config.threads)
         with ShardWriter(output / split, split, shard_images=config.shard_images) as writer:
             for image, extension, data in tqdm(stored, desc=f"writing {split}", unit="image", total=len(splits[split])):
-                record = _record(image, vocabulary, config, report[split])
-                writer.write(keys.of(image.file_path), {extension: data, "json": _utf8(record)})
+                tokens = [_TOKENIZERS[config.tokenizer](caption) for caption in image.captions]
+                encoded = [vocabulary.encode(words) for words in tokens]
+                sample = record(image, tokens, encoded, vocabulary, report[split], max_tokens=config.max_tokens)
+                writer.write(keys.of(image.file_path), {extension: data, "json": _utf8(sample)})
         report[split].shards = len(writer.shards)
     return report
-
-
-def _record(image: CaptionedImage, vocabulary: Vocabulary, config: PrepareConfig, written: Written) -> dict[str, Any]:
-    """What goes beside the image; adds it to the counts."""
-    tokens = [_TOKENIZERS[config.tokenizer](caption) for caption in image.captions]
-    encoded = [vocabulary.encode(words) for words in tokens]
-    unknown = set(vocabulary.unsayable)
-    written.images += 1
-    written.captions += len(tokens)
-    written.tokens += sum(map(len, tokens))
-    written.unknown_tokens += sum(word in unknown for ids in encoded for word in ids)
-    written.truncated_captions += sum(len(words) > config.max_tokens for words in tokens)
-    written.lengths.update(map(len, tokens))
-    ids = [ids[: config.max_tokens] for ids in encoded]
-    record = {"image_id": image.image_id, "file_path": image.file_path, "captions": image.captions}
-    return record | {"tokens": tokens, "ids": ids}
 
 
 def _stats(
