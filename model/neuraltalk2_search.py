@@ -101,9 +101,10 @@ def beam(decoder: Decoder, embeddings: torch.Tensor, *, beams: int, length: int)
         )
         said[:, :, step], gains[:, :, step] = word, log_probs[row, word]
         ended = word == END if step < length - 1 else torch.ones_like(word, dtype=torch.bool)
-        for image, place in ended.nonzero().tolist():
-            tokens, each = said[image, place, : step + 1], gains[image, place, : step + 1]
-            finished[image].append(Spoken(tokens.tolist(), each.tolist()))
+        image, place = ended.nonzero(as_tuple=True)
+        noted = (values[image, place, : step + 1].tolist() for values in (said, gains))
+        for i, tokens, each in zip(image.tolist(), *noted, strict=True):
+            finished[i].append(Spoken(tokens, each))
         if step < length - 1:
             flat = row.flatten()
             log_probs, state = decoder.step(word.flatten(), (state[0][:, flat], state[1][:, flat]))
