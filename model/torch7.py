@@ -49,7 +49,10 @@ def read(path: Path) -> Value:
     """
     try:
         with path.open("rb") as file:
-            if file.peek(1)[:1].isdigit():
+            beginning = file.peek(4)
+            if beginning.startswith(b"PK"):
+                raise DamagedError(0, "a zip file begins; unpack it and give what is in it")
+            if beginning[:1].isdigit():
                 return _Reader(Text(file)).document()
             stream = Binary(file, long_bytes=8)
             try:

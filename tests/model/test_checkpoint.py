@@ -95,6 +95,10 @@ def test_weights_are_stored_in_the_dtype_asked_for(directory: Path, tmp_path: Pa
         assert torch.equal(network.state_dict()[name], value.half().float())
 
 
+def test_who_may_read_the_words_may_read_the_weights(directory: Path) -> None:
+    assert len({(directory / name).stat().st_mode for name in checkpoint.FILES}) == 1
+
+
 def test_batch_norms_survive(tmp_path: Path) -> None:
     architecture = Architecture(3, cnn="resnet18", embedding_size=5, hidden_size=6)
     network = architecture.build()

@@ -266,7 +266,7 @@ FOUR = storage(4, bytes(16))
 @pytest.mark.parametrize(
     ("data", "reason"),
     [
-        (b"PK\x03\x04" + bytes(30), "no type of value"),
+        (b"PK\x03\x04" + bytes(30), "a zip file begins; unpack it"),
         (b"\x89HDF\r\n\x1a\n", "no type of value"),
         (ints(9), "9 is no type"),
         (ints(-1), "-1 is no type"),
