@@ -7,7 +7,7 @@ are read as those of `nn`. Channels stay RGB.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -40,12 +40,15 @@ def read_cnn(network: object, *, image_size: int) -> Cnn:
     """
     if not isinstance(network, Table) or network.class_name != "nn.Sequential":
         raise CheckpointError(f"the CNN is {network!r}, not an nn.Sequential")
+    converter = _Converter(image_size)
     modules = list(_flat(network))
+    for number, module in enumerate(modules, start=1):
+        converter.expect_known(number, module)
     while modules and _kind(modules[-1]) == "Dropout" and modules[-1].get("v2") is True:
         modules.pop()  # which does nothing outside of training
     if [_kind(module) for module in modules[-2:]] != ["Linear", "ReLU"]:
-        raise CheckpointError("the CNN does not end in Linear and ReLU, as neuraltalk2's do")
-    converter = _Converter(image_size)
+        last_two = " and ".join(module.class_name for module in modules[-2:]) or "nothing"
+        raise CheckpointError(f"the CNN ends in {last_two}, not in Linear and ReLU as neuraltalk2's do")
     for number, module in enumerate(modules[:-1], start=1):
         converter.add(number, module)
     cnn = converter.cnn
@@ -95,10 +98,7 @@ class _Converter:
         self.cnn = Cnn()
         self._shape: tuple[int, ...] = (CHANNELS, image_size, image_size)
         self._factor = 1.0  # of what has come so far, still to be multiplied into the next weights
-
-    def add(self, number: int, module: Table) -> None:
-        """The next layer."""
-        converters = {
+        self._converters: dict[str, Callable[[Table], Layer]] = {
             "SpatialConvolution": self._convolution,
             "SpatialConvolutionMM": self._convolution,
             "SpatialMaxPooling": self._max_pool,
@@ -108,14 +108,18 @@ class _Converter:
             "Linear": self._linear,
             "Dropout": self._dropout,
         }
-        name = module.get("name")
-        where = f"layer {number} of the CNN, {module.class_name}{f' {name!r}' if isinstance(name, str) else ''}"
-        if _kind(module) not in converters:
-            raise CheckpointError(f"{where}, is none of {', '.join(converters)}")
+
+    def expect_known(self, number: int, module: Table) -> None:
+        """Raises CheckpointError for a layer of a class that is not known."""
+        if _kind(module) not in self._converters:
+            raise CheckpointError(f"{_name(number, module)}, is none of {', '.join(self._converters)}")
+
+    def add(self, number: int, module: Table) -> None:
+        """The next layer."""
         try:
-            layer = converters[_kind(module)](module)
+            layer = self._converters[_kind(module)](module)
         except CheckpointError as error:
-            raise CheckpointError(f"{where}: {error}") from error
+            raise CheckpointError(f"{_name(number, module)}: {error}") from error
         self.cnn.layers.append(layer)
 
     def _convolution(self, module: Table) -> Layer:
@@ -209,9 +213,16 @@ def _flat(network: Table) -> Iterator[Table]:
         if module.class_name == "nn.Sequential":
             inner = module.get("modules")
             layers = inner.sequence() if isinstance(inner, Table) else []
+            if odd := [layer for layer in layers if not isinstance(layer, Table)]:
+                raise CheckpointError(f"the CNN has {odd[0]!r} in the place of a layer")
             stack += [layer for layer in reversed(layers) if isinstance(layer, Table)]
         elif _kind(module) != "Identity":
             yield module
+
+
+def _name(number: int, module: Table) -> str:
+    name = module.get("name")
+    return f"layer {number} of the CNN, {module.class_name}{f' {name!r}' if isinstance(name, str) else ''}"
 
 
 def _kind(module: Table) -> str:

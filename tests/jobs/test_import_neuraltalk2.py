@@ -127,7 +127,7 @@ def test_a_mistake_is_one_line(shardtalk: Run, tmp_path: Path) -> None:
     (tmp_path / "x.t7").write_bytes(dumps(saved([Obj("nn.SpatialCrossMapLRN", {})])))
     (tmp_path / "cut.t7").write_bytes((CHECKPOINTS / "A.t7").read_bytes()[:5000])
     for name, reason in (
-        ("x.t7", "the CNN does not end in Linear and ReLU"),
+        ("x.t7", "layer 1 of the CNN, nn.SpatialCrossMapLRN, is none of"),
         ("cut.t7", "damaged: at byte"),
         ("none.t7", "cannot be read"),
     ):

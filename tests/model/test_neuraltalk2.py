@@ -248,8 +248,10 @@ REPEATED = Tensor(np.ones(2 * 28 * 28, np.float32), (5, 2 * 28 * 28), (0, 1))
     [
         ([*L[:2], Obj("nn.LRN", {"name": "norm1"}), *L[2:]], "layer 3 of the CNN, nn.LRN 'norm1', is none of"),
         ([Obj("inn.ReLU", {}), *L], "layer 1 of the CNN, inn.ReLU, is none of"),
-        (L[:-1], "does not end in Linear and ReLU"),
-        ([*L[:4], relu()], "does not end in Linear and ReLU"),
+        (L[:-1], "the CNN ends in nn.View and nn.Linear, not in Linear and ReLU"),
+        ([*L[:-1], Obj("nn.Tanh", {})], "layer 6 of the CNN, nn.Tanh, is none of"),
+        ([*L[:2], 7, *L[2:]], "the CNN has 7.0 in the place of a layer"),
+        ([*L[:4], relu()], "the CNN ends in nn.View and nn.ReLU"),
         ([*L[:3], *L[4:]], "layer 4 of the CNN, nn.Linear: it reads vectors, and gets (2, 28, 28)"),
         ([convolution(4, 2), *L[1:]], "layer 1 of the CNN, nn.SpatialConvolution: it reads 4 channels, and gets 3"),
         ([*L[:4], linear(99, 5), relu()], "layer 5 of the CNN, nn.Linear: it reads 99 values, and gets 1568"),
