@@ -32,6 +32,8 @@ class PrepareConfig:
     tokenizer: Literal["standard", "neuraltalk2"] = "standard"
     """neuraltalk2: words, vocabulary (of all captions, not of the training captions only) and the draw of splits are
     those of its prepro.py. With --max_tokens 16 the ids are, too, but for the order of the vocabulary."""
+    vocabulary: str = ""
+    """Directory of a captioner that training is to start from: its words; others become UNK."""
     word_count_threshold: int = 5
     """Words seen more often than this in the training captions are in the vocabulary; the others become UNK."""
     max_tokens: int = 20

@@ -118,7 +118,7 @@ class StageConfig:
     samples_per_image: int = 0
     """Above 0, self-critical: captions drawn for each image, rewarded by CIDEr-D; 0 learns from people's captions."""
     temperature: float = 1.0
-    """Of drawing; below 1 it draws what is probable, as a search does."""
+    """Of drawing, and of what is learnt of it; below 1 it draws what is probable, as a search does."""
     baseline: Literal["others", "greedy"] = "others"
     """What a drawn caption has to beat: the mean of the image's others, or what the network says at its surest."""
     written_weight: float = 0.0
@@ -191,6 +191,9 @@ class TrainConfig:
     its scores by epoch, tensorboard/. Workers must reach it, too."""
     network: NetworkConfig = field(default_factory=NetworkConfig)
     """The captioner's shape."""
+    start_from: str = ""
+    """A captioner to begin with, by directory, name or URL: its weights, shape and preprocessing count, whatever
+    `network` says. The data must have its vocabulary (`shardtalk prepare --vocabulary`)."""
     stages: list[StageConfig] = field(default_factory=_stages)
     """One after the other, each from the best captioner so far."""
     captions_per_image: int = 5

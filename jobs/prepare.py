@@ -151,6 +151,10 @@ def _readable(images: Sequence[CaptionedImage], config: PrepareConfig, skipped: 
 
 def _vocabulary(counts: Counter[str], config: PrepareConfig) -> Vocabulary:
     """With UNK, since other splits may have words that the training captions lack, or where a word was too rare."""
+    if config.vocabulary:
+        from model import checkpoint  # imports torch
+
+        return Vocabulary.load(checkpoint.find(config.vocabulary) / checkpoint.VOCABULARY)
     vocabulary = Vocabulary.from_counts(counts, word_count_threshold=config.word_count_threshold)
     if vocabulary.words == (UNKNOWN,):
         raise InputError(

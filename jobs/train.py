@@ -114,7 +114,12 @@ def _absolute(config: TrainConfig) -> TrainConfig:
 
     weights = config.network.weights  # without a suffix, they are the name of torchvision's
     network = replace(config.network, weights=absolute(weights) if Path(weights).suffix else weights)
-    return replace(config, data=absolute(config.data), output=absolute(config.output), network=network)
+    start_from = (
+        absolute(config.start_from) if Path(config.start_from).is_dir() and config.start_from else config.start_from
+    )
+    return replace(
+        config, data=absolute(config.data), output=absolute(config.output), network=network, start_from=start_from
+    )
 
 
 def _claim(folder: Folder, config: TrainConfig) -> None:

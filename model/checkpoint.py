@@ -27,7 +27,8 @@ from model.vocabulary import Vocabulary
 
 ZOO = Path(__file__).parent / "zoo"
 FORMAT = 1
-FILES = ("config.json", "vocabulary.json", "model.safetensors")
+VOCABULARY = "vocabulary.json"
+FILES = ("config.json", VOCABULARY, "model.safetensors")
 
 
 def find(name: str | Path) -> Path:
@@ -97,6 +98,11 @@ def load(directory: Path) -> tuple[Network, Vocabulary, Preprocessing]:
         raise CheckpointError(f"{directory} holds another architecture than its config.json says: {wrong[0]} differs")
     network.load_state_dict({name: value.float() for name, value in weights.items()}, strict=False, assign=True)
     return network.eval(), vocabulary, preprocessing
+
+
+def load_architecture(directory: Path) -> Architecture:
+    """The captioner's shape, without loading its weights. Raises CheckpointError."""
+    return _config(directory / "config.json")[0]
 
 
 def load_preprocessing(directory: Path) -> Preprocessing:

@@ -31,6 +31,7 @@ class Batch:
         words, lengths: from `pad`; (B × N, T) and (B × N,), the N captions of an image side by side.
         images, features: as `Network.forward` takes them.
         caption_weights: as `caption_loss` takes them.
+        caption_temperatures: (B × N,), by which each caption's logits are divided: those it was drawn with.
     """
 
     words: torch.Tensor
@@ -38,6 +39,7 @@ class Batch:
     images: torch.Tensor | None = None
     features: torch.Tensor | None = None
     caption_weights: torch.Tensor | None = None
+    caption_temperatures: torch.Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -79,6 +81,8 @@ def summed_loss(
     asked = objective or Objective()
     with autocast(batch.words.device, asked.dtype):
         logits = network(batch.words, images=batch.images, features=batch.features, mishear=mishear)
+    if batch.caption_temperatures is not None:
+        logits = logits / batch.caption_temperatures[:, None, None]
     total, tokens = caption_loss(
         logits[:, 1:],
         targets(batch.words, batch.lengths),

@@ -83,21 +83,28 @@ def drawn(
         captions = said(replace(sampling, seed=int(random.integers(2**40))), inputs)
         against = rewards(numbers, said(greedy, inputs)) if baseline == "greedy" else None
         weights = advantages(rewards(numbers, captions), against).view(len(numbers), -1)
+        temperatures = torch.full_like(weights, temperature)
         if written_weight:
             people = _written(split, numbers, captions_per_image, random)
             captions = [mine + theirs for mine, theirs in zip(captions, people, strict=True)]
-            weights = torch.cat([weights, torch.full((len(numbers), captions_per_image), written_weight)], dim=1)
-        return _batch(captions, inputs, weights.flatten())
+            theirs = weights.new_full((len(numbers), captions_per_image), written_weight)
+            weights = torch.cat([weights, theirs], dim=1)
+            temperatures = torch.cat([temperatures, torch.ones_like(theirs)], dim=1)
+        batch = _batch(captions, inputs)
+        return replace(
+            batch,
+            caption_weights=weights.flatten().to(batch.words.device),
+            caption_temperatures=temperatures.flatten().to(batch.words.device),
+        )
 
     return lesson
 
 
-def _batch(captions: Sequence[Sequence[Sequence[int]]], inputs: Inputs, weights: torch.Tensor | None = None) -> Batch:
+def _batch(captions: Sequence[Sequence[Sequence[int]]], inputs: Inputs) -> Batch:
     """As many captions of each image, side by side."""
     words, lengths = pad([ids for of_image in captions for ids in of_image])
     device = next(iter(inputs.values())).device
-    weighted = None if weights is None else weights.to(device)
-    return Batch(words.to(device), lengths.to(device), caption_weights=weighted, **inputs)
+    return Batch(words.to(device), lengths.to(device), **inputs)
 
 
 def word_weights(split: Split, vocabulary: Vocabulary) -> torch.Tensor:

@@ -50,6 +50,7 @@ class Recipe:
     network: Mapping[str, Any]
     """`Architecture`'s arguments but the vocabulary's size."""
     weights: str
+    start_from: str
     image_size: int
     standardize: bool
     stages: tuple[Stage, ...]

@@ -16,13 +16,15 @@ from typing import Any
 import numpy as np
 import torch
 
+from model import checkpoint
 from model.device import choose_dtype, keep_freed_memory
 from model.encoder import load_cnn
 from model.network import Architecture, Network
 from model.preprocessing import Preprocessing
 from model.search import Search
 from model.training import Objective, Trainer
-from pipeline import features, step_inputs
+from model.vocabulary import Vocabulary
+from pipeline import captioners, features, step_inputs
 from pipeline.errors import InputError
 from pipeline.ingest import Numbers, Split, read_vocabulary, share, shuffled
 from pipeline.lessons import Lesson, drawn, word_weights, written
@@ -48,11 +50,14 @@ class TrainingRun:
         keep_freed_memory()
         self.recipe, self.train, self.val, self.workers, self.reporter = recipe, train, val, workers, reporter
         self.vocabulary = read_vocabulary(recipe.data)
-        self.preprocessing = Preprocessing(image_size=recipe.image_size, resize_size=recipe.image_size)
         self.dtype = choose_dtype(recipe.dtype, workers.device)
         torch.manual_seed(recipe.seed)
-        architecture = Architecture(vocabulary_size=self.vocabulary.size, **recipe.network)
-        self.network = architecture.build()
+        if recipe.start_from:
+            self.network, architecture, self.preprocessing = _captioner(recipe.start_from, self.vocabulary)
+        else:
+            architecture = Architecture(vocabulary_size=self.vocabulary.size, **recipe.network)
+            self.network = architecture.build()
+            self.preprocessing = Preprocessing(image_size=recipe.image_size, resize_size=recipe.image_size)
         self.folder = RunFolder(
             recipe.output,
             architecture=architecture,
@@ -66,12 +71,13 @@ class TrainingRun:
     def run(self) -> bool:
         """Trains to the end, from where the folder's last state is; False if it was asked to stop before."""
         state = self.folder.state() or {}
+        is_new = not state and not self.recipe.start_from
         if state:
             self.position = Position(**state["position"])
-        else:
+        if is_new:
             load_cnn(self.network.encoder.cnn, self.recipe.network["cnn"], self.recipe.weights)
         self.network.to(self.workers.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        if self.recipe.standardize and self.workers.first and not state:  # the others get the first one's weights
+        if is_new and self.recipe.standardize and self.workers.first:  # the others get the first one's weights
             some = np.sort(self._random(0).permutation(len(self.train))[:STANDARDIZED_IMAGES])
             self.network.encoder.standardize(self._features(self.network, self.train, some).to(self.workers.device))
         if self.recipe.compile_cnn:
@@ -257,6 +263,18 @@ class TrainingRun:
 
     def _random(self, *what: int) -> np.random.Generator:
         return np.random.default_rng([self.recipe.seed, *what])
+
+
+def _captioner(name: str, vocabulary: Vocabulary) -> tuple[Network, Architecture, Preprocessing]:
+    """A captioner to begin with. Raises InputError if its vocabulary is another."""
+    directory = captioners.find(name)
+    network, theirs, preprocessing = checkpoint.load(directory)
+    if theirs.words != vocabulary.words:
+        raise InputError(
+            f"start_from {name} speaks {len(theirs.words)} words and the data has {len(vocabulary.words)}, or others; "
+            "`shardtalk prepare --vocabulary` takes a captioner's"
+        )
+    return network, checkpoint.load_architecture(directory), preprocessing
 
 
 def _refuse_too_few(recipe: Recipe, train: Split, val: Split, workers: int) -> None:

@@ -259,3 +259,22 @@ def test_the_recipes_that_ship_can_be_followed(
     code, said = shardtalk("train", "--config", config, *where, *small, *quick)
     assert code == 0, said
     assert [line["stage"] for line in history(tmp_path / "run")] == [stage.name for stage in parsed.stages]
+
+
+def test_training_may_start_from_a_captioner(train: Run, photos: Path, tmp_path: Path, shardtalk: Run) -> None:
+    assert train("--stages.finetune.epochs", 0, "--stages.self_critical.epochs", 0)[0] == 0
+    first = tmp_path / "first"
+    (tmp_path / "run").rename(first)
+    start = ["--start_from", first / "best", "--stages.finetune.epochs", 0, "--stages.self_critical.epochs", 0]
+    code, said = train(*start, "--network.embedding_size", 8)  # the captioner's counts
+    assert code == 0, said
+    assert history(tmp_path / "run")[0]["loss"] < history(first)[0]["loss"]
+    where = ["--images-root", photos, "--num-val", 6, "--word_count_threshold", 0]
+    (tmp_path / "others.json").write_text((photos / "captions.json").read_text().replace("picture", "thing"))
+    others, same = (["--data", tmp_path / name, "--output", tmp_path / f"of-{name}"] for name in ("others", "same"))
+    assert shardtalk("prepare", tmp_path / "others.json", *where, "--output", tmp_path / "others")[0] == 0
+    code, said = train(*start, *others)
+    assert code == 2 and "shardtalk prepare --vocabulary" in said and said.count("\n") == 1
+    words = ["--vocabulary", first / "best", "--output", tmp_path / "same"]
+    assert shardtalk("prepare", tmp_path / "others.json", *where, *words)[0] == 0
+    assert train(*start, *same)[0] == 0

@@ -4,9 +4,10 @@ import pytest
 import torch
 from test_training import V, tiny, trainer
 
+from model.loss import caption_loss, targets
 from model.search import Search
 from model.self_critical import advantages, draw
-from model.training import Batch, pad
+from model.training import Batch, pad, summed_loss
 
 B, N = 4, 3
 
@@ -60,3 +61,13 @@ def test_what_is_rewarded_becomes_usual(images: torch.Tensor) -> None:
     _, after = said(-1)
     assert before.mean() < 1.0
     assert after.mean() > 3.0
+
+
+def test_what_was_drawn_is_learnt_at_its_temperature(images: torch.Tensor) -> None:
+    network = tiny().eval()
+    words, lengths = pad([[3, 1], [5], [9, 2, 2], [7]])
+    temperatures = torch.tensor([0.5, 1.0, 2.0, 0.25])
+    total, _ = summed_loss(network, Batch(words, lengths, images=images, caption_temperatures=temperatures))
+    logits, wanted = network(words, images=images)[:, 1:], targets(words, lengths)
+    alone = [caption_loss(logits[i : i + 1] / temperatures[i], wanted[i : i + 1])[0] for i in range(B)]
+    assert float(total.detach()) == pytest.approx(float(sum(alone)), rel=1e-6)  # type: ignore[arg-type]

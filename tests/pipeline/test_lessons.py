@@ -57,7 +57,7 @@ def test_what_is_drawn_is_weighed_by_its_worth(split: Split, network: Network, b
         split,
         VOCABULARY,
         samples_per_image=4,
-        temperature=1.0,
+        temperature=0.5,
         max_tokens=5,
         baseline=baseline,
         captions_per_image=2,
@@ -69,6 +69,7 @@ def test_what_is_drawn_is_weighed_by_its_worth(split: Split, network: Network, b
     if baseline == "others":  # of four, the advantages over the mean of the others add up to nothing
         assert torch.allclose(weights.sum(dim=1), torch.zeros(3), atol=1e-5)
     assert weights.abs().sum() > 0
+    assert batch.caption_temperatures is not None and batch.caption_temperatures.tolist() == [0.5] * 12
     again = lesson(NUMBERS, {"features": features(network)}, random())
     assert torch.equal(again.words, batch.words)
     assert not torch.equal(lesson(NUMBERS, {"features": features(network)}, random(1)).lengths, batch.lengths)
@@ -80,7 +81,7 @@ def test_people_may_speak_beside(split: Split, network: Network) -> None:
         split,
         VOCABULARY,
         samples_per_image=2,
-        temperature=1.0,
+        temperature=0.5,
         max_tokens=5,
         baseline="others",
         captions_per_image=2,
@@ -89,6 +90,8 @@ def test_people_may_speak_beside(split: Split, network: Network) -> None:
     batch = lesson(NUMBERS, {"features": features(network)}, random())
     assert batch.caption_weights is not None
     assert batch.caption_weights.view(3, 4)[:, 2:].tolist() == [[0.25, 0.25]] * 3
+    assert batch.caption_temperatures is not None
+    assert batch.caption_temperatures.view(3, 4).tolist() == [[0.5, 0.5, 1.0, 1.0]] * 3
     for i in range(3):
         theirs = {tuple(batch.words[4 * i + j][: batch.lengths[4 * i + j]].tolist()) for j in (2, 3)}
         assert theirs == {tuple(ids) for ids in CAPTIONS["ids"]}  # type: ignore[arg-type]

@@ -67,7 +67,13 @@ def given(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Recipe]:
     def recipe(output: Path, **changes: Any) -> Recipe:
         network = {"cnn": "squeezenet1_1", "embedding_size": 4, "hidden_size": 6, "layers": 1}
         values: dict[str, Any] = {
-            **{"data": str(data), "output": str(output), "network": network, "weights": str(data / "cnn.pth")},
+            **{
+                "data": str(data),
+                "output": str(output),
+                "network": network,
+                "weights": str(data / "cnn.pth"),
+                "start_from": "",
+            },
             **{
                 "image_size": 32,
                 "standardize": True,
