@@ -30,6 +30,18 @@ class SearchConfig:
     """Sample from the fewest words that have this probability together."""
     seed: int = 0
     """Of sampling."""
+    no_repeat_ngram: int = 0
+    """3: no three words in a row come twice in a caption; 0: they may."""
+    no_immediate_repeat: bool = False
+    """No word comes twice in a row."""
+    no_bad_endings: bool = False
+    """No caption ends in a, an, the, of, with, and, in, on, to and the like."""
+    min_tokens: int = 0
+    """Words a caption has at least."""
+    groups: int = 1
+    """Of a beam, whose size they share; each group looks for other words than those before it: diverse beam search."""
+    diversity: float = 0.5
+    """Of groups: what a word loses for each beam of the groups before that just chose it."""
     beam_search: Literal["standard", "neuraltalk2"] = "standard"
     """neuraltalk2: its beam search, or with beam_size 1 its greedy one, as they were; see docs/neuraltalk2.md."""
 

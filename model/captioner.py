@@ -97,7 +97,13 @@ class Captioner:
         seeds = torch.tensor([zlib.crc32(image.data) for image in pixels]) if search.method == "sample" else None
         with torch.inference_mode(), autocast(self.device, self.dtype):
             embeddings = self._network.encoder(self.preprocessing.normalize(on_device))
-            found = search(self._network.decoder, embeddings, image_seeds=seeds, unsayable=self.vocabulary.unsayable)
+            found = search(
+                self._network.decoder,
+                embeddings,
+                image_seeds=seeds,
+                unsayable=self.vocabulary.unsayable,
+                endings=self.vocabulary.bad_endings,
+            )
         return [
             Caption([Candidate(self.vocabulary.decode(h.words), h.log_prob, h.num_tokens) for h in hypotheses])
             for hypotheses in found

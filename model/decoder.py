@@ -8,9 +8,8 @@ from __future__ import annotations
 import torch
 from torch import nn
 
+from model.speaker import State
 from model.vocabulary import END
-
-State = tuple[torch.Tensor, torch.Tensor]  # hidden and cell, each (L, B, H)
 
 
 class Decoder(nn.Module):
@@ -44,6 +43,11 @@ class Decoder(nn.Module):
         self.output = nn.Linear(hidden_size, vocabulary_size)
         self.input_dropout, self.dropout = nn.Dropout(dropout), nn.Dropout(dropout)
 
+    @property
+    def vocabulary_size(self) -> int:
+        """V."""
+        return self.output.out_features
+
     def set_dropout(self, probability: float, *, inputs: float) -> None:
         """Changes the probabilities with which training drops values, of the LSTM and of its inputs."""
         self.dropout.p, self.input_dropout.p = probability, inputs
@@ -64,12 +68,13 @@ class Decoder(nn.Module):
         return logits
 
     def start(self, image: torch.Tensor) -> State:
-        """The state after the image (B, E): what `step` needs for START."""
+        """The state after the image (B, E), what `step` needs for START: hidden and cell, each (L, B, H)."""
         state: State = self.lstm(image.unsqueeze(1))[1]
         return state
 
     def step(self, words: torch.Tensor, state: State) -> tuple[torch.Tensor, State]:
         """Last word ids (B,) and state → log-probabilities of the next word (B, V) in float32, and the new state."""
-        outputs, state = self.lstm(self.embedding(words).unsqueeze(1), state)
+        hidden, cell = state
+        outputs, state = self.lstm(self.embedding(words).unsqueeze(1), (hidden, cell))
         logits = self.output(self.dropout(outputs.squeeze(1)))
         return logits.log_softmax(dim=-1, dtype=torch.promote_types(logits.dtype, torch.float32)), state

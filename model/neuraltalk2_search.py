@@ -4,7 +4,7 @@ As it was: END does not retire a beam, which is noted as finished but keeps its 
 at the last step; the finished beam with the greatest sum of log-probabilities wins, however short it is. Greedy goes on
 after END, too; only its text ends there. Any word may be said, UNK as well.
 
-Letters: B images, K beams, D tokens, V vocabulary (END included), E embedding.
+Letters: B images, K beams, D tokens, V vocabulary (END included).
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from dataclasses import dataclass
 
 import torch
 
-from model.decoder import Decoder
 from model.errors import OptionError
+from model.speaker import Speaker, State, rows_of
 from model.vocabulary import END
 
 
@@ -43,53 +43,54 @@ class Spoken:
         return END in self.tokens
 
 
-def captions(decoder: Decoder, embeddings: torch.Tensor, *, beams: int, length: int) -> list[list[Spoken]]:
+def captions(speaker: Speaker, state: State, *, beams: int, length: int) -> list[list[Spoken]]:
     """What each image's beams, or greedy where there is one, said up to END; each caption once, the best first.
 
     Args:
-        decoder: in evaluation mode.
-        embeddings: (B, E) of the images.
+        speaker: in evaluation mode.
+        state: after the images.
         beams: K.
         length: D.
 
     Raises OptionError for more beams than ids.
     """
     if beams == 1:
-        spoken = greedy(decoder, embeddings, length=length)
+        spoken = greedy(speaker, state, length=length)
         return [[Spoken(s.tokens[: len(s.words) + 1], s.log_probs[: len(s.words) + 1])] for s in spoken]
-    size = decoder.output.out_features
+    size = speaker.vocabulary_size
     if beams > size:
         raise OptionError(f"beam_size is {beams}; neuraltalk2's search has at most one for each of the {size} ids")
-    finished = beam(decoder, embeddings, beams=beams, length=length)
+    finished = beam(speaker, state, beams=beams, length=length)
     return [[spoken for spoken in found if END not in spoken.tokens[:-1]] for found in finished]
 
 
-def greedy(decoder: Decoder, embeddings: torch.Tensor, *, length: int) -> list[Spoken]:
-    """The most probable token at each of D steps, for images of embeddings (B, E)."""
-    said = torch.full((len(embeddings), length), END, device=embeddings.device)
-    gains = torch.zeros(len(embeddings), length, device=embeddings.device)
-    word, state = said[:, 0], decoder.start(embeddings)
+def greedy(speaker: Speaker, state: State, *, length: int) -> list[Spoken]:
+    """The most probable token at each of D steps; of B images."""
+    device, count = state[0].device, state[0].shape[1]
+    said = torch.full((count, length), END, device=device)
+    gains = torch.zeros(count, length, device=device)
+    word = said[:, 0]
     for step in range(length):
-        log_probs, state = decoder.step(word, state)
+        log_probs, state = speaker.step(word, state)
         gains[:, step], word = log_probs.max(dim=1)
         said[:, step] = word
     return [Spoken(*pair) for pair in zip(said.tolist(), gains.tolist(), strict=True)]
 
 
-def beam(decoder: Decoder, embeddings: torch.Tensor, *, beams: int, length: int) -> list[list[Spoken]]:
-    """All beams that finished within D steps, the greatest sum first, for images of embeddings (B, E).
+def beam(speaker: Speaker, state: State, *, beams: int, length: int) -> list[list[Spoken]]:
+    """All beams that finished within D steps, the greatest sum first; of B images.
 
     Args:
         beams: K, at most V.
     """
-    device, count = embeddings.device, len(embeddings)
+    device, count = state[0].device, state[0].shape[1]
     said = torch.full((count, beams, length), END, device=device)
     gains = torch.zeros(count, beams, length, device=device)  # log-probability of each token
     sums = torch.zeros(count, 1, device=device)  # the K beams begin as one
     first = torch.arange(count, device=device).unsqueeze(1)  # (B, 1) the row of each image's first beam
     finished: list[list[Spoken]] = [[] for _ in range(count)]
 
-    log_probs, state = decoder.step(said[:, 0, 0], decoder.start(embeddings))
+    log_probs, state = speaker.step(said[:, 0, 0], state)
     for step in range(length):
         size = log_probs.shape[1]
         grown = sums.unsqueeze(2) + log_probs.view(count, -1, size)  # (B, 1 or K, V)
@@ -107,6 +108,6 @@ def beam(decoder: Decoder, embeddings: torch.Tensor, *, beams: int, length: int)
             finished[i].append(Spoken(tokens, each))
         if step < length - 1:
             flat = row.flatten()
-            log_probs, state = decoder.step(word.flatten(), (state[0][:, flat], state[1][:, flat]))
+            log_probs, state = speaker.step(word.flatten(), rows_of(state, flat))
         first = torch.arange(count, device=device).unsqueeze(1) * beams
     return [sorted(found, key=lambda spoken: -spoken.log_prob) for found in finished]

@@ -20,6 +20,11 @@ from model.errors import VocabularyError
 END = 0
 UNKNOWN = "UNK"
 
+BAD_ENDINGS = frozenset(
+    ["a", "an", "the", "of", "with", "in", "on", "at", "to", "for", "from", "and", "this", "his", "her", "is", "are"]
+)
+"""Words that a caption which was cut short ends in."""
+
 _INNER = "'’-"  # kept inside a word: "dog's", "t-shirt"
 _NO_PUNCTUATION = str.maketrans("", "", string.punctuation)
 _ASCII_SPACE = re.compile("[ \\t\\n\\r\\v\\f]+")  # what Python 2 takes for white space
@@ -94,6 +99,11 @@ class Vocabulary:
     def unsayable(self) -> list[int]:
         """Ids that stand for no word of their own: `UNK`'s, where there is one."""
         return [self._ids[UNKNOWN]] if UNKNOWN in self._ids else []
+
+    @property
+    def bad_endings(self) -> list[int]:
+        """Ids of words that a caption should not end in."""
+        return [i for word, i in self._ids.items() if word in BAD_ENDINGS]
 
     def encode(self, words: Iterable[str]) -> list[int]:
         """Ids of words, `UNK`'s for an unknown one. Without END. Raises VocabularyError if there is no `UNK`."""

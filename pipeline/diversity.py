@@ -10,12 +10,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import TypeVar
 
-from model.vocabulary import tokenize
-
-ENDINGS = frozenset(
-    ["a", "an", "the", "of", "with", "in", "on", "at", "to", "for", "from", "and", "this", "his", "her", "is", "are"]
-)
-"""Words that a caption which was cut short ends in."""
+from model.vocabulary import BAD_ENDINGS, tokenize
 
 Words = tuple[str, ...]
 Item = TypeVar("Item")
@@ -65,7 +60,7 @@ def diversity(captions: Iterable[str], known: frozenset[Words] | None = None) ->
         vocabulary=len(set(spoken)),
         novel=None if known is None else _share(one not in known for one in said),
         mean_words=len(spoken) / max(1, len(said)),
-        broken_endings=_share(one[-1] in ENDINGS for one in said),
+        broken_endings=_share(one[-1] in BAD_ENDINGS for one in said),
         repeated_bigrams=_share(len(set(one)) < len(one) for one in bigrams),
     )
 

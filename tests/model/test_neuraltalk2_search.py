@@ -53,7 +53,7 @@ def loops(decoder: Decoder, embedding: torch.Tensor, beams: int) -> list[tuple[l
 @pytest.mark.parametrize("beams", [2, 3, V])
 def test_beams_are_those_of_the_loops(decoder: Decoder, embeddings: torch.Tensor, beams: int) -> None:
     with torch.inference_mode():
-        found = beam(decoder, embeddings, beams=beams, length=D)
+        found = beam(decoder, decoder.start(embeddings), beams=beams, length=D)
     for embedding, finished in zip(embeddings, found, strict=True):
         expected = loops(decoder, embedding, beams)
         assert [spoken.tokens for spoken in finished] == [tokens for tokens, _ in expected]
@@ -63,7 +63,7 @@ def test_beams_are_those_of_the_loops(decoder: Decoder, embeddings: torch.Tensor
 def test_greedy_goes_on_after_end(decoder: Decoder, embeddings: torch.Tensor) -> None:
     decoder.output.bias.data[END] += 8
     with torch.inference_mode():
-        found = greedy(decoder, embeddings, length=D)
+        found = greedy(decoder, decoder.start(embeddings), length=D)
     for embedding, spoken in zip(embeddings, found, strict=True):
         tokens: list[int] = []
         for _ in range(D):
@@ -77,17 +77,17 @@ def test_greedy_goes_on_after_end(decoder: Decoder, embeddings: torch.Tensor) ->
 @pytest.mark.parametrize("beams", [1, 3])
 def test_an_image_does_not_depend_on_its_batch(decoder: Decoder, embeddings: torch.Tensor, beams: int) -> None:
     with torch.inference_mode():
-        together = captions(decoder, embeddings, beams=beams, length=D)
+        together = captions(decoder, decoder.start(embeddings), beams=beams, length=D)
         for embedding, expected in zip(embeddings, together, strict=True):
-            (alone,) = captions(decoder, embedding[None], beams=beams, length=D)
+            (alone,) = captions(decoder, decoder.start(embedding[None]), beams=beams, length=D)
             assert [spoken.tokens for spoken in alone] == [spoken.tokens for spoken in expected]
 
 
 def test_a_caption_is_there_once(decoder: Decoder, embeddings: torch.Tensor) -> None:
     decoder.output.bias.data[END] += 4  # beams end early, and go on
     with torch.inference_mode():
-        finished = beam(decoder, embeddings, beams=3, length=D)
-        found = captions(decoder, embeddings, beams=3, length=D)
+        finished = beam(decoder, decoder.start(embeddings), beams=3, length=D)
+        found = captions(decoder, decoder.start(embeddings), beams=3, length=D)
     for all_of_them, distinct in zip(finished, found, strict=True):
         assert len(distinct) < len(all_of_them)
         assert distinct[0] == all_of_them[0]
@@ -99,7 +99,7 @@ def test_a_caption_is_there_once(decoder: Decoder, embeddings: torch.Tensor) -> 
 def test_the_search_gives_its_captions(decoder: Decoder, embeddings: torch.Tensor) -> None:
     search = Search(beam_search="neuraltalk2", beam_size=3, num_candidates=2, max_tokens=D, length_normalization=0.7)
     with torch.inference_mode():
-        expected = captions(decoder, embeddings, beams=3, length=D)
+        expected = captions(decoder, decoder.start(embeddings), beams=3, length=D)
     for hypotheses, spoken in zip(search(decoder, embeddings), expected, strict=True):
         assert [h.words for h in hypotheses] == [s.words for s in spoken[:2]]
         assert [h.log_prob for h in hypotheses] == pytest.approx([s.log_prob for s in spoken[:2]])

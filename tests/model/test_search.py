@@ -8,6 +8,7 @@ from collections import Counter
 
 import pytest
 import torch
+from brute_force import all_captions, log_prob
 
 from model.decoder import Decoder, State
 from model.errors import OptionError
@@ -44,18 +45,6 @@ def embeddings() -> torch.Tensor:
     return torch.randn(B, E, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
 
 
-def log_prob(decoder: Decoder, embedding: torch.Tensor, words: tuple[int, ...]) -> float:
-    """By teacher forcing, through another path than the search's."""
-    with torch.no_grad():
-        log_probs = decoder(embedding[None], torch.tensor([words], dtype=torch.int64)).log_softmax(-1)[0, 1:]
-    return sum(float(log_probs[i, word]) for i, word in enumerate((*words, END)))
-
-
-def all_captions(decoder: Decoder, embedding: torch.Tensor) -> dict[tuple[int, ...], float]:
-    captions = itertools.chain.from_iterable(itertools.product(range(1, V), repeat=n) for n in range(T + 1))
-    return {words: log_prob(decoder, embedding, words) for words in captions}
-
-
 def as_pairs(found: list[Hypothesis]) -> list[tuple[tuple[int, ...], float]]:
     return [(tuple(hypothesis.words), hypothesis.log_prob) for hypothesis in found]
 
@@ -64,7 +53,7 @@ def as_pairs(found: list[Hypothesis]) -> list[tuple[tuple[int, ...], float]]:
 def test_beam_of_full_width_is_exhaustive(decoder: Counting, embeddings: torch.Tensor, power: float) -> None:
     search = Search(beam_size=200, max_tokens=T, num_candidates=7, length_normalization=power)
     for embedding, found in zip(embeddings, search(decoder, embeddings), strict=True):
-        scored = all_captions(decoder, embedding)
+        scored = all_captions(decoder, embedding, T)
         best = sorted(scored.items(), key=lambda item: -item[1] / (len(item[0]) + 1) ** power)[:7]
         assert [words for words, _ in as_pairs(found)] == [words for words, _ in best]
         assert [total for _, total in as_pairs(found)] == pytest.approx([total for _, total in best], abs=1e-10)
@@ -171,7 +160,7 @@ def test_samples_are_as_frequent_as_probable(decoder: Counting, embeddings: torc
     search = Search(method="sample", max_tokens=T, num_candidates=drawn)
     (found,) = search(decoder, embeddings[:1], image_seeds=torch.tensor([7]))
     seen = Counter(tuple(hypothesis.words) for hypothesis in found)
-    for words, total in all_captions(decoder, embeddings[0]).items():
+    for words, total in all_captions(decoder, embeddings[0], T).items():
         if len(words) < T:  # at the limit END is forced, so longer captions gather there
             expected = drawn * math.exp(total)
             assert abs(seen[words] - expected) < 5 * math.sqrt(expected) + 1
@@ -225,7 +214,7 @@ def test_temperature_raises_probabilities_to_its_inverse(decoder: Counting, embe
 def test_unsayable_words_are_not_said(decoder: Counting, embeddings: torch.Tensor) -> None:
     search = Search(beam_size=200, max_tokens=T, num_candidates=5, length_normalization=0)
     for embedding, found in zip(embeddings, search(decoder, embeddings, unsayable=[2]), strict=True):
-        scored = {words: total for words, total in all_captions(decoder, embedding).items() if 2 not in words}
+        scored = {words: total for words, total in all_captions(decoder, embedding, T).items() if 2 not in words}
         best = sorted(scored.items(), key=lambda item: -item[1])[:5]
         assert [words for words, _ in as_pairs(found)] == [words for words, _ in best]
         assert [total for _, total in as_pairs(found)] == pytest.approx([total for _, total in best], abs=1e-10)
@@ -267,6 +256,15 @@ def test_another_seed_gives_other_samples(decoder: Counting, embeddings: torch.T
         {"top_k": -1},
         {"top_p": 0.0},
         {"top_p": 1.1},
+        {"min_tokens": -1},
+        {"min_tokens": 5, "max_tokens": 4},
+        {"no_repeat_ngram": -1},
+        {"groups": 0},
+        {"groups": 2, "beam_size": 5},
+        {"groups": 5, "method": "greedy"},
+        {"diversity": -0.1},
+        {"beam_search": "neuraltalk2", "no_bad_endings": True},
+        {"beam_search": "neuraltalk2", "groups": 5},
     ],
 )
 def test_an_option_out_of_range_is_refused(options: dict[str, object]) -> None:

@@ -1,0 +1,23 @@
+"""Every caption a tiny decoder can say, and how probable it finds each."""
+
+from __future__ import annotations
+
+import itertools
+
+import torch
+
+from model.decoder import Decoder
+from model.vocabulary import END
+
+
+def log_prob(decoder: Decoder, embedding: torch.Tensor, words: tuple[int, ...]) -> float:
+    """By teacher forcing, through another path than the search's."""
+    with torch.no_grad():
+        log_probs = decoder(embedding[None], torch.tensor([words], dtype=torch.int64)).log_softmax(-1)[0, 1:]
+    return sum(float(log_probs[i, word]) for i, word in enumerate((*words, END)))
+
+
+def all_captions(decoder: Decoder, embedding: torch.Tensor, longest: int) -> dict[tuple[int, ...], float]:
+    words = range(1, decoder.vocabulary_size)
+    captions = itertools.chain.from_iterable(itertools.product(words, repeat=n) for n in range(longest + 1))
+    return {said: log_prob(decoder, embedding, said) for said in captions}
