@@ -42,6 +42,8 @@ class SearchConfig:
     """Of a beam, whose size they share; each group looks for other words than those before it: diverse beam search."""
     diversity: float = 0.5
     """Of groups: what a word loses for each beam of the groups before that just chose it."""
+    token_probs: bool = False
+    """A column `token_probs`, with the probability of each word of the caption and its end."""
     beam_search: Literal["standard", "neuraltalk2"] = "standard"
     """neuraltalk2: its beam search, or with beam_size 1 its greedy one, as they were; see docs/neuraltalk2.md."""
 

@@ -7,48 +7,24 @@
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import torch
-from PIL import Image
 
 from model import checkpoint
-from model.device import autocast, choose_device, choose_dtype
+from model.captioning import Candidate, Caption, Captioning
+from model.device import choose_device, choose_dtype
 from model.network import Network
-from model.preprocessing import Pixels, Preprocessing
-from model.search import Search
+from model.preprocessing import Preprocessing
+from model.reranking import Views
+from model.speaker import Speaker, State
 from model.vocabulary import Vocabulary
 
-
-@dataclass(frozen=True)
-class Candidate:
-    """A caption and how probable the captioner finds it."""
-
-    text: str
-    log_prob: float
-    """Sum of the natural-log probabilities of its tokens."""
-    num_tokens: int
-    """Its words and END."""
+__all__ = ["Candidate", "Caption", "Captioner"]
 
 
-@dataclass(frozen=True)
-class Caption:
-    """The captions found for an image."""
-
-    candidates: list[Candidate]
-    """Best first, at least one."""
-
-    @property
-    def text(self) -> str:
-        """The best caption."""
-        return self.candidates[0].text
-
-
-class Captioner:
+class Captioner(Captioning):
     """A network with its vocabulary and preprocessing, ready on a device. Made by `load`."""
 
     def __init__(
@@ -83,28 +59,20 @@ class Captioner:
         chosen = choose_device(device)
         return cls(network, vocabulary, preprocessing, device=chosen, dtype=choose_dtype(dtype, chosen))
 
-    def caption(self, images: Sequence[Image.Image | Pixels], search: Search | None = None) -> list[Caption]:
-        """Captions of PIL images, or of (H, W, 3) uint8 RGB arrays of any size, in one batch."""
-        if not images:
-            return []
-        opened = [image if isinstance(image, Image.Image) else Image.fromarray(image) for image in images]
-        return self.caption_pixels(np.stack([self.preprocessing.pixels(image) for image in opened]), search)
+    @property
+    def views(self) -> Sequence[Preprocessing]:
+        """As `Captioning.views`."""
+        return [self.preprocessing.view]
 
-    def caption_pixels(self, pixels: Pixels, search: Search | None = None) -> list[Caption]:
-        """Captions of (B, image_size, image_size, 3) uint8 pixels that `preprocessing.pixels` gave."""
-        search = search or Search()
-        on_device = torch.from_numpy(pixels).to(self.device, non_blocking=True)
-        seeds = torch.tensor([zlib.crc32(image.data) for image in pixels]) if search.method == "sample" else None
-        with torch.inference_mode(), autocast(self.device, self.dtype):
-            embeddings = self._network.encoder(self.preprocessing.normalize(on_device))
-            found = search(
-                self._network.decoder,
-                embeddings,
-                image_seeds=seeds,
-                unsayable=self.vocabulary.unsayable,
-                endings=self.vocabulary.bad_endings,
-            )
-        return [
-            Caption([Candidate(self.vocabulary.decode(h.words), h.log_prob, h.num_tokens) for h in hypotheses])
-            for hypotheses in found
-        ]
+    @property
+    def speaker(self) -> Speaker:
+        """As `Captioning.speaker`."""
+        decoder: Speaker = self._network.decoder
+        return decoder
+
+    def start(self, views: Views) -> State:
+        """As `Captioning.start`."""
+        on_device = torch.from_numpy(views[self.preprocessing.view]).to(self.device, non_blocking=True)
+        embeddings = self._network.encoder(self.preprocessing.normalize(on_device))
+        state: State = self._network.decoder.start(embeddings)
+        return state

@@ -110,6 +110,14 @@ def load_preprocessing(directory: Path) -> Preprocessing:
     return _config(directory / "config.json")[1]
 
 
+def load_vocabulary(directory: Path) -> Vocabulary:
+    """The captioner's words, without loading its weights. Raises CheckpointError."""
+    try:
+        return Vocabulary.load(directory / "vocabulary.json")
+    except ModelError as error:
+        raise CheckpointError(f"{directory} is not a whole captioner: {error}") from error
+
+
 def _config(path: Path) -> tuple[Architecture, Preprocessing]:
     try:
         config = json.loads(path.read_text(encoding="utf-8"))

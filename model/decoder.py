@@ -24,6 +24,8 @@ class Decoder(nn.Module):
         max_tokens: of the captions it learnt from, END included; 0 where unknown.
     """
 
+    state_parts = 2
+
     def __init__(
         self,
         vocabulary_size: int,

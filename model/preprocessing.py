@@ -7,7 +7,7 @@ Two halves, so that only bytes travel between processes: `pixels` runs on the CP
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -76,6 +76,11 @@ class Preprocessing:
             raise OptionError(
                 f"crop_offset is {self.crop_offset}; of {self.resize_size} pixels, {self.image_size} are cut out"
             )
+
+    @property
+    def view(self) -> Preprocessing:
+        """All of it that decides `pixels`: those of equal views are the same. It can be the key of a dictionary."""
+        return replace(self, mean=Preprocessing.mean, std=Preprocessing.std)
 
     def draft(self, image: Image.Image) -> None:
         """Asks a JPEG that is not decoded yet for the smallest of 1, 1/2, 1/4, 1/8 of its size that is large enough.

@@ -47,6 +47,7 @@ class Search:
         min_tokens: words a caption has at least.
         groups: of a beam, which share its K; each chooses other words than those before it.
         diversity: what a word loses for each beam of the groups before that just chose it, in nats.
+        token_probs: whether to tell the probability of each word, too; it costs another step of the decoder per word.
         beam_search: "standard", or "neuraltalk2" for its search as it was (`neuraltalk2_search`), beam or greedy: no
             length normalisation, UNK may be said, and no more tokens than the captions it learnt from had.
 
@@ -68,6 +69,7 @@ class Search:
     min_tokens: int = 0
     groups: int = 1
     diversity: float = 0.5
+    token_probs: bool = False
     beam_search: Literal["standard", "neuraltalk2"] = "standard"
 
     def __post_init__(self) -> None:

@@ -23,6 +23,9 @@ class Speaker(Protocol):
     max_tokens: int
     """Of the captions it learnt from, END included; 0 where unknown."""
 
+    state_parts: int
+    """Tensors of its state."""
+
     def step(self, words: torch.Tensor, state: State) -> tuple[torch.Tensor, State]:
         """Last word ids (N,) and state → log-probabilities of the next word (N, V) in float32, and the new state."""
 
