@@ -26,7 +26,7 @@ def main(arguments: list[str]) -> None:
     resources = connect.connect() if config.runner == "ray" else None
     ready = [  # (when, how many)
         (time.perf_counter(), len(rows))
-        for rows in captioned(config, checkpoint.find(config.captioner), spans, resources)
+        for rows in captioned(config, [*map(checkpoint.find, config.captioners)], spans, resources)
     ]
     steady = sum(images for _, images in ready[1:]) / (ready[-1][0] - ready[0][0])
     print(json.dumps({"images_per_s": steady, "startup_s": ready[0][0] - started}))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -49,6 +50,45 @@ class SearchConfig:
 
 
 @dataclass(frozen=True)
+class RerankConfig:
+    """The order of the candidates, where it is not the search's. Needs search.num_candidates of 2 or more."""
+
+    by: Literal["score", "consensus", "captioner"] = "score"
+    """score: as the search ranks them. consensus: what agrees most with the other candidates comes first, by CIDEr-D.
+    captioner: what another captioner finds probable, too."""
+    captioner: str = ""
+    """The other one, with the same vocabulary; a directory, URL or name."""
+    weight: float = 0.5
+    """Of the other one's score; the rest is that of the search."""
+
+    def __post_init__(self) -> None:
+        if (self.by == "captioner") != bool(self.captioner):
+            raise ConfigError("rerank.captioner goes with rerank.by captioner; give both or neither")
+        if not 0.0 <= self.weight <= 1.0:
+            raise ConfigError(f"rerank.weight is {self.weight:g}; it must be in [0, 1]")
+
+
+def captioners_and_weights(captioner: list[str] | str, weights: str) -> tuple[list[str], list[float]]:
+    """The captioners one by one, and the weight of each, which add up to 1. Raises ConfigError."""
+    names = [captioner] if isinstance(captioner, str) else captioner
+    try:
+        given = [float(weight) for weight in weights.split(",")] if weights else [1.0] * len(names)
+    except ValueError as error:
+        raise ConfigError(f"weights is {weights!r}; expected numbers such as 0.7,0.3") from error
+    if not names:
+        raise ConfigError("captioner is an empty list; give one or more")
+    if len(given) != len(names) or not all(0.0 < weight < math.inf for weight in given):
+        raise ConfigError(f"weights is {weights!r}; need one above 0 for each of {len(names)} captioners")
+    return names, [weight / sum(given) for weight in given]
+
+
+def check_reranking(rerank: RerankConfig, search: SearchConfig) -> None:
+    """Raises ConfigError where there is nothing to put into another order."""
+    if rerank.by != "score" and search.num_candidates == 1:
+        raise ConfigError(f"rerank.by is {rerank.by} and search.num_candidates 1; it needs at least 2")
+
+
+@dataclass(frozen=True)
 class LocalConfig:
     """The local runner."""
 
@@ -84,14 +124,19 @@ class CaptionConfig:
     """Folder for the rows; a new one, or that of the same job to go on with."""
     inputs: list[str] = field(default_factory=list)
     """Images."""
-    captioner: str = "flickr8k-mobilenet-v2"
-    """Directory or URL of a captioner, or the name of one that ships. A cluster's workers must reach it, too."""
+    captioner: list[str] | str = "flickr8k-mobilenet-v2"
+    """Directory or URL of a captioner, or the name of one that ships. A cluster's workers must reach it, too.
+    Given more than once, an ensemble: captioners of one vocabulary that choose each word together."""
+    weights: str = ""
+    """Of the captioners of an ensemble, such as 0.7,0.3; empty: equal ones."""
     runner: Literal["auto", "local", "ray"] = "auto"
     """local: this process. ray: Ray Data. auto: ray where a cluster is connected or RAY_ADDRESS is set."""
     format: Literal["parquet", "jsonl"] = "parquet"
     """Of the rows."""
     search: SearchConfig = field(default_factory=SearchConfig)
     """How a caption is looked for."""
+    rerank: RerankConfig = field(default_factory=RerankConfig)
+    """Another order of the candidates."""
     siblings: str = ""
     """With txt,json: key.txt and key.json beside an image of a tar or folder, or the columns txt and json of a Parquet
     file, are kept as JSON in the column `siblings`."""
@@ -121,11 +166,23 @@ class CaptionConfig:
     """The Ray runner."""
 
     @property
+    def captioners(self) -> list[str]:
+        """`captioner`, one by one."""
+        return captioners_and_weights(self.captioner, self.weights)[0]
+
+    @property
+    def captioner_weights(self) -> list[float]:
+        """`weights`, of each captioner; they add up to 1."""
+        return captioners_and_weights(self.captioner, self.weights)[1]
+
+    @property
     def sibling_names(self) -> list[str]:
         """`siblings`, one by one."""
         return sorted({name.strip().removeprefix(".") for name in self.siblings.split(",")} - {""})
 
     def __post_init__(self) -> None:
+        captioners_and_weights(self.captioner, self.weights)
+        check_reranking(self.rerank, self.search)
         if not 0.0 <= self.max_error_rate <= 1.0:
             raise ConfigError(f"max_error_rate is {self.max_error_rate}; it must be in [0, 1]")
         if (

@@ -5,7 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
-from configs.caption import LocalConfig, RayConfig, SearchConfig
+from configs.caption import (
+    LocalConfig,
+    RayConfig,
+    RerankConfig,
+    SearchConfig,
+    captioners_and_weights,
+    check_reranking,
+)
 from configs.parsing import ConfigError
 
 
@@ -40,12 +47,16 @@ class EvaluateConfig:
     """Parquet file for the scores of each image; empty: next to the output, if there is one."""
     timeout_s: float = 3600.0
     """Longest that Java may take for each of tokens, METEOR and SPICE."""
-    captioner: str = ""
-    """Directory, URL or name of a captioner that captions the images of --data first."""
+    captioner: list[str] | str = ""
+    """Directory, URL or name of a captioner that captions the images of --data first; more than once, an ensemble."""
+    weights: str = ""
+    """Of the captioners of an ensemble, such as 0.7,0.3; empty: equal ones."""
     runner: Literal["auto", "local", "ray"] = "auto"
     """For --captioner, as are all options below; see `shardtalk caption --help`."""
     search: SearchConfig = field(default_factory=SearchConfig)
     """How a caption is looked for."""
+    rerank: RerankConfig = field(default_factory=RerankConfig)
+    """Another order of the candidates."""
     device: str = "auto"
     """auto takes cuda where there is one, else cpu."""
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
@@ -63,6 +74,8 @@ class EvaluateConfig:
         return self.per_image or (f"{self.output.removesuffix('.json')}.parquet" if self.output else "")
 
     def __post_init__(self) -> None:
+        captioners_and_weights(self.captioner, self.weights)
+        check_reranking(self.rerank, self.search)
         if bool(self.references) == bool(self.data):
             raise ConfigError("give either --references FILE or --data SHARDS, what the captions are compared with")
         if self.captioner and not self.data:

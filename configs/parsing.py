@@ -97,6 +97,7 @@ def parse(
         )
     parser.entries = entries = _entries(config)
     spelled = _files_first(_spelled(sys.argv[1:] if argv is None else argv, set(_flags(config))))
+    spelled = _gathered(spelled, set(_one_or_more(config)))
     spelled, changes = _apart(spelled, entries)
     values = parser.parse_args(spelled)
     if changes:
@@ -137,6 +138,28 @@ def _files_first(argv: list[str]) -> list[str]:
         else:
             others += [word, *words] if word == "--" else [word]
     return files + others
+
+
+def _gathered(argv: list[str], names: set[str]) -> list[str]:
+    """`--captioner A --captioner B` as `--captioner=["A", "B"]`, for options of which there may be more than one."""
+    values: dict[str, list[str]] = {}
+    others = []
+    words = iter(argv)
+    for word in words:
+        name, equals, value = word.removeprefix("--").partition("=")
+        if word == "--":
+            others += [word, *words]
+        elif word.startswith("--") and name in names:
+            values.setdefault(name, []).extend([value] if equals else islice(words, 1))
+        else:
+            others.append(word)
+    given = [f"--{name}={some[0] if len(some) == 1 else json.dumps(some)}" for name, some in values.items()]
+    return [*given, *others]
+
+
+def _one_or_more(config: Any) -> Iterator[str]:
+    """Names of the fields that are a text or a list of them."""
+    return (name for name, kind in get_type_hints(config).items() if {str, list[str]} <= {*get_args(kind)})
 
 
 def _flags(config: Any, section: str = "") -> Iterator[str]:

@@ -16,7 +16,6 @@ from dataclasses import asdict
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 from tqdm import tqdm
@@ -26,11 +25,12 @@ from cluster.connect import Resources
 from cluster.metrics import Metrics
 from configs.caption import CaptionConfig
 from jobs import __version__, cli
+from jobs.identity import describe, find_captioners
 from jobs.stopping import stop_requests
 from model import checkpoint
 from model.device import choose_device
 from model.search import Search
-from pipeline import captioners, exports, lease, output, retry
+from pipeline import exports, lease, output, retry
 from pipeline.inputs import Listing, list_inputs
 from pipeline.ledger import Ledger, Span
 from pipeline.report import Report
@@ -48,11 +48,11 @@ CPU_BATCH_IMAGES, CUDA_BATCH_IMAGES = 32, 256
 def run(config: CaptionConfig) -> int:
     """Captions the inputs; returns the exit code."""
     Search(**asdict(config.search))  # fails here rather than in a worker
-    captioner = captioners.find(config.captioner)
+    speaking, rescoring = find_captioners(config)
     output.refuse_inside(config.output, config.inputs)
     listing = list_inputs(config.inputs)
     folder = Folder(config.output)
-    job = describe(config, captioner)
+    job = describe(config, speaking, rescoring)
     output.claim(folder, job)
     with lease.held(folder) as mine:
         ledger = Ledger.load(folder)
@@ -75,7 +75,7 @@ def run(config: CaptionConfig) -> int:
         on_ray = config.runner == "ray" or (config.runner == "auto" and connect.is_expected())
         resources = connect.connect(config.ray.address) if on_ray and spans else None
         report = Report(ledger, slots(config, resources), expected_rows=_expected_rows(ledger, spans))
-        tables = captioned(config, captioner, spans, resources)
+        tables = captioned(config, [*speaking, *rescoring], spans, resources)
         stopped = _commit(config, tables, sink, report, Metrics() if resources else None)
         code = _judge(config, report, stopped=stopped)
         if code == 0:
@@ -131,27 +131,22 @@ def _judge(config: CaptionConfig, report: Report, *, stopped: bool) -> int:
     return 0
 
 
-def describe(config: CaptionConfig, captioner: Path) -> dict[str, Any]:
-    """What decides the captions: jobs that differ in it must not share an output."""
-    return {
-        "captioner": {"name": captioner.name, "sha256": checkpoint.fingerprint(captioner)},
-        "search": asdict(config.search),
-        "dtype": config.dtype,
-        "siblings": config.sibling_names,
-        "format": config.format,
-    }
-
-
 def captioned(
-    config: CaptionConfig, captioner: Path, spans: list[Span], resources: Resources | None
+    config: CaptionConfig, used: list[Path], spans: list[Span], resources: Resources | None
 ) -> Generator[pa.Table]:
-    """The rows of the spans, from Ray where there are resources of a cluster, else from this process."""
+    """The rows of the spans, from Ray where there are resources of a cluster, else from this process.
+
+    Args:
+        used: the captioners that look at the images.
+    """
     if not spans:
         return
-    decode = Decode(checkpoint.load_preprocessing(captioner))
+    decode = Decode(*map(checkpoint.load_preprocessing, used))
     caption = {
-        "captioner": _as_workers_find_it(config.captioner),
+        "captioner": [_as_workers_find_it(captioner) for captioner in config.captioners],
         "search": asdict(config.search),
+        "weights": config.captioner_weights,
+        "rerank": asdict(config.rerank) | {"captioner": _as_workers_find_it(config.rerank.captioner)},
         "device": config.device,
         "dtype": config.dtype,
     }
@@ -204,7 +199,7 @@ def _versions() -> dict[str, str]:
 
 def _as_workers_find_it(captioner: str) -> str:
     """A name is looked for in the code they were shipped, a directory where it lies."""
-    return str(Path(captioner).absolute()) if Path(captioner).exists() else captioner
+    return str(Path(captioner).absolute()) if captioner and Path(captioner).exists() else captioner
 
 
 def _shown(tables: Generator[pa.Table], report: Report) -> Iterator[pa.Table]:

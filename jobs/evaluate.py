@@ -96,6 +96,8 @@ def _caption(config: EvaluateConfig, where: str) -> int:
             output=where,
             inputs=[f"{config.data}/{config.split or 'val'}"],
             captioner=config.captioner,
+            weights=config.weights,
+            rerank=config.rerank,
             runner=config.runner,
             search=config.search,
             device=config.device,

@@ -1,4 +1,4 @@
-"""Captioners that lie on a remote filesystem: their files are copied to this machine once."""
+"""Captioners wherever they lie: those on a remote filesystem are copied to this machine once."""
 
 from __future__ import annotations
 
@@ -6,11 +6,15 @@ import hashlib
 import os
 import shutil
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 import pyarrow.fs as pafs
 
 from model import checkpoint
+from model.captioner import Captioner
+from model.captioning import Captioning
+from model.ensemble import Ensemble
 from pipeline.errors import InputError
 from pipeline.storage import filesystem, is_remote, open_at
 
@@ -21,6 +25,16 @@ def find(captioner: str) -> Path:
     Raises CheckpointError for what is no captioner, InputError for a URL that cannot be read.
     """
     return checkpoint.find(_copied(captioner.rstrip("/")) if is_remote(captioner) else captioner)
+
+
+def load(
+    captioners: Sequence[str], *, weights: Sequence[float] | None = None, device: str = "auto", dtype: str = "auto"
+) -> Captioning:
+    """A captioner, or several as an ensemble; each given as `find` takes it, the rest as `Ensemble.load` does."""
+    found = [find(captioner) for captioner in captioners]
+    if len(found) == 1:
+        return Captioner.load(found[0], device=device, dtype=dtype)
+    return Ensemble.load(found, weights=weights, device=device, dtype=dtype)
 
 
 def _copied(url: str) -> Path:

@@ -23,7 +23,7 @@ import pyarrow.parquet as pq
 from pipeline.errors import OutputError
 from pipeline.inputs import expand_braces
 from pipeline.ledger import COMMITS, SUFFIX, Ledger
-from pipeline.schema import ROW
+from pipeline.schema import ROW, TOKEN_PROBS, extended
 from pipeline.storage import UNFINISHED, Folder, is_remote
 
 JOB, MANIFEST, PART = "_job.json", "_manifest.json", "part-"
@@ -119,7 +119,7 @@ def finish(folder: Folder, ledger: Ledger, *, job: Mapping[str, Any], run: Mappi
             for commit in sorted(ledger.commits, key=lambda commit: commit.file)
         },
     }
-    folder.write(HUGGING_FACE, json.dumps(_describe_to_datasets(job["format"]), indent=2).encode())
+    folder.write(HUGGING_FACE, json.dumps(_describe_to_datasets(job), indent=2).encode())
     folder.write(MANIFEST, json.dumps(manifest, indent=2, ensure_ascii=False).encode())
     return manifest
 
@@ -133,17 +133,20 @@ def _remove_strangers(folder: Folder, ledger: Ledger) -> None:
     sweep(folder, ledger)
 
 
-def _describe_to_datasets(form: str) -> dict[str, Any]:
+def _describe_to_datasets(job: Mapping[str, Any]) -> dict[str, Any]:
     """Which files are data, and the types of the columns: `datasets` guesses those of JSON by the first part."""
 
     def feature(field: pa.Field) -> dict[str, Any]:
-        if pa.types.is_list(field.type):
+        if pa.types.is_list(field.type) and pa.types.is_struct(field.type.value_type):
             return {"name": field.name, "list": [feature(inner) for inner in field.type.value_type]}
+        if pa.types.is_list(field.type):
+            return {"name": field.name, "list": feature(field.type.value_field)["dtype"]}
         return {"name": field.name, "dtype": "float32" if pa.types.is_float32(field.type) else str(field.type)}
 
+    fields = extended(ROW, [TOKEN_PROBS.name] if job.get("search", {}).get("token_probs") else [])
     return {
-        "configs": [{"config_name": "default", "data_files": f"{PART}*.{form}"}],
-        "dataset_info": {"config_name": "default", "features": [feature(field) for field in ROW]},
+        "configs": [{"config_name": "default", "data_files": f"{PART}*.{job['format']}"}],
+        "dataset_info": {"config_name": "default", "features": [feature(field) for field in fields]},
     }
 
 
@@ -159,5 +162,6 @@ def read_part(folder: Folder, name: str, columns: list[str] | None = None) -> pa
     if name.endswith(".parquet"):
         # With threads, a process that ends soon after may abort while pyarrow's pool is still starting (26.0).
         return pq.ParquetFile(pa.BufferReader(data)).read(columns=columns, use_threads=False)
-    rows = pa.Table.from_pylist([json.loads(line) for line in data.splitlines()], schema=ROW)
+    records = [json.loads(line) for line in data.splitlines()]
+    rows = pa.Table.from_pylist(records, schema=extended(ROW, records[0] if records else ()))
     return rows.select(columns) if columns else rows

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Container
 from enum import StrEnum
 
 import pyarrow as pa
@@ -46,6 +47,9 @@ ROW = pa.schema(
 )
 """A row of the output. (shard, index) is its identity; so is (shard, image_id), unless a tar doubles a key."""
 
+TOKEN_PROBS = pa.field("token_probs", pa.list_(pa.float32()))
+"""Only on request: probability, in [0, 1], of each word of `caption` and of its end; null where there is an error."""
+
 POSITION = pa.schema(
     [
         pa.field("shard_id", pa.string(), nullable=False),  # `pipeline.inputs.Shard.id`
@@ -78,3 +82,8 @@ ENCODED = pa.schema(
 
 CAPTIONED = pa.schema([*ROW, *POSITION, *MEASURES])
 """What the captioner gives to the sink."""
+
+
+def extended(schema: pa.Schema, columns: Container[str]) -> pa.Schema:
+    """`ROW` or `CAPTIONED`, and at its end the column on request if it is among these."""
+    return schema.append(TOKEN_PROBS) if TOKEN_PROBS.name in columns else schema

@@ -1,4 +1,7 @@
-"""CIDEr-D as a reward in training. What captions are worth in the end, `pipeline/evaluation.py` says."""
+"""CIDEr-D as a reward in training, and between candidates.
+
+What captions are worth in the end, `pipeline/evaluation.py` says.
+"""
 
 from __future__ import annotations
 
@@ -30,6 +33,13 @@ class CiderD:
             frequency.update({ngram for tokens in captions for ngram in ngrams(tokens)})
         self._most = math.log(images)
         self._weight = {ngram: self._most - math.log(count) for ngram, count in frequency.items()}
+
+    @classmethod
+    def uniform(cls) -> CiderD:
+        """Without document frequencies: all n-grams weigh the same."""
+        similarity = cls([[]])
+        similarity._most = 1.0  # the weight of what is in no reference, as all is here
+        return similarity
 
     def __call__(self, captions: Iterable[Tokens], references: Sequence[Tokens]) -> list[float]:
         """CIDEr-D of each caption of an image, against the image's references."""

@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline.ledger import Commit, Interval, Ledger, find_intervals, hash_keys
-from pipeline.schema import CAPTIONED, ROW
+from pipeline.schema import CAPTIONED, ROW, extended
 from pipeline.storage import Folder
 
 
@@ -77,7 +77,9 @@ class Sink:
         """Commits what waits. A crash before the last line leaves the old state, after it the new."""
         if not self._waiting:
             return
-        rows = pa.concat_tables(self._waiting).cast(CAPTIONED).sort_by([("shard", "ascending"), ("index", "ascending")])
+        rows = pa.concat_tables(self._waiting)
+        rows = rows.cast(extended(CAPTIONED, rows.column_names))
+        rows = rows.sort_by([("shard", "ascending"), ("index", "ascending")])
         self._waiting = []
         paths = dict(zip(rows["shard_id"].to_pylist(), rows["shard"].to_pylist(), strict=True))
         intervals = find_intervals(rows)
@@ -106,7 +108,7 @@ def put(
     """
     # Named by what is in it: the same rows written again replace themselves.
     name = "part-" + hashlib.sha256(repr(intervals).encode()).hexdigest()[:16]
-    data = ENCODERS[form](rows.select(ROW.names))
+    data = ENCODERS[form](rows.select(extended(ROW, rows.column_names).names))
     commit = Commit(
         file=f"{name}.{form}",
         rows=len(rows),

@@ -18,7 +18,7 @@ from pipeline.inputs import Shard
 from pipeline.ledger import Commit, Ledger, gaps, hash_keys
 from pipeline.names import printable
 from pipeline.output import MANIFEST, PART, read_part
-from pipeline.schema import ROW, ErrorCode
+from pipeline.schema import ROW, ErrorCode, extended
 from pipeline.source import keys
 from pipeline.storage import Folder
 
@@ -100,7 +100,8 @@ def _check_part(folder: Folder, commit: Commit, listed: dict[str, Shard] | None)
         yield f"{commit.file}: differs from what was committed ({len(data)} bytes)"
         return
     rows = read_part(folder, commit.file)
-    if rows.schema.names != ROW.names or len(rows) != commit.rows or hash_keys(rows) != commit.keys_sha256:
+    names = rows.schema.names
+    if names != extended(ROW, names).names or len(rows) != commit.rows or hash_keys(rows) != commit.keys_sha256:
         yield f"{commit.file}: its rows are not those of its commit record"
         return
     recorded = sorted((commit.paths[i.shard], index) for i in commit.intervals for index in range(i.start, i.stop))

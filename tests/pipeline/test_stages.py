@@ -11,6 +11,7 @@ from conftest import encoded, jpeg, picture
 from model import checkpoint
 from model.captioner import Caption, Captioner
 from model.preprocessing import Preprocessing
+from model.reranking import Scorer, Views
 from model.search import Search
 from pipeline.images import load
 from pipeline.schema import CAPTIONED, ENCODED
@@ -70,7 +71,7 @@ def test_pixels_survive_slicing_joining_and_travelling(start: int) -> None:
     expected = np.stack([np.frombuffer(data, np.uint8).reshape(5, 5, 3) for data in whole["pixels"].to_pylist()])
     for table in (whole, parts, through_ipc(whole), through_ipc(parts), through_ipc(whole.slice(start))):
         left = table.slice(start) if len(table) == 5 else table
-        assert np.array_equal(_as_pixels(left["pixels"], 5), expected[start:])
+        assert np.array_equal(_as_pixels(left["pixels"]).reshape(-1, 5, 5, 3), expected[start:])
 
 
 def test_captioning_gives_the_captioners_captions(captioner: Path) -> None:
@@ -108,10 +109,11 @@ def test_what_the_device_cannot_hold_is_halved(
     whole, expected = Captioner.caption_pixels, caption(rows).to_pylist()
     heavy = {rows["pixels"][i].as_py() for i in too_much}
 
-    def limited(self: Captioner, pixels: np.ndarray, search: Search) -> list[Caption]:
+    def limited(self: Captioner, views: Views, search: Search, scorer: Scorer | None) -> list[Caption]:
+        (pixels,) = views.values()
         if len(pixels) > 2 or any(image.tobytes() in heavy for image in pixels):
             raise torch.OutOfMemoryError("CUDA out of memory")
-        return whole(self, pixels, search)
+        return whole(self, views, search, scorer)
 
     monkeypatch.setattr(Captioner, "caption_pixels", limited)
     found = caption(rows)

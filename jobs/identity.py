@@ -1,0 +1,47 @@
+"""Which captioners a job has, and what decides its captions."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from configs.caption import CaptionConfig
+from model import checkpoint
+from model.ensemble import require_one_vocabulary
+from pipeline import captioners
+
+
+def find_captioners(config: CaptionConfig) -> tuple[list[Path], list[Path]]:
+    """The captioners that speak, and the one that rescores, if there is one; all of one vocabulary.
+
+    Raises CheckpointError for what is no captioner, VocabularyError where vocabularies differ.
+    """
+    speaking = [captioners.find(captioner) for captioner in config.captioners]
+    rescoring = [captioners.find(config.rerank.captioner)] if config.rerank.captioner else []
+    if len(speaking) + len(rescoring) > 1:
+        require_one_vocabulary({str(path): checkpoint.load_vocabulary(path) for path in [*speaking, *rescoring]})
+    return speaking, rescoring
+
+
+def describe(config: CaptionConfig, speaking: list[Path], rescoring: list[Path]) -> dict[str, Any]:
+    """What decides the captions: jobs that differ in it must not share an output."""
+    job: dict[str, Any] = {
+        "captioner": _ensemble(speaking, config.captioner_weights) if len(speaking) > 1 else _known(speaking[0]),
+        "search": asdict(config.search),
+        "dtype": config.dtype,
+        "siblings": config.sibling_names,
+        "format": config.format,
+    }
+    if config.rerank.by != "score":
+        job["rerank"] = asdict(config.rerank) | {"captioner": _known(rescoring[0]) if rescoring else None}
+    return job
+
+
+def _ensemble(captioners: list[Path], weights: list[float]) -> dict[str, Any]:
+    members = [_known(captioner) | {"weight": weight} for captioner, weight in zip(captioners, weights, strict=True)]
+    return {"name": " + ".join(captioner.name for captioner in captioners), "members": members}
+
+
+def _known(captioner: Path) -> dict[str, Any]:
+    return {"name": captioner.name, "sha256": checkpoint.fingerprint(captioner)}
