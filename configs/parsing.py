@@ -96,8 +96,8 @@ def parse(
             positional, nargs="*" if several else "?", metavar=metavar, default=SUPPRESS if required else ""
         )
     parser.entries = entries = _entries(config)
-    spelled = _files_first(_spelled(sys.argv[1:] if argv is None else argv, set(_flags(config))))
-    spelled = _gathered(spelled, set(_one_or_more(config)))
+    spelled = _spelled(sys.argv[1:] if argv is None else argv, set(_flags(config)))
+    spelled = _files_first(_gathered(spelled, set(_one_or_more(config))))
     spelled, changes = _apart(spelled, entries)
     values = parser.parse_args(spelled)
     if changes:

@@ -66,6 +66,44 @@ def captioner(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return directory
 
 
+@pytest.fixture(scope="session")
+def second_captioner(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Of the tiny captioner's words, and with another network, size of the image, and mean."""
+    torch.manual_seed(5)
+    architecture = Architecture(len(WORDS) + 1, "squeezenet1_1", embedding_size=6, hidden_size=7, layers=2)
+    network = architecture.build()
+    network.decoder.output.weight.data.mul_(8)
+    directory = tmp_path_factory.mktemp("captioner") / "second"
+    checkpoint.save(
+        directory,
+        network,
+        architecture=architecture,
+        vocabulary=Vocabulary(WORDS),
+        preprocessing=Preprocessing(image_size=40, resize="shorter_side", resize_size=48, mean=(0.4, 0.4, 0.5)),
+        provenance={},
+        scores={},
+    )
+    return directory
+
+
+@pytest.fixture(scope="session")
+def foreign_captioner(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Of other words."""
+    words = ("a", "horse", *WORDS[2:])
+    architecture = Architecture(len(words) + 1, "squeezenet1_1", embedding_size=3, hidden_size=4)
+    directory = tmp_path_factory.mktemp("captioner") / "foreign"
+    checkpoint.save(
+        directory,
+        architecture.build(),
+        architecture=architecture,
+        vocabulary=Vocabulary(words),
+        preprocessing=Preprocessing(image_size=64, resize_size=64),
+        provenance={},
+        scores={},
+    )
+    return directory
+
+
 def picture(seed: int, width: int = 40, height: int = 30) -> Image.Image:
     """Coarse coloured noise, another for each seed."""
     noise = np.random.default_rng(seed).integers(0, 256, (3, 4, 3), np.uint8)
@@ -179,7 +217,9 @@ def caption(shardtalk: Run, captioner: Path, tmp_path: Path) -> Run:
     """`caption(INPUT, …)` into tmp_path/out, by the tiny captioner, in this process unless told otherwise."""
 
     def run(*arguments: object, output: Path | None = None) -> tuple[int, str]:
-        usual = ("--output", output or tmp_path / "out", "--captioner", captioner, "--runner", "local")
+        usual = ["--output", output or tmp_path / "out", "--runner", "local"]
+        if "--captioner" not in arguments:  # a second one would make an ensemble
+            usual += ["--captioner", captioner]
         return shardtalk("caption", *usual, "--search.beam_size", 2, "--search.max_tokens", 6, *arguments)
 
     return run

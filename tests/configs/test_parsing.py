@@ -36,6 +36,8 @@ class Outer:
     """Whether to do nothing."""
     inner: Inner = field(default_factory=Inner)
     """A section."""
+    speaker: list[str] | str = "one"
+    """One or more."""
 
 
 def parsed(*argv: str) -> Outer:
@@ -191,3 +193,14 @@ def test_help_names_the_entries_that_are_there_by_default(capsys: pytest.Capture
     with pytest.raises(SystemExit):
         whole("--help")
     assert "default: first, second)" in capsys.readouterr().out
+
+
+def test_an_option_of_which_there_may_be_several_is_gathered(tmp_path: Path) -> None:
+    assert parsed("x").speaker == "one"
+    assert parsed("x", "--speaker", "a b").speaker == "a b"
+    found = parsed("--speaker=a", "x", "y", "--num_val", "3", "--speaker", "b")
+    assert found == Outer(["x", "y"], num_val=3, speaker=["a", "b"])
+    (tmp_path / "c.yaml").write_text("speaker: [a, b]\n")
+    assert parsed("x", "--config", str(tmp_path / "c.yaml")).speaker == ["a", "b"]
+    assert parsed("x", "--speaker", "c", "--config", str(tmp_path / "c.yaml")).speaker == "c"
+    assert parsed("--", "--speaker", "--speaker").inputs == ["--speaker", "--speaker"]

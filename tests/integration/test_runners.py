@@ -87,3 +87,23 @@ def test_ray_finishes_what_the_local_runner_began(
 def test_ray_asked_to_caption_nothing_more_is_not_needed(inputs: list[Path], caption: Run) -> None:
     assert caption(*inputs)[0] == 0
     assert caption(*inputs, "--runner", "ray", "--ray.address", "127.0.0.1:1")[0] == 0
+
+
+def test_both_runners_give_an_ensembles_rows(  # noqa: PLR0917
+    local_ray: Resources,
+    inputs: list[Path],
+    captioner: Path,
+    second_captioner: Path,
+    caption: Run,
+    tmp_path: Path,
+) -> None:
+    asked = ("--captioner", captioner, "--captioner", second_captioner, "--weights", "0.7,0.3")
+    asked += ("--search.num_candidates", 2, "--rerank.by", "consensus", "--search.token_probs", "--batch_images", 3)
+    assert caption(*inputs, *asked, output=tmp_path / "reference")[0] == 0
+    code, said = caption(*inputs, *asked, "--runner", "ray", "--ray.max_actors", 1)
+    assert code == 0, said
+    ours, theirs = rows_of(tmp_path / "out"), rows_of(tmp_path / "reference")
+    for row, other in zip(ours, theirs, strict=True):
+        assert row.pop("token_probs") == pytest.approx(other.pop("token_probs"), abs=1e-4)
+    assert_same(ours, theirs)
+    assert len({row["caption"] for row in ours}) > 4

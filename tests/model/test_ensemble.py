@@ -10,15 +10,13 @@ from typing import Any
 import pytest
 import torch
 from brute_force import all_captions
-from conftest import WORDS, picture
+from conftest import picture
 
 from model import checkpoint
 from model.captioner import Captioner
 from model.decoder import Decoder
-from model.ensemble import Ensemble, Mixture
+from model.ensemble import Ensemble, Mixture, require_one_vocabulary
 from model.errors import OptionError, VocabularyError
-from model.network import Architecture
-from model.preprocessing import Preprocessing
 from model.scoring import token_log_probs
 from model.search import Hypothesis, Search
 from model.speaker import State
@@ -136,35 +134,15 @@ def test_what_a_search_found_is_scored_as_it_said(decoders: list[Decoder], embed
             assert sum(given) == pytest.approx(scored[tuple(hypothesis.words)], abs=1e-5)
 
 
-@pytest.fixture(scope="module")
-def second(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Another network, CNN's input and mean, of the tiny captioner's words."""
-    torch.manual_seed(5)
-    architecture = Architecture(len(WORDS) + 1, "squeezenet1_1", embedding_size=6, hidden_size=7, layers=2)
-    network = architecture.build()
-    network.decoder.output.weight.data.mul_(8)
-    directory = tmp_path_factory.mktemp("captioner") / "second"
-    checkpoint.save(
-        directory,
-        network,
-        architecture=architecture,
-        vocabulary=Vocabulary(WORDS),
-        preprocessing=Preprocessing(image_size=40, resize="shorter_side", resize_size=48, mean=(0.4, 0.4, 0.5)),
-        provenance={},
-        scores={},
-    )
-    return directory
-
-
-def test_each_captioner_looks_at_the_image_its_own_way(captioner: Path, second: Path) -> None:
+def test_each_captioner_looks_at_the_image_its_own_way(captioner: Path, second_captioner: Path) -> None:
     images = [picture(seed, 50, 70) for seed in range(4)]
-    ensemble = Ensemble.load([captioner, second], weights=WEIGHTS, device="cpu")
+    ensemble = Ensemble.load([captioner, second_captioner], weights=WEIGHTS, device="cpu")
     assert [view.image_size for view in ensemble.views] == [64, 40]
     for image, caption in zip(images, ensemble.caption(images, SEARCH), strict=True):
         (alone,) = ensemble.caption([image], SEARCH)
         assert [c.text for c in alone.candidates] == [c.text for c in caption.candidates]
         total = 0.0
-        for directory, weight in zip([captioner, second], WEIGHTS, strict=True):
+        for directory, weight in zip([captioner, second_captioner], WEIGHTS, strict=True):
             network, vocabulary, preprocessing = checkpoint.load(directory)
             words = vocabulary.encode(caption.text.split())
             pixels = torch.from_numpy(preprocessing.pixels(image).copy())
@@ -183,8 +161,8 @@ def test_captioners_that_see_alike_share_pixels(captioner: Path) -> None:
     assert [c.text for c in ensemble.caption(images, SEARCH)] == [c.text for c in alone.caption(images, SEARCH)]
 
 
-def test_pixels_of_one_view_are_not_enough_for_two(captioner: Path, second: Path) -> None:
-    ensemble = Ensemble.load([captioner, second], device="cpu")
+def test_pixels_of_one_view_are_not_enough_for_two(captioner: Path, second_captioner: Path) -> None:
+    ensemble = Ensemble.load([captioner, second_captioner], device="cpu")
     pixels = ensemble.views[0].pixels(picture(1))[None]
     with pytest.raises(OptionError, match="2 ways"):
         ensemble.caption_pixels(pixels)
@@ -193,23 +171,18 @@ def test_pixels_of_one_view_are_not_enough_for_two(captioner: Path, second: Path
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        ((*WORDS[:-1], "horse", "UNK"), "id 11 is 'UNK' and 'horse'"),
-        (WORDS[:-1], "11 and 10 words"),
-        ((*WORDS[1::-1], *WORDS[2:]), "id 1 is 'a' and 'dog'"),
+        (("a", "dog", "horse"), "A and B have different vocabularies: id 3 is 'cat' and 'horse'"),
+        (("a", "dog", "cat", "UNK"), "3 and 4 words"),
+        (("dog", "a", "cat"), "id 1 is 'a' and 'dog'"),
     ],
 )
-def test_captioners_of_different_words_are_refused(
-    words: tuple[str, ...], said: str, captioner: Path, tmp_path: Path
-) -> None:
-    architecture = Architecture(len(words) + 1, "squeezenet1_1", embedding_size=3, hidden_size=4)
-    checkpoint.save(
-        tmp_path / "other",
-        architecture.build(),
-        architecture=architecture,
-        vocabulary=Vocabulary(words),
-        preprocessing=Preprocessing(),
-        provenance={},
-        scores={},
-    )
+def test_what_differs_between_vocabularies_is_named(words: tuple[str, ...], said: str) -> None:
+    expected = Vocabulary(("a", "dog", "cat"))
+    require_one_vocabulary({"A": expected, "C": Vocabulary(expected.words)})
     with pytest.raises(VocabularyError, match=said):
-        Ensemble.load([captioner, tmp_path / "other"])
+        require_one_vocabulary({"A": expected, "B": Vocabulary(words)})
+
+
+def test_captioners_of_different_words_are_refused(captioner: Path, foreign_captioner: Path) -> None:
+    with pytest.raises(VocabularyError, match=r"tiny and .*foreign .* id 2 is 'dog' and 'horse'"):
+        Ensemble.load([captioner, foreign_captioner])
