@@ -55,6 +55,19 @@ def test_decoding_replaces_images_by_pixels() -> None:
         assert np.array_equal(np.frombuffer(pixels[i], np.uint8).reshape(7, 7, 3), expected)
 
 
+def test_each_way_of_looking_has_its_pixels_side_by_side() -> None:
+    one = Preprocessing(image_size=7, resize="shorter_side", resize_size=9)
+    two = Preprocessing(image_size=5, resize_size=6, mean=(0.1, 0.2, 0.3))
+    like_two = Preprocessing(image_size=5, resize_size=6, std=[0.5, 0.5, 0.5])
+    data = encoded(picture(1, 90, 70))
+    found = Decode(one, two, like_two)(encoded_rows(data, b"x"))
+    assert found["pixels"].type == pa.binary(7 * 7 * 3 + 5 * 5 * 3)
+    assert found["error_code"].to_pylist() == [None, "not_an_image"]
+    seen = np.frombuffer(found["pixels"][0].as_py(), np.uint8)
+    expected = [view.pixels(load(data, draft=view.draft)[0]).ravel() for view in (one, two)]
+    assert np.array_equal(seen, np.concatenate(expected))
+
+
 def through_ipc(table: pa.Table) -> pa.Table:
     stream = pa.BufferOutputStream()
     with pa.ipc.new_stream(stream, table.schema) as writer:
