@@ -57,7 +57,12 @@ ON_FEATURES = {"optimizer": {"learning_rate": 1e-4}}
 
 
 def finetuning(bench: Bench) -> Result:
-    """Images/s of one worker of Ray Train that trains the CNN too, against a plain loop in memory."""
+    """Images/s of the stage that trains the CNN too, against a plain loop in memory."""
+    return _against_the_loop(bench, "images", 40, 0.95, lambda: trained(bench, FINETUNING))
+
+
+def finetuning_on_ray(bench: Bench) -> Result:
+    """The same by one worker of Ray Train, whose own processes share the cores with it."""
     worker = ["--num_workers", 1, "--ray.num_cpus", 2]
     return _against_the_loop(bench, "images", 40, 0.95, lambda: trained(bench, FINETUNING, *worker))
 
@@ -92,6 +97,7 @@ def rewards(bench: Bench) -> Result:
 
 ROWS: dict[str, Callable[[Bench], Result]] = {
     "train, images": finetuning,
+    "train, Ray": finetuning_on_ray,
     "train, features": on_features,
     "train, 2 workers": two_workers,
     "rewards": rewards,

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -22,7 +23,7 @@ from model.encoder import headless
 CHECKOUT = Path(__file__).parents[2]
 RAY = Path(sys.executable).with_name("ray")
 PHOTOS, COPIES = 5, 60
-DEADLINE_S = 120.0
+DEADLINE_S, LOOK_AGAIN_S = 120.0, 0.1
 WORKERS = 4 if is_full() else 2
 
 
@@ -43,16 +44,33 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def ray_job(cluster: LocalCluster, *arguments: object) -> subprocess.CompletedProcess[str]:
+def ray_job(cluster: LocalCluster, *arguments: object) -> subprocess.Popen[str]:
+    """What `ray job` prints, errors too, is in its stdout."""
     command = [RAY, "job", *map(str, arguments)]
     environment = os.environ | cluster.environment
-    return subprocess.run(command, env=environment, cwd=CHECKOUT, capture_output=True, text=True, check=False)
+    return subprocess.Popen(
+        command, env=environment, cwd=CHECKOUT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
 
 
-def submitted(cluster: LocalCluster, *entrypoint: object, options: tuple[str, ...] = ()) -> tuple[int, str]:
-    """Exit code of `ray job submit`, and the log it followed."""
-    done = ray_job(cluster, "submit", "--working-dir", ".", *options, "--", *entrypoint)
-    return done.returncode, done.stdout + done.stderr
+def submit(cluster: LocalCluster, *entrypoint: object, options: tuple[str, ...] = ()) -> subprocess.Popen[str]:
+    """`ray job submit`, which follows the job's log to its end."""
+    return ray_job(cluster, "submit", "--working-dir", ".", *options, "--", *entrypoint)
+
+
+def ended(job: subprocess.Popen[str]) -> tuple[int, str]:
+    """Exit code and log, when it has ended."""
+    log = job.communicate()[0]
+    return job.returncode, log
+
+
+def await_(job: subprocess.Popen[str], condition: Callable[[], bool]) -> None:
+    """Until it is so, while the job runs."""
+    deadline = time.monotonic() + DEADLINE_S
+    while not condition():
+        assert job.poll() is None and time.monotonic() < deadline
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            job.wait(LOOK_AGAIN_S)
 
 
 def caption(photos: Path, output: Path) -> list[object]:
@@ -60,10 +78,8 @@ def caption(photos: Path, output: Path) -> list[object]:
     return ["python", "-m", "jobs.caption", photos, "--output", output, *quick]
 
 
-def await_commits(output: Path, count: int = 1) -> None:
-    deadline = time.monotonic() + DEADLINE_S
-    while len(list(output.glob("_commits/*.commit"))) < count:
-        assert time.monotonic() < deadline
+def commits(output: Path) -> int:
+    return len(list(output.glob("_commits/*.commit")))
 
 
 def assert_each_photo_once(photos: Path, output: Path, shardtalk: Run) -> None:
@@ -78,15 +94,14 @@ def test_a_stopped_job_goes_on_when_it_is_submitted_again(
     cluster: LocalCluster, photos: Path, tmp_path: Path, shardtalk: Run
 ) -> None:
     output = tmp_path / "out"
-    code, said = submitted(cluster, *caption(photos, output), options=("--submission-id", "first", "--no-wait"))
-    assert code == 0, said
-    await_commits(output)
-    assert ray_job(cluster, "stop", "first").returncode == 0
-    log = ray_job(cluster, "logs", "first").stdout
+    first = submit(cluster, *caption(photos, output), options=("--submission-id", "first"))
+    await_(first, lambda: commits(output) > 0)
+    assert ended(ray_job(cluster, "stop", "first"))[0] == 0
+    log = ended(first)[1]
     assert "interrupted" in log and "the same command again does the rest" in log, log
     before = {row["image_id"] for row in rows_of(output)}
     assert 0 < len(before) < PHOTOS * COPIES
-    code, log = submitted(cluster, *caption(photos, output))
+    code, log = ended(submit(cluster, *caption(photos, output)))
     assert code == 0, log
     assert f"{PHOTOS * COPIES} captions and 0 errors" in log
     assert f"this run {PHOTOS * COPIES - len(before)} rows" in log
@@ -94,7 +109,8 @@ def test_a_stopped_job_goes_on_when_it_is_submitted_again(
 
 
 def test_a_job_that_fails_says_why_and_with_which_code(cluster: LocalCluster, tmp_path: Path) -> None:
-    code, log = submitted(cluster, "python", "-m", "jobs.caption", tmp_path / "nothing", "--output", tmp_path / "out")
+    command = ["python", "-m", "jobs.caption", tmp_path / "nothing", "--output", tmp_path / "out"]
+    code, log = ended(submit(cluster, *command))
     assert code == 1 and "failed with exit code 2" in log
     assert f"shardtalk caption: error: there is no {tmp_path}/nothing" in log
 
@@ -104,7 +120,7 @@ def test_workers_run_the_code_that_was_submitted(cluster: LocalCluster) -> None:
         "import ray; from cluster.connect import connect; connect();"
         "where = ray.remote(lambda: __import__('pipeline.stages').__file__); print('at', ray.get(where.remote()))"
     )
-    returned, log = submitted(cluster, "python", "-c", code)
+    returned, log = ended(submit(cluster, "python", "-c", code))
     assert returned == 0, log
     (line,) = (line for line in log.splitlines() if line.startswith("at "))
     assert str(cluster.folder) in line and "runtime_resources/working_dir_files" in line
@@ -125,6 +141,7 @@ def test_a_driver_with_other_versions_is_refused(cluster: LocalCluster, tmp_path
     assert "does not run what this process runs: torch is 0 here and" in done.stderr.splitlines()[-1]
 
 
+EPOCHS = 14
 TRAINING = ["--num_workers", 2, "--ray.num_cpus", 0.5, "--ray.num_gpus", 0, "--save_steps", 0, "--seed", 1]
 
 
@@ -138,23 +155,21 @@ def test_training_that_was_stopped_goes_on_when_it_is_submitted_again(
     torch.save(headless("squeezenet1_1")[0].state_dict(), tmp_path / "cnn.pth")
     shape = ["--network.cnn", "squeezenet1_1", "--network.weights", tmp_path / "cnn.pth", "--network.image_size", 64]
     run = ["--data", tmp_path / "data", "--output", tmp_path / "run", *shape, *TRAINING]
-    stages = json.dumps([{"name": "language", "epochs": 30, "batch_images": 8}])
+    stages = json.dumps([{"name": "language", "epochs": EPOCHS, "batch_images": 8}])
     command = ["python", "-m", "jobs.train", *run, "--stages", stages]
 
-    code, said = submitted(cluster, *command, options=("--submission-id", "training", "--no-wait"))
-    assert code == 0, said
-    history, deadline = tmp_path / "run" / "history.jsonl", time.monotonic() + DEADLINE_S
-    while not history.exists() or not history.read_text().count("\n") > 3:
-        assert time.monotonic() < deadline
-    assert ray_job(cluster, "stop", "training").returncode == 0
-    log = ray_job(cluster, "logs", "training").stdout
+    first = submit(cluster, *command, options=("--submission-id", "training"))
+    history = tmp_path / "run" / "history.jsonl"
+    await_(first, lambda: history.exists() and history.read_text().count("\n") > 1)
+    assert ended(ray_job(cluster, "stop", "training"))[0] == 0
+    log = ended(first)[1]
     assert "stopping" in log and "interrupted: the same command again goes on" in log, log
     before = history.read_text()
-    assert before.count("\n") < 30
-    code, log = submitted(cluster, *command)
+    assert before.count("\n") < EPOCHS
+    code, log = ended(submit(cluster, *command))
     assert code == 0, log
-    assert history.read_text().startswith(before) and history.read_text().count("\n") == 30
-    assert f"the best captioner is {tmp_path}/run/best" in log and '"epoch": 30' in log
+    assert history.read_text().startswith(before) and history.read_text().count("\n") == EPOCHS
+    assert f"the best captioner is {tmp_path}/run/best" in log and f'"epoch": {EPOCHS}' in log
 
 
 def test_a_job_from_s3_to_s3_by_the_config_that_ships(cluster: LocalCluster, bucket: Bucket, shardtalk: Run) -> None:
@@ -164,11 +179,12 @@ def test_a_job_from_s3_to_s3_by_the_config_that_ships(cluster: LocalCluster, buc
     where = [f"{bucket.url}/in/{{0000..0002}}.tar", "--output", f"{bucket.url}/out"]
     here = ["--ray.num_gpus", 0, "--ray.max_actors", 1]
     config = ["--config", "configs/caption-s3.yaml"]
-    code, log = submitted(
+    job = submit(
         cluster,
         *("python", "-m", "jobs.caption", *config, *where, *here),
         options=("--runtime-env-json", json.dumps({"env_vars": names})),
     )
+    code, log = ended(job)
     assert code == 0, log
     assert "3 captions and 3 errors" in log and names["AWS_SECRET_ACCESS_KEY"] not in log
     assert shardtalk("verify", f"{bucket.url}/out", where[0])[0] == 0
@@ -179,13 +195,11 @@ def test_a_job_outlives_all_workers_but_one(
 ) -> None:
     """The last test of this cluster."""
     output = tmp_path / "out"
-    command = [RAY, "job", "submit", "--working-dir", ".", "--", *map(str, caption(photos, output))]
-    environment = os.environ | cluster.environment
-    with subprocess.Popen(command, env=environment, cwd=CHECKOUT, stdout=subprocess.PIPE, text=True) as job:
-        for i in range(WORKERS - 1):
-            await_commits(output, i + 1)
-            cluster.kill_worker(i)
-        log = job.communicate()[0]
-    assert job.returncode == 0, log
+    job = submit(cluster, *caption(photos, output))
+    for i in range(WORKERS - 1):
+        await_(job, lambda enough=i + 1: commits(output) >= enough)
+        cluster.kill_worker(i)
+    code, log = ended(job)
+    assert code == 0, log
     assert_each_photo_once(photos, output, shardtalk)
     survived("SIGKILL of a raylet and all its processes", "the job goes on without the node", WORKERS - 1)
