@@ -16,16 +16,13 @@ from typing import Any
 import numpy as np
 import torch
 
-from model import checkpoint
 from model.device import choose_dtype, keep_freed_memory
 from model.encoder import load_cnn
-from model.network import Architecture, Network
-from model.preprocessing import Preprocessing
+from model.network import Network
 from model.search import Search
 from model.training import Objective, Trainer
-from model.vocabulary import Vocabulary
-from pipeline import captioners, features, step_inputs
-from pipeline.errors import InputError
+from pipeline import features, step_inputs
+from pipeline.beginning import first_network, refuse_too_few
 from pipeline.ingest import Numbers, Split, read_vocabulary, share, shuffled
 from pipeline.lessons import Lesson, drawn, word_weights, written
 from pipeline.recipe import Position, Progress, Recipe, Reporter, Stage
@@ -46,18 +43,13 @@ class TrainingRun:
     """
 
     def __init__(self, recipe: Recipe, train: Split, val: Split, workers: Workers, reporter: Reporter) -> None:
-        _refuse_too_few(recipe, train, val, workers.count)
+        refuse_too_few(recipe, train, val, workers.count)
         keep_freed_memory()
         self.recipe, self.train, self.val, self.workers, self.reporter = recipe, train, val, workers, reporter
         self.vocabulary = read_vocabulary(recipe.data)
         self.dtype = choose_dtype(recipe.dtype, workers.device)
         torch.manual_seed(recipe.seed)
-        if recipe.start_from:
-            self.network, architecture, self.preprocessing = _captioner(recipe.start_from, self.vocabulary)
-        else:
-            architecture = Architecture(vocabulary_size=self.vocabulary.size, **recipe.network)
-            self.network = architecture.build()
-            self.preprocessing = Preprocessing(image_size=recipe.image_size, resize_size=recipe.image_size)
+        self.network, architecture, self.preprocessing = first_network(recipe, self.vocabulary)
         self.folder = RunFolder(
             recipe.output,
             architecture=architecture,
@@ -263,30 +255,3 @@ class TrainingRun:
 
     def _random(self, *what: int) -> np.random.Generator:
         return np.random.default_rng([self.recipe.seed, *what])
-
-
-def _captioner(name: str, vocabulary: Vocabulary) -> tuple[Network, Architecture, Preprocessing]:
-    """A captioner to begin with. Raises InputError if its vocabulary is another."""
-    directory = captioners.find(name)
-    network, theirs, preprocessing = checkpoint.load(directory)
-    if theirs.words != vocabulary.words:
-        raise InputError(
-            f"start_from {name} speaks {len(theirs.words)} words and the data has {len(vocabulary.words)}, or others; "
-            "`shardtalk prepare --vocabulary` takes a captioner's"
-        )
-    return network, checkpoint.load_architecture(directory), preprocessing
-
-
-def _refuse_too_few(recipe: Recipe, train: Split, val: Split, workers: int) -> None:
-    """Raises InputError unless every worker has an image at every step."""
-    if min(len(train), len(val)) < workers:
-        raise InputError(
-            f"{recipe.data}: {len(train)} images to train on and {len(val)} to validate on are too few "
-            f"for {workers} workers"
-        )
-    for stage in recipe.stages:
-        if stage.batch_images < 2 * workers and workers > 1:
-            raise InputError(
-                f"stage {stage.name} has {stage.batch_images} images per step, too few for {workers} workers; "
-                f"batch_images counts those of all workers, and must be at least {2 * workers}"
-            )
