@@ -146,7 +146,9 @@ class Trainer:
         self._schedules = [schedule.of(one, steps) for one in self._optimizers]
         self._trained = [parameter for parameter in network.parameters() if parameter.requires_grad]
         self._workers = distributed.get_world_size() if distributed.is_initialized() else 1
-        self._replica: nn.Module = DistributedDataParallel(network) if self._workers > 1 else network
+        self._replica: nn.Module = (
+            DistributedDataParallel(network, gradient_as_bucket_view=True) if self._workers > 1 else network
+        )
         self._average = _average(network, average_decay) if average_decay else None
 
     @property
@@ -234,8 +236,13 @@ class Trainer:
             schedule.load_state_dict(saved)
 
 
+_Tensors = tuple[torch.Tensor, ...] | list[torch.Tensor]
+
+
 def _average(network: Network, decay: float) -> AveragedModel:
     """A moving average that is faster at first, so that the first weights are soon forgotten."""
-    return AveragedModel(
-        network, avg_fn=lambda mean, new, count: torch.lerp(mean, new, 1.0 - min(decay, (1 + count) / (10 + count)))
-    )
+
+    def update(means: _Tensors, news: _Tensors, count: torch.Tensor | int) -> None:
+        torch._foreach_lerp_(means, news, 1.0 - min(decay, float((1 + count) / (10 + count))))
+
+    return AveragedModel(network, multi_avg_fn=update)
