@@ -1,8 +1,8 @@
 """What anybody would write to train: one process, everything in memory, a loop around the network.
 
-`python -m benchmarks.plain_training DATA {images,features} STEPS` prints {"images_per_s"}, but of the first steps.
-The same network, batches and crops as the trainer's defaults have, its loss, AdamW and clipping; no moving average,
-schedule, progress, validation or checkpoint. Keeps freed memory, as an expert's would (docs/decisions/0005).
+`python -m benchmarks.plain_training DATA {images,features} STEPS THREADS` prints {"images_per_s"}, but of the first
+steps. The same network, batches and crops as the trainer's defaults have, its loss, AdamW and clipping; no moving
+average, schedule, progress, validation or checkpoint. Keeps freed memory, as an expert's would (docs/decisions/0005).
 """
 
 from __future__ import annotations
@@ -25,9 +25,10 @@ from pipeline.lessons import word_weights
 BATCH_IMAGES, WARM_STEPS = 16, 3
 
 
-def main(data: str, kind: str, steps: str) -> None:
+def main(data: str, kind: str, steps: str, threads: str) -> None:
     """Trains on the images, or on their features."""
     keep_freed_memory()
+    torch.set_num_threads(int(threads))
     torch.manual_seed(0)
     split, vocabulary, preprocessing = read_split(data, "train"), read_vocabulary(data), Preprocessing(resize_size=224)
     order = in_order(split, share(split, 0, 1), 64)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import random
 import shutil
 from collections.abc import Callable
@@ -15,6 +16,7 @@ from benchmarks.rows import Bench, Result
 from model.encoder import headless
 
 WORDS, CAPTIONS, VALIDATED = 2_000, 5, 16
+CORES = os.cpu_count() or 1
 
 
 def data(bench: Bench) -> Path:
@@ -63,8 +65,14 @@ def finetuning(bench: Bench) -> Result:
 
 def finetuning_on_ray(bench: Bench) -> Result:
     """The same by one worker of Ray Train, whose own processes share the cores with it."""
-    worker = ["--num_workers", 1, "--ray.num_cpus", 2]
+    worker = ["--num_workers", 1, "--ray.num_cpus", CORES]
     return _against_the_loop(bench, "images", 40, 0.95, lambda: trained(bench, FINETUNING, *worker))
+
+
+def finetuning_on_ray_with_a_core(bench: Bench) -> Result:
+    """The same with one core for the worker, and one for the loop; Ray's processes have the others."""
+    worker = ["--num_workers", 1, "--ray.num_cpus", 1]
+    return _against_the_loop(bench, "images", 25, 0.95, lambda: trained(bench, FINETUNING, *worker), threads=1)
 
 
 def on_features(bench: Bench) -> Result:
@@ -72,9 +80,11 @@ def on_features(bench: Bench) -> Result:
     return _against_the_loop(bench, "features", 120, 0.90, lambda: trained(bench, {**ON_FEATURES, "epochs": 3}))
 
 
-def _against_the_loop(bench: Bench, kind: str, steps: int, target: float, ours: Callable[[], float]) -> Result:
+def _against_the_loop(
+    bench: Bench, kind: str, steps: int, target: float, ours: Callable[[], float], *, threads: int = CORES
+) -> Result:
     def loop() -> float:
-        found = bench.reported("-m", "benchmarks.plain_training", data(bench), kind, steps)
+        found = bench.reported("-m", "benchmarks.plain_training", data(bench), kind, steps, threads)
         return float(found["images_per_s"])
 
     return Result(*bench.by_turns(ours, loop), "images/s", target, more_is_better=True)
@@ -102,6 +112,7 @@ def rewards(bench: Bench) -> Result:
 ROWS: dict[str, Callable[[Bench], Result]] = {
     "train, images": finetuning,
     "train, Ray": finetuning_on_ray,
+    "train, Ray, one core": finetuning_on_ray_with_a_core,
     "train, features": on_features,
     "train, 2 workers": two_workers,
     "rewards": rewards,
