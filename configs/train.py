@@ -22,6 +22,9 @@ class NetworkConfig:
     """Size of the LSTM."""
     layers: int = 1
     """Layers of the LSTM."""
+    attention_heads: int = 0
+    """With which each word looks at the CNN's last map of features, a divisor of hidden_size; 0: it is told the pooled
+    ones, which are kept while the CNN is frozen."""
     image_size: int = 224
     """Side of the square input, pixels."""
     standardize: bool = True
@@ -101,7 +104,7 @@ class StageConfig:
     dropout: float = 0.4
     """Probability, after each layer of the LSTM."""
     input_dropout: float = 0.4
-    """Probability, before the LSTM: of the image's and the words' embeddings."""
+    """Probability, before the LSTM: of the image's, its places' and the words' embeddings."""
     cnn_dropout: bool = False
     """Whether the CNN's own dropout is on; else the CNN is trained as it is used."""
     train_batch_norm: bool = False
@@ -233,6 +236,11 @@ class TrainConfig:
         names = [stage.name for stage in self.stages]
         if not names or len(set(names)) < len(names):
             raise ConfigError(f"stages are {', '.join(names) or 'none'}; give one at least, each with its own name")
+        if self.network.attention_heads and any(stage.views for stage in self.stages):
+            raise ConfigError(
+                "stages need views 0 with network.attention_heads: features of all places are too many to keep, so the "
+                "CNN sees a new crop at each step"
+            )
         if min(self.captions_per_image, self.max_tokens, self.beam_size, self.threads, self.buffer_images) < 1:
             raise ConfigError("captions_per_image, max_tokens, beam_size, threads and buffer_images must be at least 1")
         if min(self.save_steps, self.keep_epochs, self.grace_s, self.ray.num_cpus, self.ray.max_failures) < 0:

@@ -1,6 +1,7 @@
-"""The LSTM that speaks: it gets the image first, then START, then each word.
+"""The LSTM that speaks: it gets the image first, then START, then each word. It may look at the image's places, too.
 
-Letters: B captions, T words of the longest caption, V vocabulary (END included), E embedding, H hidden, L layers.
+Letters: B captions, N captions of an image, T words of the longest caption, V vocabulary (END included), E embedding,
+H hidden, L layers, P places.
 """
 
 from __future__ import annotations
@@ -8,12 +9,15 @@ from __future__ import annotations
 import torch
 from torch import nn
 
+from model.attention import Attention
 from model.speaker import State
 from model.vocabulary import END
 
 
 class Decoder(nn.Module):
     """An LSTM language model that is told the image before the first word.
+
+    An image is a vector (E,) or, for a decoder with attention, (1 + P, E): the whole, then its places.
 
     Args:
         vocabulary_size: V, the words and END.
@@ -22,9 +26,8 @@ class Decoder(nn.Module):
         layers: L.
         dropout: probability, on the embeddings and on what each layer of the LSTM gives, while training.
         max_tokens: of the captions it learnt from, END included; 0 where unknown.
+        attention_heads: with which each word's output looks at the places; 0 for a decoder that does not look.
     """
-
-    state_parts = 2
 
     def __init__(
         self,
@@ -35,13 +38,16 @@ class Decoder(nn.Module):
         layers: int = 1,
         dropout: float = 0.5,
         max_tokens: int = 0,
+        attention_heads: int = 0,
     ) -> None:
         super().__init__()
         self.max_tokens = max_tokens
+        self.state_parts = 4 if attention_heads else 2
         self.embedding = nn.Embedding(vocabulary_size, embedding_size)
         nn.init.normal_(self.embedding.weight, std=0.1)  # of PyTorch's 1, a rare word's would stay noise
         between = dropout if layers > 1 else 0.0
         self.lstm = nn.LSTM(embedding_size, hidden_size, num_layers=layers, batch_first=True, dropout=between)
+        self.attention = Attention(embedding_size, hidden_size, attention_heads) if attention_heads else None
         self.output = nn.Linear(hidden_size, vocabulary_size)
         self.input_dropout, self.dropout = nn.Dropout(dropout), nn.Dropout(dropout)
 
@@ -56,7 +62,7 @@ class Decoder(nn.Module):
         self.lstm.dropout = probability if self.lstm.num_layers > 1 else 0.0
 
     def forward(self, image: torch.Tensor, words: torch.Tensor) -> torch.Tensor:
-        """Image (B, E) and word ids (B, T) → logits (B, T + 2, V).
+        """Images and word ids (B, T) of N captions of each, side by side → logits (B, T + 2, V).
 
         The first, of the image alone, are nothing to say yet; training may ask them for the words to come. The last are
         for the END of the longest caption. Shorter captions may be padded with any id: what follows a word does not
@@ -64,19 +70,35 @@ class Decoder(nn.Module):
         """
         start = words.new_full((len(words), 1), END)
         spoken = self.embedding(torch.cat([start, words], dim=1))  # (B, T + 1, E)
-        inputs = self.input_dropout(torch.cat([image.unsqueeze(1), spoken], dim=1))  # (B, T + 2, E)
-        outputs, _ = self.lstm(inputs)
-        logits: torch.Tensor = self.output(self.dropout(outputs))
+        whole = self._whole(image).repeat_interleave(len(words) // len(image), dim=0)
+        inputs = self.input_dropout(torch.cat([whole.unsqueeze(1), spoken], dim=1))  # (B, T + 2, E)
+        outputs = self.dropout(self.lstm(inputs)[0])
+        if self.attention:
+            seen = self.attention.remember(self.input_dropout(image[:, 1:]))
+            together = outputs.reshape(len(image), -1, outputs.shape[2])  # of an image's captions
+            outputs = self.dropout(self.attention(together, *seen)).view_as(outputs)
+        logits: torch.Tensor = self.output(outputs)
         return logits
 
     def start(self, image: torch.Tensor) -> State:
-        """The state after the image (B, E), what `step` needs for START: hidden and cell, each (L, B, H)."""
-        state: State = self.lstm(image.unsqueeze(1))[1]
-        return state
+        """The state after the images, what `step` needs for START.
+
+        Hidden and cell, each (L, B, H); with attention, what `Attention.remember` gives, too.
+        """
+        hidden, cell = self.lstm(self._whole(image).unsqueeze(1))[1]
+        return (hidden, cell, *self.attention.remember(image[:, 1:])) if self.attention else (hidden, cell)
 
     def step(self, words: torch.Tensor, state: State) -> tuple[torch.Tensor, State]:
         """Last word ids (B,) and state → log-probabilities of the next word (B, V) in float32, and the new state."""
-        hidden, cell = state
-        outputs, state = self.lstm(self.embedding(words).unsqueeze(1), (hidden, cell))
-        logits = self.output(self.dropout(outputs.squeeze(1)))
-        return logits.log_softmax(dim=-1, dtype=torch.promote_types(logits.dtype, torch.float32)), state
+        hidden, cell, *seen = state
+        outputs, (hidden, cell) = self.lstm(self.embedding(words).unsqueeze(1), (hidden, cell))
+        outputs = self.dropout(outputs)
+        if self.attention:
+            outputs = self.dropout(self.attention(outputs, *seen))
+        logits = self.output(outputs.squeeze(1))
+        log_probs = logits.log_softmax(dim=-1, dtype=torch.promote_types(logits.dtype, torch.float32))
+        return log_probs, (hidden, cell, *seen)
+
+    def _whole(self, image: torch.Tensor) -> torch.Tensor:
+        """(B, E)."""
+        return image[:, 0] if self.attention else image

@@ -26,6 +26,7 @@ class Architecture:
         layers: of the LSTM.
         dropout: probability while training, unless the trainer sets another.
         max_tokens: of the captions it learnt from, END included, where neuraltalk2's search ends; 0 where unknown.
+        attention_heads: with which the decoder looks at the CNN's last map of features; 0: it is told the pooled ones.
     """
 
     vocabulary_size: int
@@ -35,6 +36,7 @@ class Architecture:
     layers: int = 1
     dropout: float = 0.5
     max_tokens: int = 0
+    attention_heads: int = 0
 
     def __post_init__(self) -> None:
         for name in ("vocabulary_size", "embedding_size", "hidden_size", "layers"):
@@ -42,12 +44,13 @@ class Architecture:
                 raise OptionError(f"{name} is {getattr(self, name)}; it must be at least 1")
         if not 0.0 <= self.dropout < 1.0:
             raise OptionError(f"dropout is {self.dropout}; it must be in [0, 1)")
-        if self.max_tokens < 0:
-            raise OptionError(f"max_tokens is {self.max_tokens}; it must be at least 0")
+        for name in ("max_tokens", "attention_heads"):
+            if getattr(self, name) < 0:
+                raise OptionError(f"{name} is {getattr(self, name)}; it must be at least 0")
 
     def build(self) -> Network:
         """The network with random weights."""
-        encoder = Encoder(self.cnn, self.embedding_size)
+        encoder = Encoder(self.cnn, self.embedding_size, places=bool(self.attention_heads))
         decoder = Decoder(
             self.vocabulary_size,
             self.embedding_size,
@@ -55,6 +58,7 @@ class Architecture:
             layers=self.layers,
             dropout=self.dropout,
             max_tokens=self.max_tokens,
+            attention_heads=self.attention_heads,
         )
         return Network(encoder, decoder)
 
@@ -80,12 +84,11 @@ class Network(nn.Module):
         Args:
             words: (B × N, T) ids, the N captions of an image side by side.
             images: (B, 3, H, W), or
-            features: (B, F) of the CNN, where it is frozen and was run before.
+            features: of the CNN, as `Encoder.features` gives them, where it is frozen and was run before.
             mishear: probability with which the decoder hears, in a word's place, one that it draws itself after the
                 words before: scheduled sampling (Bengio et al., 2015), all words at once (Mihaylova and Martins, 2019).
         """
         embedding = self.embed(images=images, features=features)
-        embedding = embedding.repeat_interleave(len(words) // len(embedding), dim=0)
         if mishear:
             words = self._misheard(embedding, words, mishear)
         logits: torch.Tensor = self.decoder(embedding, words)
@@ -98,7 +101,7 @@ class Network(nn.Module):
             return torch.where(torch.rand(words.shape, device=words.device) < probability, drawn, words)
 
     def embed(self, *, images: torch.Tensor | None = None, features: torch.Tensor | None = None) -> torch.Tensor:
-        """Embeddings (B, E) of images, or of their features, as `forward` takes them."""
+        """Embeddings of images, or of their features, as `forward` takes them and `Encoder.project` gives them."""
         if features is None:
             if images is None:
                 raise TypeError("give the images or their features")

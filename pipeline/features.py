@@ -39,7 +39,7 @@ def computed(
     threads: int,
     crop: Callable[[torch.Tensor], torch.Tensor] = lambda images: images,
 ) -> torch.Tensor:
-    """Features (images, F) of some images of a split, float32 on the CPU; of a `crop` of each."""
+    """Features of some images of a split, as `Encoder.features` gives them, float32 on the CPU; of a `crop` of each."""
     encoder.eval()
     order = in_order(split, numbers, BATCH_IMAGES)
     batches = pixel_batches(split, order, preprocessing, threads=threads)
@@ -52,7 +52,7 @@ def computed(
 
 
 class Cache:
-    """Features of the splits under one CNN, shared by the workers through the run's folder.
+    """Pooled features of the splits under one CNN, shared by the workers through the run's folder.
 
     Args:
         folder: the run's.

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterable, Iterator
 
 import numpy as np
 import torch
 
 from model.augmentation import crop_and_flip
+from model.device import autocast
+from model.encoder import Encoder
 from model.preprocessing import Preprocessing
 from pipeline.ingest import Numbers, Order, Split, pixel_batches
 
@@ -30,7 +32,7 @@ def images(
 def features(
     cached: torch.Tensor, views: Numbers, order: Order, *, device: torch.device, first_step: int
 ) -> Generator[tuple[Numbers, Inputs]]:
-    """Numbers and features (B, F) of each step, from those of all views (views, N, F), of which each image has one."""
+    """Numbers and pooled features of each step, from those of all views (views, N, F), of which each image has one."""
     for numbers in order.batches(first_step):
         yield numbers, {"features": cached[views[numbers], numbers].to(device)}
 
@@ -50,3 +52,17 @@ def parts(
                 generator = torch.Generator().manual_seed(int(random.integers(2**40)))
                 given["images"] = crop_and_flip(given["images"], smallest=smallest_crop, generator=generator)
             yield numbers[part], given
+
+
+def seen(
+    parts: Iterable[tuple[Numbers, Inputs]], encoder: Encoder, *, dtype: torch.dtype
+) -> Iterator[tuple[Numbers, Inputs]]:
+    """Features in the place of images, where the CNN is not trained: it runs once, however often they are asked for."""
+    encoder.eval()
+    for numbers, inputs in parts:
+        yield numbers, inputs if "features" in inputs else {"features": _features(encoder, inputs["images"], dtype)}
+
+
+def _features(encoder: Encoder, images: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    with torch.no_grad(), autocast(images.device, dtype):
+        return encoder.features(images)

@@ -92,7 +92,7 @@ class TrainingRun:
         trainer = self._trainer(stage, stage.steps or stage.epochs * epoch_steps)
         if state:
             trainer.load_state_dict(state)
-        cached = self._cached(stage) if stage.frozen else {}
+        cached = self._cached(stage) if stage.frozen and not self.network.encoder.places else {}
         lesson = self._lesson(stage)
         while trainer.done < trainer.steps:
             began, before = time.monotonic(), trainer.done
@@ -154,6 +154,8 @@ class TrainingRun:
                 parts = step_inputs.parts(
                     numbers, inputs, stage.accumulate, smallest_crop=stage.smallest_crop, random=random
                 )
+                if stage.frozen:
+                    parts = step_inputs.seen(parts, self.network.encoder, dtype=self.dtype)
                 batches = [lesson(some, given, random) for some, given in parts]
                 watch.see(trainer.step(batches, flag=self.reporter.stop))
                 if trainer.done == end or watch.asked_to_stop:

@@ -23,7 +23,7 @@ def validate(  # noqa: PLR0917
 
     Args:
         network: in evaluation mode.
-        features: (n, F) of this worker's `share` of the split.
+        features: of this worker's `share` of the split, as `Encoder.features` gives them.
 
     Returns:
         The same for all workers: `val_loss` in nats per token, `cider`, `bleu_4`, `rouge_l`, and how captions read.

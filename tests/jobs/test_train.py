@@ -63,14 +63,16 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def test_three_stages_make_a_captioner(
-    photos: Path, weights: Path, tmp_path: Path, shardtalk: Run, caption: Run
+@pytest.mark.parametrize("attention_heads", [0, 4])
+def test_three_stages_make_a_captioner(  # noqa: PLR0917
+    attention_heads: int, photos: Path, weights: Path, tmp_path: Path, shardtalk: Run, caption: Run
 ) -> None:
     data, run = tmp_path / "data", tmp_path / "run"
     prepared = ["--images-root", photos, "--output", data, "--num-val", 6, "--word_count_threshold", 0]
     assert shardtalk("prepare", photos / "captions.json", *prepared)[0] == 0
     (tmp_path / "recipe.yaml").write_text(RECIPE)
     where = ["--data", data, "--output", run, "--network.weights", weights]
+    where += ["--network.attention_heads", attention_heads]
     code, said = shardtalk("train", "--config", tmp_path / "recipe.yaml", *where)
     assert code == 0, said
     history = [json.loads(line) for line in (run / "history.jsonl").read_text().splitlines()]
@@ -242,6 +244,21 @@ def test_data_that_prepare_did_not_write_are_refused(tmp_path: Path, shardtalk: 
     code, said = shardtalk("train", "--data", tmp_path, "--output", tmp_path / "run")
     assert code == 2
     assert "shardtalk prepare" in said and said.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        (["--network.attention_heads", 3], "attention_heads is 3; it must be a divisor of embedding_size, 16"),
+        (["--network.attention_heads", -1], "attention_heads is -1; it must be at least 0"),
+        (["--network.attention_heads", 4, "--network.cnn", "vit_b_16"], "vit_b_16 has none"),
+        (["--network.attention_heads", 4, "--stages.language.views", 2], "need views 0 with network.attention_heads"),
+    ],
+)
+def test_a_shape_that_there_is_not_is_refused(options: list[object], reason: str, train: Run, tmp_path: Path) -> None:
+    code, said = train("--stages.language.smallest_crop", 0.8, *options)
+    assert code == 2 and reason in said.splitlines()[-1]
+    assert not (tmp_path / "run" / "latest").exists()
 
 
 @pytest.mark.parametrize("recipe", ["train-coco-vgg16", "train-coco-resnet101", "train-flickr8k", "train-neuraltalk2"])

@@ -6,18 +6,20 @@ import torch
 from model.decoder import Decoder
 from model.vocabulary import END
 
-B, T, E, H, V = 3, 7, 5, 6, 11
+B, P, T, E, H, V = 3, 4, 7, 9, 6, 11
 
 
-@pytest.fixture(params=[1, 2], ids=["one layer", "two layers"])
+@pytest.fixture(params=[(1, 0), (2, 0), (1, 3)], ids=["one layer", "two layers", "attention"])
 def decoder(request: pytest.FixtureRequest) -> Decoder:
     torch.manual_seed(0)
-    return Decoder(V, E, H, layers=request.param).double().eval()
+    layers, attention_heads = request.param
+    return Decoder(V, E, H, layers=layers, attention_heads=attention_heads).double().eval()
 
 
 @pytest.fixture
-def image() -> torch.Tensor:
-    return torch.randn(B, E, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+def image(decoder: Decoder) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(1)
+    return torch.randn(B, *((1 + P, E) if decoder.attention else (E,)), dtype=torch.float64, generator=generator)
 
 
 @pytest.fixture
@@ -69,15 +71,15 @@ def test_gradients_are_those_of_finite_differences(decoder: Decoder, image: torc
     assert torch.autograd.gradcheck(logits, inputs, fast_mode=True)
 
 
-def test_probabilities_of_half_precision_are_in_float32(image: torch.Tensor) -> None:
-    decoder = Decoder(V, E, H).bfloat16().eval()
+def test_probabilities_of_half_precision_are_in_float32(decoder: Decoder, image: torch.Tensor) -> None:
+    decoder.bfloat16()
     log_probs, _ = decoder.step(torch.full((B,), END), decoder.start(image.bfloat16()))
     assert log_probs.dtype == torch.float32
     assert torch.allclose(log_probs.exp().sum(1), torch.ones(B), atol=1e-5)
 
 
-def test_dropout_is_of_training_only(image: torch.Tensor, words: torch.Tensor) -> None:
-    decoder = Decoder(V, E, H, dropout=0.5).double()
+def test_dropout_is_of_training_only(decoder: Decoder, image: torch.Tensor, words: torch.Tensor) -> None:
+    decoder.train()
     assert not torch.equal(decoder(image, words), decoder(image, words))
     decoder.eval()
     assert torch.equal(decoder(image, words), decoder(image, words))

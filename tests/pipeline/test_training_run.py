@@ -136,6 +136,23 @@ def test_a_run_that_was_stopped_goes_on_as_if_it_had_not_been(
     assert all(torch.equal(weights[name], value) for name, value in expected_weights.items())
 
 
+@pytest.mark.parametrize("step", [2, 10, 13])
+def test_a_run_with_attention_keeps_no_features_and_goes_on_as_well(
+    step: int, given: Callable[..., Recipe], tmp_path: Path
+) -> None:
+    whole, stopped = given(tmp_path / "whole"), given(tmp_path / "stopped")
+    stages = tuple(replace(one, views=0) for one in whole.stages)
+    network = {**whole.network, "attention_heads": 2}
+    whole, stopped = (replace(recipe, network=network, stages=stages, image_size=80) for recipe in (whole, stopped))
+    assert run(whole)
+    run(stopped, Listener(stop_at=step))
+    assert not (Path(stopped.output) / "features").exists()
+    assert run(stopped)
+    (history, weights), (expected_history, expected_weights) = left(stopped), left(whole)
+    assert history == expected_history
+    assert all(torch.equal(weights[name], value) for name, value in expected_weights.items())
+
+
 class Dying(Listener):
     """Is struck at some step of all."""
 
