@@ -41,9 +41,8 @@ class Attention(nn.Module):
 
     def forward(self, hidden: torch.Tensor, keys: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
         """The LSTM's output (B, Q, H), and what `remember` gave → what to say the words from (B, Q, H)."""
-        seen = scaled_dot_product_attention(
-            self._by_head(self.queries(hidden)), keys, values
-        )  # (heads, B, Q, E / heads)
+        queries = self._by_head(self.queries(hidden))
+        seen = scaled_dot_product_attention(queries, keys, values)  # (heads, B, Q, E / heads)
         joined = torch.cat([hidden, seen.permute(1, 2, 0, 3).flatten(2)], dim=2)
         return torch.tanh(self.joined(joined))
 
