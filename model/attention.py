@@ -46,5 +46,19 @@ class Attention(nn.Module):
         joined = torch.cat([hidden, seen.permute(1, 2, 0, 3).flatten(2)], dim=2)
         return torch.tanh(self.joined(joined))
 
+    def of_images(
+        self, hidden: torch.Tensor, image: torch.Tensor, keys: torch.Tensor, values: torch.Tensor
+    ) -> torch.Tensor:
+        """The same for N words (N, H), some about each image, given (N,) in rising order → (N, H).
+
+        What is remembered of an image is not copied for each of its captions, as it would be many times their size.
+        """
+        first = torch.searchsorted(image, image)
+        place = torch.arange(len(image), device=image.device) - first  # among the words about the image
+        together = hidden.new_zeros(keys.shape[1], int(place.max()) + 1, hidden.shape[1])
+        together[image, place] = hidden
+        joined: torch.Tensor = self(together, keys, values)
+        return joined[image, place]
+
     def _by_head(self, vectors: torch.Tensor) -> torch.Tensor:
         return vectors.view(*vectors.shape[:2], self.heads, -1).permute(2, 0, 1, 3)

@@ -13,7 +13,7 @@ import torch
 
 from model.constraints import Constraints
 from model.hypothesis import Hypothesis
-from model.speaker import Speaker, State, rows_of
+from model.speaker import Speaker, State
 from model.vocabulary import END
 
 
@@ -44,7 +44,7 @@ class Beam:
         Args:
             state: after the images, before START.
         """
-        device, count, k, steps = state[0].device, state[0].shape[1], self.beams, self.max_tokens + 1
+        device, count, k, steps = state.device, len(state), self.beams, self.max_tokens + 1
         each = k // self.groups
         images = torch.arange(count, device=device)  # (B,) the image of each row
         words = torch.full((count, k, steps), END, device=device)
@@ -53,7 +53,7 @@ class Beam:
         live = torch.zeros(count, k, dtype=torch.bool, device=device)
         sums[:, ::each], live[:, ::each] = 0.0, True  # the beams of a group begin as one
         if self.groups > 1:
-            state = tuple(part.repeat_interleave(self.groups, dim=1) for part in state)
+            state = state.copies(self.groups)
         results: list[list[Hypothesis]] = [[] for _ in range(count)]
 
         for step in range(steps):  # `state` holds the live beams only, in the order of `live`
@@ -82,7 +82,7 @@ class Beam:
             row = row[going][live]
             if not len(row):
                 break
-            state = rows_of(state, row)
+            state = state.rows(row)
         return results
 
     def _chosen(self, scores: torch.Tensor, live: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

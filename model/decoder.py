@@ -6,6 +6,8 @@ H hidden, L layers, P places.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from torch import nn
 
@@ -42,7 +44,7 @@ class Decoder(nn.Module):
     ) -> None:
         super().__init__()
         self.max_tokens = max_tokens
-        self.state_parts = 4 if attention_heads else 2
+        self.state_parts = 2, 2 if attention_heads else 0
         self.embedding = nn.Embedding(vocabulary_size, embedding_size)
         nn.init.normal_(self.embedding.weight, std=0.1)  # of PyTorch's 1, a rare word's would stay noise
         between = dropout if layers > 1 else 0.0
@@ -83,21 +85,20 @@ class Decoder(nn.Module):
     def start(self, image: torch.Tensor) -> State:
         """The state after the images, what `step` needs for START.
 
-        Hidden and cell, each (L, B, H); with attention, what `Attention.remember` gives, too.
+        Said: hidden and cell, each (L, B, H). Seen, with attention: what `Attention.remember` gives.
         """
-        hidden, cell = self.lstm(self._whole(image).unsqueeze(1))[1]
-        return (hidden, cell, *self.attention.remember(image[:, 1:])) if self.attention else (hidden, cell)
+        said = self.lstm(self._whole(image).unsqueeze(1))[1]
+        return State.after_the_images(said, self.attention.remember(image[:, 1:]) if self.attention else ())
 
     def step(self, words: torch.Tensor, state: State) -> tuple[torch.Tensor, State]:
         """Last word ids (B,) and state → log-probabilities of the next word (B, V) in float32, and the new state."""
-        hidden, cell, *seen = state
-        outputs, (hidden, cell) = self.lstm(self.embedding(words).unsqueeze(1), (hidden, cell))
-        outputs = self.dropout(outputs)
+        outputs, said = self.lstm(self.embedding(words).unsqueeze(1), state.said)
+        outputs = self.dropout(outputs.squeeze(1))
         if self.attention:
-            outputs = self.dropout(self.attention(outputs, *seen))
-        logits = self.output(outputs.squeeze(1))
+            outputs = self.dropout(self.attention.of_images(outputs, state.image, *state.seen))
+        logits = self.output(outputs)
         log_probs = logits.log_softmax(dim=-1, dtype=torch.promote_types(logits.dtype, torch.float32))
-        return log_probs, (hidden, cell, *seen)
+        return log_probs, replace(state, said=said)
 
     def _whole(self, image: torch.Tensor) -> torch.Tensor:
         """(B, E)."""

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from itertools import islice
 from pathlib import Path
 
 import torch
@@ -45,7 +46,8 @@ class Mixture:
         self._speakers = speakers
         self._log_weights = [math.log(weight / sum(given)) for weight in given]
         self.max_tokens = min((speaker.max_tokens for speaker in speakers if speaker.max_tokens), default=0)
-        self.state_parts = sum(speaker.state_parts for speaker in speakers)
+        said, seen = zip(*(speaker.state_parts for speaker in speakers), strict=True)
+        self.state_parts = sum(said), sum(seen)
 
     @property
     def vocabulary_size(self) -> int:
@@ -55,14 +57,15 @@ class Mixture:
     @staticmethod
     def joined(states: Sequence[State]) -> State:
         """One state of those of the speakers."""
-        return tuple(part for state in states for part in state)
+        said = tuple(part for state in states for part in state.said)
+        return State(said, tuple(part for state in states for part in state.seen), states[0].image)
 
     def step(self, words: torch.Tensor, state: State) -> tuple[torch.Tensor, State]:
         """As `Speaker.step`."""
-        found, states, first = list[torch.Tensor](), list[State](), 0
+        found, states, said, seen = list[torch.Tensor](), list[State](), iter(state.said), iter(state.seen)
         for speaker, log_weight in zip(self._speakers, self._log_weights, strict=True):
-            mine = state[first : first + speaker.state_parts]
-            first += speaker.state_parts
+            of_captions, of_images = speaker.state_parts
+            mine = State(tuple(islice(said, of_captions)), tuple(islice(seen, of_images)), state.image)
             log_probs, after = speaker.step(words, mine)
             found.append(log_probs + log_weight)
             states.append(after)

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import torch
 
 from model.errors import OptionError
-from model.speaker import Speaker, State, rows_of
+from model.speaker import Speaker, State
 from model.vocabulary import END
 
 
@@ -66,7 +66,7 @@ def captions(speaker: Speaker, state: State, *, beams: int, length: int) -> list
 
 def greedy(speaker: Speaker, state: State, *, length: int) -> list[Spoken]:
     """The most probable token at each of D steps; of B images."""
-    device, count = state[0].device, state[0].shape[1]
+    device, count = state.device, len(state)
     said = torch.full((count, length), END, device=device)
     gains = torch.zeros(count, length, device=device)
     word = said[:, 0]
@@ -83,7 +83,7 @@ def beam(speaker: Speaker, state: State, *, beams: int, length: int) -> list[lis
     Args:
         beams: K, at most V.
     """
-    device, count = state[0].device, state[0].shape[1]
+    device, count = state.device, len(state)
     said = torch.full((count, beams, length), END, device=device)
     gains = torch.zeros(count, beams, length, device=device)  # log-probability of each token
     sums = torch.zeros(count, 1, device=device)  # the K beams begin as one
@@ -108,6 +108,6 @@ def beam(speaker: Speaker, state: State, *, beams: int, length: int) -> list[lis
             finished[i].append(Spoken(tokens, each))
         if step < length - 1:
             flat = row.flatten()
-            log_probs, state = speaker.step(word.flatten(), rows_of(state, flat))
+            log_probs, state = speaker.step(word.flatten(), state.rows(flat))
         first = torch.arange(count, device=device).unsqueeze(1) * beams
     return [sorted(found, key=lambda spoken: -spoken.log_prob) for found in finished]

@@ -11,7 +11,7 @@ import torch
 
 from model.constraints import Constraints
 from model.hypothesis import Hypothesis
-from model.speaker import Speaker, State, rows_of
+from model.speaker import Speaker, State
 from model.vocabulary import END
 
 
@@ -46,14 +46,14 @@ class Sampling:
             state: after the images, before START.
             image_seeds: (B,) int64, a number that belongs to each image.
         """
-        each, steps, device = self.num_candidates, self.max_tokens + 1, state[0].device
+        each, steps, device = self.num_candidates, self.max_tokens + 1, state.device
         copies = torch.arange(each, device=device)
         # Mixed once more, for `_gumbel` counts steps on from a seed: it must not run into the next copy's.
         seeds = _mixed(_mixed(image_seeds + self.seed).unsqueeze(1) + copies).flatten()  # (B × each,)
         rows = torch.arange(len(seeds), device=device)  # the captions still being spoken
         words = torch.full((len(seeds), steps), END, device=device)
         sums = torch.zeros(len(seeds), device=device)
-        state = tuple(part.repeat_interleave(each, dim=1) for part in state)
+        state = state.copies(each)
         for step in range(steps):
             said = words[rows]
             log_probs, state = speaker.step(said[:, step - 1], state)
@@ -62,7 +62,7 @@ class Sampling:
             sums[rows] += log_probs.gather(1, word.unsqueeze(1)).squeeze(1)
             words[rows, step] = word
             going = word != END
-            rows, state = rows[going], rows_of(state, going)
+            rows, state = rows[going], state.rows(going)
             if not len(rows):
                 break
         lengths = (words == END).int().argmax(1).tolist()

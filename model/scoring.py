@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 
 from model.hypothesis import Hypothesis
-from model.speaker import Speaker, State, rows_of
+from model.speaker import Speaker, State
 from model.vocabulary import END
 
 
@@ -24,9 +24,9 @@ def token_log_probs(
     said = [caption for some in captions for caption in some]
     longest = max((caption.num_tokens for caption in said), default=0)
     padded = [[*caption.words, *[END] * (longest + 1 - len(caption.words))] for caption in said]
-    device = state[0].device
+    device = state.device
     words = torch.tensor(padded, device=device).view(len(said), longest + 1)
-    state = rows_of(state, torch.tensor(rows, dtype=torch.int64, device=device))
+    state = state.rows(torch.tensor(rows, dtype=torch.int64, device=device))
     found = torch.zeros(len(said), longest, device=device)
     for step in range(longest):
         log_probs, state = speaker.step(words[:, step - 1], state)  # the last place holds START

@@ -159,7 +159,7 @@ class Search:
                 no_repeat_ngram=self.no_repeat_ngram,
                 min_tokens=self.min_tokens,
                 max_tokens=self.max_tokens,
-                device=state[0].device,
+                device=state.device,
             )
             if self.method == "sample":
                 sampling = Sampling(
@@ -171,8 +171,8 @@ class Search:
                     top_p=self.top_p,
                     seed=self.seed,
                 )
-                seeds = image_seeds if image_seeds is not None else torch.arange(state[0].shape[1])
-                return sampling(speaker, state, constraints, seeds.to(state[0].device))
+                seeds = image_seeds if image_seeds is not None else torch.arange(len(state))
+                return sampling(speaker, state, constraints, seeds.to(state.device))
             beam = Beam(
                 beams,
                 self.max_tokens,
