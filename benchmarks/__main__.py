@@ -25,7 +25,7 @@ def main() -> int:
     parser.add_argument("--output", type=Path, help="file for the results as JSON lines")
     options = parser.parse_args()
     met = True
-    print(f"{'row':16}{'ours':>12}{'other':>12}  {'unit':10}{'ratio':>7}  target", flush=True)
+    print(f"{'row':22}{'ours':>12}{'other':>12}  {'unit':10}{'ratio':>7}  target", flush=True)
     with tempfile.TemporaryDirectory() as scratch:
         bench = Bench(Path(scratch), options.captioner, options.repeats, options.scale)
         for name in options.only or ROWS:
@@ -44,7 +44,7 @@ def line(name: str, result: Result) -> str:
     verdict = "" if result.is_met else "  MISSED"
     note = f"  ({result.note})" if result.note else ""
     return (
-        f"{name:16}{result.median_ours:12.2f}{result.median_other:12.2f}  {result.unit:10}{result.ratio:7.2f}"
+        f"{name:22}{result.median_ours:12.2f}{result.median_other:12.2f}  {result.unit:10}{result.ratio:7.2f}"
         f"  {sign} {result.target}{verdict}{note}"
     )
 
