@@ -23,8 +23,8 @@ class NetworkConfig:
     layers: int = 1
     """Layers of the LSTM."""
     attention_heads: int = 0
-    """With which each word looks at the CNN's last map of features, a divisor of hidden_size; 0: it is told the pooled
-    ones, which are kept while the CNN is frozen."""
+    """With which each word looks at the CNN's last map of features, a divisor of embedding_size and hidden_size; 0: the
+    decoder is told the pooled ones alone, which are kept while the CNN is frozen."""
     image_size: int = 224
     """Side of the square input, pixels."""
     standardize: bool = True

@@ -89,7 +89,14 @@ def test_a_beam_finds_what_is_most_probable(decoder: Decoder, images: torch.Tens
             assert [tuple(one.words) for one in found] == best[:5]
 
 
-@pytest.mark.parametrize("options", [{"method": "sample", "num_candidates": 4}, {"groups": 5, "num_candidates": 5}])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"method": "sample", "num_candidates": 4},
+        {"groups": 5, "num_candidates": 5},
+        {"beam_search": "neuraltalk2", "beam_size": 3, "num_candidates": 2},
+    ],
+)
 def test_an_image_is_searched_as_if_it_were_alone(
     decoder: Decoder, images: torch.Tensor, options: dict[str, int]
 ) -> None:
@@ -153,7 +160,7 @@ def test_the_mean_of_the_places_is_what_is_pooled(tmp_path: Path) -> None:
         encoder.standardize(features)
         assert torch.allclose(encoder.feature_mean, pooled(images).mean(0), atol=1e-5)
         assert torch.allclose(encoder.feature_std, pooled(images).std(0).clamp(min=SMALLEST_STD), atol=1e-5)
-        embeddings, places = encoder.project(features), features[:, :, :].reshape(-1, 512)
+        embeddings, places = encoder.project(features), features.reshape(-1, 512)
     expected = encoder.projection((pooled(images) - encoder.feature_mean) / encoder.feature_std).relu()
     assert torch.allclose(embeddings[:, 0], expected, atol=1e-3)
     expected = encoder.places((places - places.mean(0)) / places.std(0).clamp(min=SMALLEST_STD))
