@@ -85,6 +85,8 @@ class StageConfig:
     """Times every image is seen; 0 leaves the stage out."""
     steps: int = 0
     """Ends after so many steps, whatever the epochs; 0: by epochs."""
+    image_size: int = 0
+    """Side of its square input, pixels; 0: the network's. A captioner is kept with that of its stage."""
     batch_images: int = 16
     """Images per step, of all workers together; captions_per_image of each go with them."""
     accumulate: int = 1
@@ -133,8 +135,8 @@ class StageConfig:
         where = f"stage {self.name!r} needs"
         if not self.name or "." in self.name or "/" in self.name:
             raise ConfigError(f"a stage's name is {self.name!r}; it needs one without dots and slashes")
-        if min(self.epochs, self.steps, self.clip_norm, self.clip_value, self.views) < 0:
-            raise ConfigError(f"{where} epochs, steps, clip_norm, clip_value and views ≥ 0")
+        if min(self.epochs, self.steps, self.image_size, self.clip_norm, self.clip_value, self.views) < 0:
+            raise ConfigError(f"{where} epochs, steps, image_size, clip_norm, clip_value and views ≥ 0")
         if min(self.foretelling_weight, self.written_weight) < 0 or self.temperature <= 0:
             raise ConfigError(f"{where} foretelling_weight and written_weight ≥ 0, and temperature above 0")
         if self.views and (self.cnn.learning_rate or self.smallest_crop == 1.0):

@@ -66,6 +66,14 @@ class Encoder(nn.Module):
         features: torch.Tensor = self.cnn(images)
         return features.flatten(2).transpose(1, 2) if self.places else features
 
+    def refuse_unless_sees(self, image_size: int) -> None:
+        """Raises OptionError if images of this side, in pixels, are none for the CNN."""
+        cnn = deepcopy(self.cnn).to("meta").eval()  # shapes without arithmetic
+        try:
+            cnn(torch.zeros(1, 3, image_size, image_size, device="meta"))
+        except (RuntimeError, AssertionError) as error:
+            raise OptionError(f"the CNN cannot see images of {image_size}×{image_size} pixels: {error}") from error
+
     def standardize(self, features: torch.Tensor) -> None:
         """Takes mean and deviation of each feature from those of many images, as `features` gives them."""
         pooled = features

@@ -82,6 +82,13 @@ class Preprocessing:
         """All of it that decides `pixels`: those of equal views are the same. It can be the key of a dictionary."""
         return replace(self, mean=Preprocessing.mean, std=Preprocessing.std)
 
+    def at(self, image_size: int) -> Preprocessing:
+        """The same for a square input of another side, in pixels: the same share of the image is cut out."""
+        scale = image_size / self.image_size
+        margin = round((self.resize_size - self.image_size) * scale)
+        offset = None if self.crop_offset is None else round(self.crop_offset * scale)
+        return replace(self, image_size=image_size, resize_size=image_size + margin, crop_offset=offset)
+
     def draft(self, image: Image.Image) -> None:
         """Asks a JPEG that is not decoded yet for the smallest of 1, 1/2, 1/4, 1/8 of its size that is large enough.
 

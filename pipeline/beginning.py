@@ -15,13 +15,18 @@ from pipeline.recipe import Recipe
 def first_network(recipe: Recipe, vocabulary: Vocabulary) -> tuple[Network, Architecture, Preprocessing]:
     """A captioner's where there is one to start from, else as asked for, with random weights. On the CPU.
 
-    Raises CheckpointError for what is no captioner, InputError for one that speaks other words.
+    Raises CheckpointError for what is no captioner, InputError for one that speaks other words, OptionError for images
+    of a size that its CNN cannot see.
     """
     if recipe.start_from:
-        return _of_a_captioner(recipe.start_from, vocabulary)
-    architecture = Architecture(vocabulary_size=vocabulary.size, **recipe.network)
-    side = recipe.image_size
-    return architecture.build(), architecture, Preprocessing(image_size=side, resize_size=side)
+        network, architecture, preprocessing = _of_a_captioner(recipe.start_from, vocabulary)
+    else:
+        architecture = Architecture(vocabulary_size=vocabulary.size, **recipe.network)
+        network, side = architecture.build(), recipe.image_size
+        preprocessing = Preprocessing(image_size=side, resize_size=side)
+    for image_size in {stage.preprocessing(preprocessing).image_size for stage in recipe.stages}:
+        network.encoder.refuse_unless_sees(image_size)
+    return network, architecture, preprocessing
 
 
 def _of_a_captioner(name: str, vocabulary: Vocabulary) -> tuple[Network, Architecture, Preprocessing]:

@@ -10,6 +10,7 @@ from typing import Any, Protocol
 import torch
 
 from model.optimization import Optimizer, Schedule
+from model.preprocessing import Preprocessing
 
 
 @dataclass(frozen=True)
@@ -19,6 +20,7 @@ class Stage:
     name: str
     epochs: int
     steps: int
+    image_size: int
     batch_images: int
     accumulate: int
     optimizer: Optimizer
@@ -39,6 +41,10 @@ class Stage:
     def frozen(self) -> bool:
         """Whether the CNN stays as it is and sees the same images all the time, so that it is asked once."""
         return self.cnn_optimizer.learning_rate == 0.0 and (self.smallest_crop == 1.0 or self.views > 0)
+
+    def preprocessing(self, network: Preprocessing) -> Preprocessing:
+        """The network's, at this stage's size."""
+        return network.at(self.image_size) if self.image_size else network
 
 
 @dataclass(frozen=True)

@@ -25,6 +25,7 @@ from tensorboardX import SummaryWriter
 
 from model import checkpoint
 from model.network import Network
+from model.preprocessing import Preprocessing
 from pipeline import features
 from pipeline.errors import OutputError
 from pipeline.storage import Folder
@@ -39,7 +40,7 @@ class RunFolder:
 
     Args:
         url: of the folder.
-        captioner: what `checkpoint.save` wants beside network and scores.
+        captioner: what `checkpoint.save` wants beside network, preprocessing and scores.
     """
 
     def __init__(self, url: str, **captioner: Any) -> None:
@@ -67,22 +68,27 @@ class RunFolder:
             raise OutputError(f"{self.folder.url}/{STATE} is damaged: {error}; choose another output") from error
         return state
 
-    def keep(self, state: Mapping[str, Any], network: Network, scores: Mapping[str, Any]) -> None:
+    def keep(
+        self, state: Mapping[str, Any], network: Network, preprocessing: Preprocessing, scores: Mapping[str, Any]
+    ) -> None:
         """Replaces `latest/`; the state last, for training goes on from it alone."""
-        self.save("latest", network, scores)
+        self.save("latest", network, preprocessing, scores)
         with self.folder.writer(STATE) as file:
             torch.save(dict(state), file)
 
-    def save(self, name: str, network: Network, scores: Mapping[str, Any]) -> None:
+    def save(self, name: str, network: Network, preprocessing: Preprocessing, scores: Mapping[str, Any]) -> None:
         """Writes the captioner in a folder of this name; its configuration last: with it a captioner is whole."""
         directory = Path(self._scratch.name, "captioner")
-        checkpoint.save(directory, network, **self._captioner, scores={"val": dict(scores)})
+        kept = {"preprocessing": preprocessing, "scores": {"val": dict(scores)}, **self._captioner}
+        checkpoint.save(directory, network, **kept)
         for file in reversed(checkpoint.FILES):
             self.folder.write(f"{name}/{file}", (directory / file).read_bytes())
 
-    def save_epoch(self, name: str, network: Network, scores: Mapping[str, Any], *, keep: int) -> None:
+    def save_epoch(
+        self, name: str, network: Network, preprocessing: Preprocessing, scores: Mapping[str, Any], *, keep: int
+    ) -> None:
         """Adds a captioner to `epochs/`, and deletes the oldest beyond so many."""
-        self.save(f"epochs/{name}", network, scores)
+        self.save(f"epochs/{name}", network, preprocessing, scores)
         for old in self.folder.folders("epochs")[:-keep]:
             self.folder.remove_all(f"epochs/{old}")
 

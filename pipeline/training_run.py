@@ -50,11 +50,11 @@ class TrainingRun:
         self.dtype = choose_dtype(recipe.dtype, workers.device)
         torch.manual_seed(recipe.seed)
         self.network, architecture, self.preprocessing = first_network(recipe, self.vocabulary)
+        self._first_preprocessing = self.preprocessing
         self.folder = RunFolder(
             recipe.output,
             architecture=architecture,
             vocabulary=self.vocabulary,
-            preprocessing=self.preprocessing,
             dtype=getattr(torch, recipe.weights_dtype),
             provenance=recipe.provenance,
         )
@@ -88,6 +88,7 @@ class TrainingRun:
         if self.position.best:
             self.network.load_state_dict(self.position.best)
         self.workers.align(self.network)
+        self.preprocessing = stage.preprocessing(self._first_preprocessing)
         epoch_steps = -(-len(self.train) // stage.batch_images)
         trainer = self._trainer(stage, stage.steps or stage.epochs * epoch_steps)
         if state:
@@ -220,10 +221,10 @@ class TrainingRun:
         if self.workers.first:
             self.folder.record(position.history)
             if is_best:
-                self.folder.save("best", network, report)
+                self.folder.save("best", network, self.preprocessing, report)
             if self.recipe.keep_epochs:
                 name = f"{position.step:09}-{stage.name}-{epoch}"
-                self.folder.save_epoch(name, network, report, keep=self.recipe.keep_epochs)
+                self.folder.save_epoch(name, network, self.preprocessing, report, keep=self.recipe.keep_epochs)
         self.reporter.epoch(report)
 
     def _keep(self, network: Network, trainer: Trainer | None = None) -> None:
@@ -233,7 +234,7 @@ class TrainingRun:
             if trainer:
                 state["trainer"] = trainer.state_dict()
             lines = self.position.history.splitlines()
-            self.folder.keep(state, network, json.loads(lines[-1]) if lines else {})
+            self.folder.keep(state, network, self.preprocessing, json.loads(lines[-1]) if lines else {})
 
     def _cached(self, stage: Stage) -> dict[str, torch.Tensor]:
         """The CNN's features of both splits, by name: views of the one, images of the other."""

@@ -21,17 +21,19 @@ B, N, E, H, V = 3, 2, 5, 6, 11
 CAPTIONS = [[3, 1, 4], [1], [5, 9, 2, 6, 5, 3, 8], [], [9, 7], [9, 3, 2, 3]]  # N for each of B images
 
 
-def tiny(dropout: float = 0.0) -> Network:
+def tiny(dropout: float = 0.0, attention_heads: int = 0) -> Network:
     """A CNN with a convolution, a batch norm and a layer, in the place of torchvision's."""
     torch.manual_seed(0)
-    encoder = Encoder("squeezenet1_1", E)
-    encoder.cnn = nn.Sequential(
-        nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 7)
-    )
+    encoder = Encoder("squeezenet1_1", E, places=attention_heads > 0)
+    encoder.cnn = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU())
+    last = [nn.Conv2d(4, 7, 3)] if attention_heads else [nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 7)]
+    encoder.cnn.extend(last)
     encoder.projection = nn.Linear(7, E)
     encoder.feature_mean, encoder.feature_std = torch.zeros(7), torch.ones(7)
+    if attention_heads:
+        encoder.places, encoder.place_std = nn.Linear(7, E), torch.ones(7)
     nn.init.ones_(encoder.projection.bias)  # so that no rectifier is dead
-    return Network(encoder, Decoder(V, E, H, dropout=dropout))
+    return Network(encoder, Decoder(V, E, H, dropout=dropout, attention_heads=attention_heads))
 
 
 @pytest.fixture
@@ -336,11 +338,11 @@ IMAGES = 5  # 3 + 2 of two workers, 1 + 2 + 2 of three
 THEIRS = [[3, 1, 4], [1], [5, 9, 2, 6, 5, 3, 8], [], [9, 7], [9, 3, 2, 3], [8], [4, 4, 4, 4, 4], [2, 7], [1, 8, 2, 8]]
 
 
-def work(rank: int, workers: int, rendezvous: str, result: str) -> None:
+def work(rank: int, workers: int, attention_heads: int, rendezvous: str, result: str) -> None:
     """One of several workers: two steps of its share of the images, in float64."""
     if workers > 1:
         torch.distributed.init_process_group("gloo", f"file://{rendezvous}", world_size=workers, rank=rank)
-    network = tiny().double()
+    network = tiny(attention_heads=attention_heads).double()
     if rank:
         with torch.no_grad():
             network.decoder.output.bias += 1.0  # the first one's weights count
@@ -355,12 +357,12 @@ def work(rank: int, workers: int, rendezvous: str, result: str) -> None:
         torch.distributed.destroy_process_group()
 
 
-def test_workers_together_have_the_gradients_of_one_alone(tmp_path: Path) -> None:
+@pytest.mark.parametrize("attention_heads", [0, 1])
+def test_workers_together_have_the_gradients_of_one_alone(attention_heads: int, tmp_path: Path) -> None:
     for workers in (2, 3):
-        torch.multiprocessing.spawn(
-            work, (workers, str(tmp_path / f"meet{workers}"), str(tmp_path / f"{workers}")), workers
-        )
-    work(0, 1, "", str(tmp_path / "1"))
+        files = str(tmp_path / f"meet{workers}"), str(tmp_path / f"{workers}")
+        torch.multiprocessing.spawn(work, (workers, attention_heads, *files), workers)
+    work(0, 1, attention_heads, "", str(tmp_path / "1"))
     alone = torch.load(tmp_path / "1")
     assert max(float(gradient.abs().max()) for gradient in alone.values()) > 0.01
     for workers in (2, 3):

@@ -12,6 +12,7 @@ from test_ingest import members, shard, tar_bytes
 from test_watch import stage
 
 from model.encoder import headless
+from model.errors import OptionError
 from model.optimization import Optimizer, Schedule
 from pipeline.errors import InputError
 from pipeline.ingest import read_split
@@ -151,6 +152,39 @@ def test_a_run_with_attention_keeps_no_features_and_goes_on_as_well(
     (history, weights), (expected_history, expected_weights) = left(stopped), left(whole)
     assert history == expected_history
     assert all(torch.equal(weights[name], value) for name, value in expected_weights.items())
+
+
+def test_a_stage_may_see_larger_images_and_its_captioner_does_so_ever_after(
+    given: Callable[..., Recipe], tmp_path: Path
+) -> None:
+    smaller = given(tmp_path / "smaller")
+    language, finetune, rewarded = smaller.stages
+    larger = replace(
+        smaller, output=str(tmp_path / "larger"), stages=(language, replace(finetune, image_size=48), rewarded)
+    )
+    assert run(smaller)
+    stopped = Listener(stop_at=11)  # of nine steps on smaller images, and three on larger
+    assert not run(larger, stopped)
+    assert side(larger, "latest") == 48
+    assert run(larger)
+    assert side(larger, "latest") == 32
+    best_stage = min(left(larger)[0], key=lambda line: line["val_loss"])["stage"]
+    assert side(larger, "best") == (48 if best_stage == "finetune" else 32)
+    found, expected = ([line["val_loss"] for line in left(recipe)[0]] for recipe in (larger, smaller))
+    assert found[:3] == expected[:3]
+    assert found[3] != expected[3]
+
+
+def side(recipe: Recipe, name: str) -> int:
+    config = json.loads((Path(recipe.output) / name / "config.json").read_text())
+    return int(config["preprocessing"]["image_size"])
+
+
+def test_a_size_that_the_cnn_cannot_see_is_refused_at_once(given: Callable[..., Recipe], tmp_path: Path) -> None:
+    recipe = given(tmp_path)
+    stages = (*recipe.stages[:2], replace(recipe.stages[2], image_size=8))
+    with pytest.raises(OptionError, match="cannot see images of 8×8 pixels"):
+        run(replace(recipe, stages=stages))
 
 
 class Dying(Listener):

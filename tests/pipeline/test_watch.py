@@ -15,7 +15,7 @@ from pipeline.watch import Watch
 def stage(**options: Any) -> Stage:
     still = Optimizer("sgd", 0.0, 0.0, 0.0, 0.0, 0.0)
     usual: dict[str, Any] = {
-        **{"name": "language", "epochs": 2, "steps": 0, "batch_images": 6, "accumulate": 1},
+        **{"name": "language", "epochs": 2, "steps": 0, "image_size": 0, "batch_images": 6, "accumulate": 1},
         **{"optimizer": still, "cnn_optimizer": still, "schedule": Schedule("constant", 0, 0, 1, 1.0)},
         **{"label_smoothing": 0.0, "foretelling_weight": 0.0, "smallest_crop": 1.0, "views": 0},
         **{"samples_per_image": 0, "temperature": 1.0, "baseline": "others", "written_weight": 0.0, "options": {}},
