@@ -31,8 +31,8 @@ class SearchConfig:
     """Sample from the fewest words that have this probability together."""
     seed: int = 0
     """Of sampling."""
-    no_repeat_ngram: int = 0
-    """3: no three words in a row come twice in a caption; 0: they may."""
+    no_repeat_ngram: int = 2
+    """2: no two words in a row come twice in a caption, 3: no three; 0: they may."""
     no_immediate_repeat: bool = False
     """No word comes twice in a row."""
     no_bad_endings: bool = False

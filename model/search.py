@@ -41,7 +41,7 @@ class Search:
         top_k: sample from the most probable words only, this many; 0 from all.
         top_p: sample from the smallest set of words that has this probability together.
         seed: of sampling. The same image and seed give the same captions, whatever its batch.
-        no_repeat_ngram: n; no n words in a row come twice in a caption; 0 for no such rule.
+        no_repeat_ngram: n; no n words in a row come twice in a caption; 0 for no such rule. Not in neuraltalk2's.
         no_immediate_repeat: no word comes twice in a row.
         no_bad_endings: no caption ends in a word that it should go on after (`Vocabulary.bad_endings`).
         min_tokens: words a caption has at least.
@@ -63,7 +63,7 @@ class Search:
     top_k: int = 0
     top_p: float = 1.0
     seed: int = 0
-    no_repeat_ngram: int = 0
+    no_repeat_ngram: int = 2
     no_immediate_repeat: bool = False
     no_bad_endings: bool = False
     min_tokens: int = 0
@@ -107,7 +107,7 @@ class Search:
             raise OptionError(f"beam_search is {self.beam_search!r}; choose standard or neuraltalk2")
         if self.method == "sample":
             raise OptionError("beam_search is neuraltalk2 and method is sample; choose beam or greedy")
-        beyond = ("no_repeat_ngram", "no_immediate_repeat", "no_bad_endings", "min_tokens")
+        beyond = ("no_immediate_repeat", "no_bad_endings", "min_tokens")
         asked = [name for name in beyond if getattr(self, name)] + ["groups"] * (self.groups > 1)
         if asked:
             raise OptionError(f"beam_search is neuraltalk2, which knows no {asked[0]}; choose standard")

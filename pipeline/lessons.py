@@ -76,7 +76,8 @@ def drawn(
     def said(search: Search, inputs: Inputs) -> list[list[list[int]]]:
         return draw(network, search, unsayable=vocabulary.unsayable, **inputs)
 
-    greedy = Search(method="greedy", max_tokens=max_tokens)
+    # Without rules: what is drawn is then as probable as the gradient takes it to be.
+    greedy = Search(method="greedy", max_tokens=max_tokens, no_repeat_ngram=0)
     sampling = replace(greedy, method="sample", num_candidates=samples_per_image, temperature=temperature)
 
     def lesson(numbers: Numbers, inputs: Inputs, random: np.random.Generator) -> Batch:

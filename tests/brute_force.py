@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import itertools
+from functools import partial
 
 import torch
 
 from model.decoder import Decoder
+from model.search import Search
 from model.vocabulary import END
+
+unruled = partial(Search, no_repeat_ngram=0)
+"""A search that may say whatever the decoder can, as those here do."""
 
 
 def log_prob(decoder: Decoder, embedding: torch.Tensor, words: tuple[int, ...]) -> float:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 import torchvision
-from brute_force import all_captions
+from brute_force import all_captions, unruled
 from conftest import WORDS, picture
 from safetensors.torch import save_file
 
@@ -79,7 +79,7 @@ def test_captions_side_by_side_see_their_own_image(decoder: Decoder, images: tor
         assert torch.allclose(together[i : i + 1], alone, atol=1e-12)
 
 
-@pytest.mark.parametrize("search", [Search(beam_size=200, max_tokens=T, num_candidates=5), Search(max_tokens=T)])
+@pytest.mark.parametrize("search", [unruled(beam_size=200, max_tokens=T, num_candidates=5), unruled(max_tokens=T)])
 def test_a_beam_finds_what_is_most_probable(decoder: Decoder, images: torch.Tensor, search: Search) -> None:
     for image, found in zip(images, search(decoder, images), strict=True):
         scored = all_captions(decoder, image, T)
@@ -100,7 +100,7 @@ def test_a_beam_finds_what_is_most_probable(decoder: Decoder, images: torch.Tens
 def test_an_image_is_searched_as_if_it_were_alone(
     decoder: Decoder, images: torch.Tensor, options: dict[str, int]
 ) -> None:
-    search = Search(max_tokens=7, **options)  # type: ignore[arg-type]
+    search = unruled(max_tokens=7, **options)  # type: ignore[arg-type]
     together = search(decoder, images)
     for i, expected in enumerate(together):
         (alone,) = search(decoder, images[i : i + 1], image_seeds=torch.tensor([i]))
@@ -193,7 +193,7 @@ def test_two_images_that_differ_in_one_place_are_learnt_by_heart() -> None:
         total.backward()
         optimizer.step()
     assert all(parameter.grad is not None and parameter.grad.any() for parameter in trained)
-    found = Search(method="greedy")(network.decoder.eval(), encoder.project(features))
+    found = unruled(method="greedy")(network.decoder.eval(), encoder.project(features))
     assert [candidates[0].words for candidates in found] == [[1, 2], [3]]
     wanted = targets(captions, lengths)
     assert network(captions, features=features)[:, 1:].argmax(-1)[wanted >= 0].tolist() == [1, 2, END, 3, END]

@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 import torch
-from brute_force import all_captions, log_prob
+from brute_force import all_captions, log_prob, unruled
 
 from model.decoder import Decoder
-from model.search import Search
+from model.search import Hypothesis, Search
 from model.vocabulary import Vocabulary
 
 B, V, E, H, T = 3, 4, 5, 6, 4
@@ -56,8 +56,8 @@ def embeddings() -> torch.Tensor:
 @pytest.mark.parametrize("rules", RULES, ids=str)
 def test_a_beam_of_full_width_finds_the_best_that_obey(rules: dict[str, Any], embeddings: torch.Tensor) -> None:
     decoder, changed = tiny(), 0
-    plain = Search(beam_size=500, max_tokens=T, num_candidates=9)
-    search = Search(beam_size=500, max_tokens=T, num_candidates=9, **rules)
+    plain = unruled(beam_size=500, max_tokens=T, num_candidates=9)
+    search = unruled(beam_size=500, max_tokens=T, num_candidates=9, **rules)
     for embedding, found, free in zip(
         embeddings, search(decoder, embeddings, endings=ENDINGS), plain(decoder, embeddings), strict=True
     ):
@@ -76,7 +76,7 @@ def test_a_beam_of_full_width_finds_the_best_that_obey(rules: dict[str, Any], em
 def test_whatever_is_found_obeys(rules: dict[str, Any], method: dict[str, Any], embeddings: torch.Tensor) -> None:
     decoder = tiny()
     for embedding, found in zip(
-        embeddings, Search(max_tokens=T, **method, **rules)(decoder, embeddings, endings=ENDINGS), strict=True
+        embeddings, unruled(max_tokens=T, **method, **rules)(decoder, embeddings, endings=ENDINGS), strict=True
     ):
         assert found
         for hypothesis in found:
@@ -109,6 +109,17 @@ def test_where_no_word_is_left_the_caption_ends(method: Any, embeddings: torch.T
     search = Search(method=method, max_tokens=9, no_repeat_ngram=1, min_tokens=9, no_bad_endings=True)
     for found in search(decoder, embeddings, endings=[1, 2, 3]):
         assert sorted(found[0].words) == [1, 2, 3]
+
+
+def test_no_two_words_come_twice_unless_they_may(embeddings: torch.Tensor) -> None:
+    def repeat(found: list[list[Hypothesis]]) -> list[bool]:
+        bigrams = [list(itertools.pairwise(hypotheses[0].words)) for hypotheses in found]
+        return [len(set(said)) < len(said) for said in bigrams]
+
+    decoder = tiny()
+    decoder.output.bias.data[0] -= 1000  # END comes last
+    assert all(repeat(unruled(max_tokens=9)(decoder, embeddings)))
+    assert not any(repeat(Search(max_tokens=9)(decoder, embeddings)))
 
 
 def test_endings_are_only_minded_if_asked_to(embeddings: torch.Tensor) -> None:

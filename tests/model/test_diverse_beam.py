@@ -6,9 +6,9 @@ from collections import Counter
 
 import pytest
 import torch
+from brute_force import unruled
 
 from model.decoder import Decoder
-from model.search import Search
 from model.vocabulary import END
 
 B, V, E, H, T = 4, 11, 5, 6, 7
@@ -59,7 +59,7 @@ def advanced(decoder: Decoder, embedding: torch.Tensor, group: list[Beam], said:
 def test_groups_avoid_what_those_before_them_just_said(
     decoder: Decoder, embeddings: torch.Tensor, strength: float
 ) -> None:
-    search = Search(
+    search = unruled(
         beam_size=K, groups=G, diversity=strength, num_candidates=K, max_tokens=T, length_normalization=POWER
     )
     for embedding, found in zip(embeddings, search(decoder, embeddings), strict=True):
@@ -76,21 +76,21 @@ def test_groups_avoid_what_those_before_them_just_said(
 
 
 def test_groups_that_need_not_differ_say_the_same(decoder: Decoder, embeddings: torch.Tensor) -> None:
-    apart = Search(beam_size=K, groups=G, diversity=0.0, num_candidates=K, max_tokens=T)(decoder, embeddings)
-    one = Search(beam_size=K // G, num_candidates=K // G, max_tokens=T)(decoder, embeddings)
+    apart = unruled(beam_size=K, groups=G, diversity=0.0, num_candidates=K, max_tokens=T)(decoder, embeddings)
+    one = unruled(beam_size=K // G, num_candidates=K // G, max_tokens=T)(decoder, embeddings)
     assert [[h.words for h in found] for found in apart] == [[h.words for h in found] for found in one]
 
 
 def test_more_diversity_gives_more_first_words(decoder: Decoder, embeddings: torch.Tensor) -> None:
     firsts = []
     for strength in (0.0, 100.0):
-        search = Search(beam_size=G, groups=G, diversity=strength, num_candidates=G, max_tokens=T)
+        search = unruled(beam_size=G, groups=G, diversity=strength, num_candidates=G, max_tokens=T)
         firsts.append([len({tuple(h.words[:1]) for h in found}) for found in search(decoder, embeddings)])
     assert firsts[0] == [1] * B and firsts[1] == [G] * B
 
 
 def test_a_caption_of_a_group_does_not_depend_on_its_batch(decoder: Decoder, embeddings: torch.Tensor) -> None:
-    search = Search(beam_size=K, groups=G, num_candidates=4, max_tokens=T)
+    search = unruled(beam_size=K, groups=G, num_candidates=4, max_tokens=T)
     for i, expected in enumerate(search(decoder, embeddings)):
         (alone,) = search(decoder, embeddings[i : i + 1])
         assert [h.words for h in alone] == [h.words for h in expected]

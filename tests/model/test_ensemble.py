@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from brute_force import all_captions
+from brute_force import all_captions, unruled
 from conftest import picture
 
 from model import checkpoint
@@ -64,7 +64,7 @@ def mean_log_prob(decoders: list[Decoder], images: list[torch.Tensor], words: tu
 def test_a_beam_of_full_width_is_exhaustive(
     decoders: list[Decoder], embeddings: list[torch.Tensor], power: float
 ) -> None:
-    search = Search(beam_size=200, max_tokens=T, num_candidates=7, length_normalization=power)
+    search = unruled(beam_size=200, max_tokens=T, num_candidates=7, length_normalization=power)
     found = search.from_state(Mixture(decoders, WEIGHTS), started(decoders, embeddings))
     for i in range(B):
         images = [each[i] for each in embeddings]
@@ -87,7 +87,7 @@ def test_a_beam_of_full_width_is_exhaustive(
 def test_an_ensemble_of_one_or_of_equals_is_itself(
     decoders: list[Decoder], embeddings: list[torch.Tensor], options: dict[str, Any]
 ) -> None:
-    search = Search(max_tokens=T, **options)
+    search = unruled(max_tokens=T, **options)
     expected = search(decoders[0], embeddings[0])
     one = search.from_state(Mixture(decoders[:1]), started(decoders[:1], embeddings[:1]))
     assert one == expected
@@ -96,7 +96,7 @@ def test_an_ensemble_of_one_or_of_equals_is_itself(
 
 
 def test_only_the_ratios_of_weights_matter(decoders: list[Decoder], embeddings: list[torch.Tensor]) -> None:
-    search, state = Search(max_tokens=T), started(decoders, embeddings)
+    search, state = unruled(max_tokens=T), started(decoders, embeddings)
     one, other = (search.from_state(Mixture(decoders, weights), state) for weights in ([0.75, 0.25], [3, 1]))
     assert one == other
     assert one != search.from_state(Mixture(decoders, [1, 3]), state)
@@ -124,7 +124,7 @@ def test_tokens_are_scored_as_probable_as_they_are(decoders: list[Decoder], embe
 
 def test_what_a_search_found_is_scored_as_it_said(decoders: list[Decoder], embeddings: list[torch.Tensor]) -> None:
     (decoder, _), (images, _) = decoders, embeddings
-    found = Search(beam_size=200, max_tokens=T, num_candidates=40)(decoder, images)
+    found = unruled(beam_size=200, max_tokens=T, num_candidates=40)(decoder, images)
     with torch.inference_mode():
         each = token_log_probs(decoder, decoder.start(images), found)
     for embedding, hypotheses, values in zip(images, found, each, strict=True):

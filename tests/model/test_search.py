@@ -8,7 +8,7 @@ from collections import Counter
 
 import pytest
 import torch
-from brute_force import all_captions, log_prob
+from brute_force import all_captions, log_prob, unruled
 
 from model.decoder import Decoder, State
 from model.errors import OptionError
@@ -51,7 +51,7 @@ def as_pairs(found: list[Hypothesis]) -> list[tuple[tuple[int, ...], float]]:
 
 @pytest.mark.parametrize("power", [0.0, 0.7])
 def test_beam_of_full_width_is_exhaustive(decoder: Counting, embeddings: torch.Tensor, power: float) -> None:
-    search = Search(beam_size=200, max_tokens=T, num_candidates=7, length_normalization=power)
+    search = unruled(beam_size=200, max_tokens=T, num_candidates=7, length_normalization=power)
     for embedding, found in zip(embeddings, search(decoder, embeddings), strict=True):
         scored = all_captions(decoder, embedding, T)
         best = sorted(scored.items(), key=lambda item: -item[1] / (len(item[0]) + 1) ** power)[:7]
@@ -66,7 +66,7 @@ def test_narrow_beam_keeps_the_best_of_each_step(power: float) -> None:
     for parameter in decoder.parameters():
         parameter.data.mul_(5)
     embeddings = torch.randn(B, E, dtype=torch.float64)
-    search = Search(beam_size=beams, max_tokens=longest, num_candidates=2, length_normalization=power)
+    search = unruled(beam_size=beams, max_tokens=longest, num_candidates=2, length_normalization=power)
     for embedding, found in zip(embeddings, search(decoder, embeddings), strict=True):
         beam: list[tuple[tuple[int, ...], bool, float]] = [((), False, 0.0)]  # words, whether END was said, log_prob
         while not all(ended for _, ended, _ in beam):
@@ -83,7 +83,7 @@ def test_narrow_beam_keeps_the_best_of_each_step(power: float) -> None:
 
 
 def test_beam_of_one_is_greedy(decoder: Counting, embeddings: torch.Tensor) -> None:
-    for embedding, found in zip(embeddings, Search(beam_size=1, max_tokens=T)(decoder, embeddings), strict=True):
+    for embedding, found in zip(embeddings, unruled(beam_size=1, max_tokens=T)(decoder, embeddings), strict=True):
         words: list[int] = []
         while len(words) < T:
             with torch.no_grad():
@@ -96,16 +96,16 @@ def test_beam_of_one_is_greedy(decoder: Counting, embeddings: torch.Tensor) -> N
 
 
 def test_greedy_is_beam_of_one(decoder: Counting, embeddings: torch.Tensor) -> None:
-    beam = Search(beam_size=1, max_tokens=T)(decoder, embeddings)
-    assert Search(method="greedy", max_tokens=T)(decoder, embeddings) == beam
+    beam = unruled(beam_size=1, max_tokens=T)(decoder, embeddings)
+    assert unruled(method="greedy", max_tokens=T)(decoder, embeddings) == beam
 
 
 @pytest.mark.parametrize(
     "search",
     [
-        Search(beam_size=3, max_tokens=T, num_candidates=2),
-        Search(method="greedy", max_tokens=T),
-        Search(method="sample", max_tokens=T, num_candidates=4, seed=5),
+        unruled(beam_size=3, max_tokens=T, num_candidates=2),
+        unruled(method="greedy", max_tokens=T),
+        unruled(method="sample", max_tokens=T, num_candidates=4, seed=5),
     ],
     ids=lambda search: search.method,
 )
@@ -119,7 +119,7 @@ def test_a_caption_does_not_depend_on_its_batch(decoder: Counting, embeddings: t
 
 
 def test_finished_captions_cost_nothing(decoder: Counting, embeddings: torch.Tensor) -> None:
-    found = Search(method="sample", max_tokens=T, num_candidates=9, seed=1)(decoder, embeddings)
+    found = unruled(method="sample", max_tokens=T, num_candidates=9, seed=1)(decoder, embeddings)
     lengths = [hypothesis.num_tokens for group in found for hypothesis in group]
     assert decoder.rows == [sum(length > step for length in lengths) for step in range(max(lengths))]
     assert decoder.rows[-1] < decoder.rows[0] == B * 9
@@ -127,7 +127,7 @@ def test_finished_captions_cost_nothing(decoder: Counting, embeddings: torch.Ten
 
 @pytest.mark.parametrize(("candidates", "power"), [(2, 0.0), (1, 0.7)])
 def test_an_image_whose_beams_ended_costs_nothing(decoder: Counting, candidates: int, power: float) -> None:
-    search = Search(beam_size=2, max_tokens=9, num_candidates=candidates, length_normalization=power)
+    search = unruled(beam_size=2, max_tokens=9, num_candidates=candidates, length_normalization=power)
     embeddings = 9 * torch.randn(8, E, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     search(decoder, embeddings)
     together, alone = decoder.rows, list[list[int]]()
@@ -142,12 +142,12 @@ def test_an_image_whose_beams_ended_costs_nothing(decoder: Counting, candidates:
 
 def test_beams_that_ended_cost_nothing(decoder: Counting, embeddings: torch.Tensor) -> None:
     decoder.output.bias.data[END] += 100
-    Search(beam_size=4, max_tokens=T)(decoder, embeddings)
+    unruled(beam_size=4, max_tokens=T)(decoder, embeddings)
     assert decoder.rows == [B]
 
 
 def test_log_prob_and_num_tokens_are_those_of_the_words(decoder: Counting, embeddings: torch.Tensor) -> None:
-    for search in (Search(beam_size=4, max_tokens=T, num_candidates=4), Search(method="sample", max_tokens=T)):
+    for search in (unruled(beam_size=4, max_tokens=T, num_candidates=4), unruled(method="sample", max_tokens=T)):
         for embedding, found in zip(embeddings, search(decoder, embeddings), strict=True):
             for hypothesis in found:
                 assert hypothesis.num_tokens == len(hypothesis.words) + 1 <= T + 1
@@ -157,7 +157,7 @@ def test_log_prob_and_num_tokens_are_those_of_the_words(decoder: Counting, embed
 
 def test_samples_are_as_frequent_as_probable(decoder: Counting, embeddings: torch.Tensor) -> None:
     drawn = 4000
-    search = Search(method="sample", max_tokens=T, num_candidates=drawn)
+    search = unruled(method="sample", max_tokens=T, num_candidates=drawn)
     (found,) = search(decoder, embeddings[:1], image_seeds=torch.tensor([7]))
     seen = Counter(tuple(hypothesis.words) for hypothesis in found)
     for words, total in all_captions(decoder, embeddings[0], T).items():
@@ -170,15 +170,15 @@ def test_samples_are_as_frequent_as_probable(decoder: Counting, embeddings: torc
 def test_sampling_from_the_best_word_only_is_greedy(
     decoder: Counting, embeddings: torch.Tensor, options: dict[str, float]
 ) -> None:
-    sampled = Search(method="sample", max_tokens=T, **options)(decoder, embeddings)  # type: ignore[arg-type]
-    greedy = Search(method="greedy", max_tokens=T)(decoder, embeddings)
+    sampled = unruled(method="sample", max_tokens=T, **options)(decoder, embeddings)  # type: ignore[arg-type]
+    greedy = unruled(method="greedy", max_tokens=T)(decoder, embeddings)
     assert [group[0].words for group in sampled] == [group[0].words for group in greedy]
 
 
 def test_samples_of_an_image_are_independent(decoder: Counting, embeddings: torch.Tensor) -> None:
     decoder.output.weight.data.zero_()
     decoder.output.bias.data = torch.tensor([-99.0, 0.0, 0.0, 0.0], dtype=torch.float64)  # all captions as probable
-    (found,) = Search(method="sample", max_tokens=T, num_candidates=900)(decoder, embeddings[:1])
+    (found,) = unruled(method="sample", max_tokens=T, num_candidates=900)(decoder, embeddings[:1])
     words = torch.tensor([hypothesis.words for hypothesis in found])  # (900, T), in the order they were drawn
     assert float((words[:-1, 1] == words[1:, 0]).double().mean()) == pytest.approx(1 / 3, abs=0.07)
     assert float((words[:-1] == words[1:]).double().mean()) == pytest.approx(1 / 3, abs=0.07)
@@ -194,7 +194,7 @@ def test_top_k_and_top_p_bound_what_is_drawn(decoder: Counting, embeddings: torc
         ({"top_k": 3, "top_p": 0.5}, {1}),
         ({}, {END, 1, 2, 3}),
     ):
-        search = Search(method="sample", max_tokens=1, num_candidates=200, **options)  # type: ignore[arg-type]
+        search = unruled(method="sample", max_tokens=1, num_candidates=200, **options)  # type: ignore[arg-type]
         (found,) = search(decoder, embeddings[:1])
         assert {hypothesis.words[0] if hypothesis.words else END for hypothesis in found} == drawable
 
@@ -203,7 +203,7 @@ def test_temperature_raises_probabilities_to_its_inverse(decoder: Counting, embe
     decoder.output.weight.data.zero_()
     decoder.output.bias.data = torch.tensor([0.1, 0.4, 0.3, 0.2], dtype=torch.float64).log()
     drawn = 4000
-    search = Search(method="sample", max_tokens=1, num_candidates=drawn, temperature=0.5)
+    search = unruled(method="sample", max_tokens=1, num_candidates=drawn, temperature=0.5)
     (found,) = search(decoder, embeddings[:1])
     seen = Counter(hypothesis.words[0] if hypothesis.words else END for hypothesis in found)
     expected = {word: drawn * p**2 / 0.3 for word, p in enumerate([0.1, 0.4, 0.3, 0.2])}
@@ -212,7 +212,7 @@ def test_temperature_raises_probabilities_to_its_inverse(decoder: Counting, embe
 
 
 def test_unsayable_words_are_not_said(decoder: Counting, embeddings: torch.Tensor) -> None:
-    search = Search(beam_size=200, max_tokens=T, num_candidates=5, length_normalization=0)
+    search = unruled(beam_size=200, max_tokens=T, num_candidates=5, length_normalization=0)
     for embedding, found in zip(embeddings, search(decoder, embeddings, unsayable=[2]), strict=True):
         scored = {words: total for words, total in all_captions(decoder, embedding, T).items() if 2 not in words}
         best = sorted(scored.items(), key=lambda item: -item[1])[:5]
@@ -221,7 +221,7 @@ def test_unsayable_words_are_not_said(decoder: Counting, embeddings: torch.Tenso
 
 
 def test_unsayable_words_are_not_drawn(decoder: Counting, embeddings: torch.Tensor) -> None:
-    search = Search(method="sample", max_tokens=T, num_candidates=100)
+    search = unruled(method="sample", max_tokens=T, num_candidates=100)
     drawn = [word for found in search(decoder, embeddings, unsayable=[1]) for h in found for word in h.words]
     assert set(drawn) == {2, 3}
 
@@ -229,16 +229,16 @@ def test_unsayable_words_are_not_drawn(decoder: Counting, embeddings: torch.Tens
 def test_no_caption_is_longer_than_max_tokens(decoder: Counting, embeddings: torch.Tensor) -> None:
     decoder.output.bias.data[END] -= 1000
     for search in (
-        Search(beam_size=3, max_tokens=T, num_candidates=3),
-        Search(method="greedy", max_tokens=T),
-        Search(method="sample", max_tokens=T),
+        unruled(beam_size=3, max_tokens=T, num_candidates=3),
+        unruled(method="greedy", max_tokens=T),
+        unruled(method="sample", max_tokens=T),
     ):
         for found in search(decoder, embeddings):
             assert {len(hypothesis.words) for hypothesis in found} == {T}
 
 
 def test_another_seed_gives_other_samples(decoder: Counting, embeddings: torch.Tensor) -> None:
-    one, two = (Search(method="sample", max_tokens=T, num_candidates=20, seed=s)(decoder, embeddings) for s in (1, 2))
+    one, two = (unruled(method="sample", max_tokens=T, num_candidates=20, seed=s)(decoder, embeddings) for s in (1, 2))
     assert one != two
 
 

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from brute_force import unruled
 from test_training import V, tiny, trainer
 
 from model.loss import caption_loss, targets
@@ -28,7 +29,7 @@ def test_an_advantage_may_be_over_a_baseline() -> None:
 
 
 def sampling(seed: int, max_tokens: int = 5, count: int = N) -> Search:
-    return Search(method="sample", num_candidates=count, max_tokens=max_tokens, seed=seed)
+    return unruled(method="sample", num_candidates=count, max_tokens=max_tokens, seed=seed)
 
 
 def test_captions_are_drawn_for_each_image(images: torch.Tensor) -> None:
