@@ -15,6 +15,7 @@ from ray.data.block import BlockMetadata
 from ray.data.datasource import Datasource, ReadTask
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from model.device import ONE_HEAP
 from pipeline import splitting
 from pipeline.bisection import Attempts, Bisected, Positions, Register, RowId, Stage
 from pipeline.ledger import Span
@@ -173,8 +174,9 @@ def run_ray(
     pieces = split(spans, wanted=wanted, piece_bytes=splitting.PIECE_BYTES)
     attempts = _attempts_here()
     source = SpanSource(pieces, wanted=wanted, batch_images=batch_images, siblings=siblings)
+    actor = {**actor_resources, "runtime_env": {"env_vars": ONE_HEAP}}  # which calls its stages in a thread
     # Without a GPU both stages ask for the same, and Ray runs them in one actor: a core decodes and captions by turns.
-    decoding = {} if actor_resources.get("num_gpus") else actor_resources
+    decoding = {} if actor_resources.get("num_gpus") else actor
     rows = (
         ray.data.read_datasource(
             source,
@@ -189,7 +191,7 @@ def run_ray(
             batch_format="pyarrow",
             batch_size=flow.batches * batch_images,
             compute=ray.data.ActorPoolStrategy(min_size=min(actors[0], len(source.groups)), max_size=actors[1]),
-            **actor_resources,
+            **actor,
         )
     )
     yield from rows.iter_batches(batch_format="pyarrow", batch_size=None)
