@@ -34,7 +34,7 @@ RECIPE = """
 network: {cnn: squeezenet1_1, image_size: 64, embedding_size: 16, hidden_size: 16}
 captions_per_image: 2
 stages:
-- {name: language, epochs: 30, batch_images: 6, optimizer: {learning_rate: 0.02}}
+- {name: language, epochs: 30, batch_images: 6, optimizer: {learning_rate: 0.02}, dropout: 0.0, input_dropout: 0.0}
 - {name: finetune, epochs: 1, optimizer: {learning_rate: 1.0e-4}, cnn: {learning_rate: 1.0e-5}, smallest_crop: 0.9}
 - {name: self_critical, epochs: 1, optimizer: {learning_rate: 2.0e-4}, dropout: 0.0, samples_per_image: 5}
 """
