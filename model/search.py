@@ -109,6 +109,8 @@ class Search:
             raise OptionError("beam_search is neuraltalk2 and method is sample; choose beam or greedy")
         beyond = ("no_immediate_repeat", "no_bad_endings", "min_tokens")
         asked = [name for name in beyond if getattr(self, name)] + ["groups"] * (self.groups > 1)
+        if self.no_repeat_ngram not in (0, Search.no_repeat_ngram):  # the default may not have been asked for
+            asked.append("no_repeat_ngram")
         if asked:
             raise OptionError(f"beam_search is neuraltalk2, which knows no {asked[0]}; choose standard")
 

@@ -265,6 +265,7 @@ def test_another_seed_gives_other_samples(decoder: Counting, embeddings: torch.T
         {"diversity": -0.1},
         {"beam_search": "neuraltalk2", "no_bad_endings": True},
         {"beam_search": "neuraltalk2", "groups": 5},
+        {"beam_search": "neuraltalk2", "no_repeat_ngram": 3},
     ],
 )
 def test_an_option_out_of_range_is_refused(options: dict[str, object]) -> None:
