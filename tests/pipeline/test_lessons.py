@@ -1,6 +1,7 @@
 """What a step is to learn."""
 
 import json
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -8,7 +9,7 @@ import torch
 from test_ingest import CAPTIONS, members, shard, tar_bytes
 
 from model.network import Architecture, Network
-from model.vocabulary import Vocabulary
+from model.vocabulary import END, Vocabulary
 from pipeline.ingest import Split, read_split
 from pipeline.lessons import drawn, word_weights, written
 
@@ -73,6 +74,24 @@ def test_what_is_drawn_is_weighed_by_its_worth(split: Split, network: Network, b
     again = lesson(NUMBERS, {"features": features(network)}, random())
     assert torch.equal(again.words, batch.words)
     assert not torch.equal(lesson(NUMBERS, {"features": features(network)}, random(1)).lengths, batch.lengths)
+
+
+def test_what_is_drawn_may_repeat_itself(split: Split, network: Network) -> None:
+    """No rule of the search bends the gradient."""
+    network.decoder.output.bias.data[END] -= 1000  # END comes last
+    lesson = drawn(
+        network,
+        split,
+        VOCABULARY,
+        samples_per_image=4,
+        temperature=1.0,
+        max_tokens=9,
+        baseline="others",
+        captions_per_image=1,
+        written_weight=0.0,
+    )
+    said = lesson(NUMBERS, {"features": features(network)}, random()).words.tolist()
+    assert any(len(set(pairwise(words))) < len(words) - 1 for words in said)
 
 
 def test_people_may_speak_beside(split: Split, network: Network) -> None:
