@@ -32,6 +32,7 @@ from model.preprocessing import Preprocessing
 from model.vocabulary import Vocabulary
 from pipeline.inputs import list_inputs
 from pipeline.ledger import Ledger
+from pipeline.outcome import DEFAULTS
 from pipeline.ray_runner import SpanSource
 from pipeline.schema import CAPTIONED
 from pipeline.source import read
@@ -199,7 +200,7 @@ def measure_planning(simulation: Simulation) -> None:
         (folder / f"{i:06}.tar").write_bytes(b"") if i else os.link(first, folder / "000000.tar")
     began = time.perf_counter()
     spans = list(Ledger().left(list_inputs([str(folder)]).shards))
-    source = SpanSource(spans, wanted=8, batch_images=32, siblings=())
+    source = SpanSource(spans, wanted=8, batch_images=32, options=DEFAULTS)
     source.get_read_tasks(len(source.groups))
     show(f"planning {MANY_SHARDS:,} shards", f"{time.perf_counter() - began:.2f} s", "< 30 s")
     began = time.perf_counter()

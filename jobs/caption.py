@@ -33,6 +33,7 @@ from model.search import Search
 from pipeline import exports, lease, output, retry
 from pipeline.inputs import Listing, list_inputs
 from pipeline.ledger import Ledger, Span
+from pipeline.outcome import ReadOptions
 from pipeline.report import Report
 from pipeline.sink import Sink
 from pipeline.stages import Decode
@@ -159,7 +160,7 @@ def captioned(
             decode,
             caption,
             batch_images=config.batch_images or (CUDA_BATCH_IMAGES if on_cuda else CPU_BATCH_IMAGES),
-            siblings=config.sibling_names,
+            options=ReadOptions(tuple(config.sibling_names)),
             decode_threads=config.local.decode_threads,
         )
         return
@@ -171,7 +172,7 @@ def captioned(
         decode,
         caption,
         batch_images=config.batch_images or (CUDA_BATCH_IMAGES if num_gpus else CPU_BATCH_IMAGES),
-        siblings=config.sibling_names,
+        options=ReadOptions(tuple(config.sibling_names)),
         actors=(min(config.ray.min_actors or most, most), most),
         actor_resources={"num_cpus": config.ray.num_cpus, "num_gpus": num_gpus},
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Generator, Iterable, Mapping
+from collections.abc import Generator, Iterable, Mapping
 from contextlib import closing
 from typing import Any
 
@@ -10,6 +10,7 @@ import pyarrow as pa
 
 from pipeline.ahead import in_background, mapped_ahead
 from pipeline.ledger import Span
+from pipeline.outcome import DEFAULTS, ReadOptions
 from pipeline.source import read
 from pipeline.stages import CaptionPixels, Decode
 
@@ -20,7 +21,7 @@ def run_local(
     caption_arguments: Mapping[str, Any],
     *,
     batch_images: int,
-    siblings: Collection[str] = (),
+    options: ReadOptions = DEFAULTS,
     decode_threads: int,
 ) -> Generator[pa.Table]:
     """Yields the captioned rows (`schema.CAPTIONED`) of the spans, in order.
@@ -28,11 +29,11 @@ def run_local(
     Args:
         caption_arguments: what `CaptionPixels` is made from.
         batch_images: images read, decoded and captioned at a time.
-        siblings: as `source.read` takes them.
+        options: how shards are read.
         decode_threads: that decode.
     """
     caption = CaptionPixels(**caption_arguments)
-    encoded = in_background(read(spans, batch_images=batch_images, siblings=siblings), depth=2)
+    encoded = in_background(read(spans, batch_images=batch_images, options=options), depth=2)
     decoded = mapped_ahead(decode, encoded, threads=decode_threads, depth=decode_threads + 1)
     with closing(encoded), closing(decoded):
         for rows in decoded:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -19,6 +19,7 @@ from model.device import ONE_HEAP
 from pipeline import splitting
 from pipeline.bisection import Attempts, Bisected, Positions, Register, RowId, Stage
 from pipeline.ledger import Span
+from pipeline.outcome import DEFAULTS, ReadOptions
 from pipeline.schema import ENCODED
 from pipeline.source import read
 from pipeline.splitting import split
@@ -57,12 +58,12 @@ class SpanSource(Datasource):
     Args:
         spans: what to read.
         wanted: tasks at least, where there are as many spans.
-        batch_images, siblings: as `source.read` takes them.
+        batch_images, options: as `source.read` takes them.
     """
 
-    def __init__(self, spans: Sequence[Span], *, wanted: int, batch_images: int, siblings: Collection[str]) -> None:
+    def __init__(self, spans: Sequence[Span], *, wanted: int, batch_images: int, options: ReadOptions) -> None:
         self.groups = list(_grouped(spans, max(1, min(FILES_PER_TASK, len(spans) // wanted))))
-        self._read = partial(read, batch_images=batch_images, siblings=siblings)
+        self._read = partial(read, batch_images=batch_images, options=options)
 
     def estimate_inmemory_data_size(self) -> int:
         """Bytes of all spans, encoded."""
@@ -155,7 +156,7 @@ def run_ray(
     caption_arguments: Mapping[str, Any],
     *,
     batch_images: int,
-    siblings: Collection[str] = (),
+    options: ReadOptions = DEFAULTS,
     actors: tuple[int, int],
     actor_resources: Mapping[str, float],
 ) -> Generator[pa.Table]:
@@ -164,7 +165,7 @@ def run_ray(
     Args:
         caption_arguments: what `CaptionPixels` is made from, on each actor.
         batch_images: images the captioner gets at a time.
-        siblings: as `source.read` takes them.
+        options: how shards are read.
         actors: fewest and most that hold a captioner.
         actor_resources: `num_cpus` and `num_gpus` of each.
     """
@@ -173,7 +174,7 @@ def run_ray(
     wanted = TASKS_PER_ACTOR * actors[1]
     pieces = split(spans, wanted=wanted, piece_bytes=splitting.PIECE_BYTES)
     attempts = _attempts_here()
-    source = SpanSource(pieces, wanted=wanted, batch_images=batch_images, siblings=siblings)
+    source = SpanSource(pieces, wanted=wanted, batch_images=batch_images, options=options)
     actor = {**actor_resources, "runtime_env": {"env_vars": ONE_HEAP}}  # which calls its stages in a thread
     # Without a GPU both stages ask for the same, and Ray runs them in one actor: a core decodes and captions by turns.
     decoding = {} if actor_resources.get("num_gpus") else actor

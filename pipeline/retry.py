@@ -14,8 +14,8 @@ from pipeline.ledger import Commit, Interval, Ledger
 from pipeline.names import printable
 from pipeline.output import MANIFEST, read_part
 from pipeline.schema import ErrorCode
+from pipeline.shard_file import open_shard
 from pipeline.sink import put
-from pipeline.source import open_shard
 from pipeline.storage import Folder
 from pipeline.tar import samples
 

@@ -15,7 +15,7 @@ from pipeline.errors import DataError
 from pipeline.inputs import Form, Shard
 from pipeline.ledger import Span
 from pipeline.parquet import Table
-from pipeline.source import open_shard
+from pipeline.shard_file import open_shard
 from pipeline.storage import CONNECTIONS
 from pipeline.tar import Member, find_header, grouped, members
 

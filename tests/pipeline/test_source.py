@@ -10,6 +10,7 @@ from conftest import jpeg, pictures, tar_bytes, tar_of_pictures
 import pipeline.source
 from pipeline.inputs import list_inputs
 from pipeline.ledger import Span
+from pipeline.outcome import ReadOptions
 from pipeline.schema import ENCODED
 from pipeline.source import read
 
@@ -52,7 +53,11 @@ def test_what_lies_beside_an_image_comes_with_it_on_request(tmp_path: Path) -> N
     pq.write_table(table.append_column("json", [[{"n": [1]}, None, None]]), tmp_path / "s.parquet")
     for given in ("s.tar", "in", "s.parquet"):
         work = spans(tmp_path / given)
-        found = [row for read_ in read(work, batch_images=2, siblings=["txt", "json"]) for row in read_.to_pylist()]
+        found = [
+            row
+            for read_ in read(work, batch_images=2, options=ReadOptions(("txt", "json")))
+            for row in read_.to_pylist()
+        ]
         first, *others = [json.loads(str(row["siblings"] or "null")) for row in found]
         assert first == {"txt": "a dog\ufffd", "json": {"n": [1]}}
         assert others == ([None, None] if given == "s.parquet" else [{"json": "{"}, None])
