@@ -46,17 +46,31 @@ def _is_here(device: torch.device) -> bool:
 def choose_dtype(name: str | torch.dtype, device: torch.device) -> torch.dtype:
     """The precision of matrix products.
 
-    "auto" is float32 on the CPU, on cuda bfloat16, or float16 where the card has no bfloat16. Raises OptionError.
+    "auto" is float32 on the CPU, on cuda bfloat16, or float16 where the card has no bfloat16. Raises OptionError for a
+    name that is none, and for a precision in which the device computes no LSTM.
     """
-    if isinstance(name, torch.dtype):
-        return name
     if name == "auto":
         if device.type != "cuda":
             return torch.float32
         return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
-    if name not in _DTYPES:
+    if isinstance(name, str) and name not in _DTYPES:
         raise OptionError(f"dtype is {name!r}; choose auto, {', '.join(_DTYPES)}")
-    return _DTYPES[name]
+    dtype = name if isinstance(name, torch.dtype) else _DTYPES[name]
+    if not can_compute_in(dtype, device):
+        raise OptionError(f"this CPU does not compute in {str(dtype).removeprefix('torch.')}; choose dtype float32")
+    return dtype
+
+
+def can_compute_in(dtype: torch.dtype, device: torch.device) -> bool:
+    """True if an LSTM runs in `dtype`: in 16 bits it does only on CPUs that have instructions for them."""
+    if device.type != "cpu":
+        return True
+    try:
+        with torch.no_grad(), autocast(device, dtype):
+            torch.nn.LSTM(1, 1)(torch.zeros(1, 1, 1))
+    except RuntimeError:  # oneDNN has no kernel
+        return False
+    return True
 
 
 def autocast(device: torch.device, dtype: torch.dtype) -> AbstractContextManager[object]:

@@ -9,6 +9,7 @@ import pytest
 from conftest import Run, assert_same, rows_of
 from neuraltalk2_files import saved
 from PIL import Image
+from tolerances import same_log_prob
 from torch7_files import CHECKPOINTS, FIXTURES, Obj, dumps
 
 from jobs import cli
@@ -47,7 +48,7 @@ def test_log_probabilities_are_the_originals(imported: Path) -> None:
     for caption, image in zip(captioner.caption(opened, search), images, strict=True):
         best, expected = caption.candidates[0], image["decode"]["3"]
         assert (best.text, best.num_tokens) == (expected["sentence"], sum(token > 0 for token in expected["seq"]))
-        assert best.log_prob == pytest.approx(expected["p"], abs=1e-4)
+        assert best.log_prob == same_log_prob(expected["p"], best.num_tokens)
 
 
 def test_the_normal_search_stays_the_default(imported: Path) -> None:

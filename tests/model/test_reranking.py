@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 from conftest import picture
+from tolerances import same_log_prob
 
 from model.captioner import Captioner
 from model.errors import OptionError
@@ -83,4 +84,4 @@ def test_token_probabilities_come_on_request_and_add_up(loaded: Captioner) -> No
             assert one.candidates[0].token_log_probs is None
             each = other.candidates[0].token_log_probs
             assert each is not None and len(each) == other.candidates[0].num_tokens
-            assert one.text == other.text and sum(each) == pytest.approx(one.candidates[0].log_prob, abs=1e-4)
+            assert one.text == other.text and sum(each) == same_log_prob(one.candidates[0].log_prob, len(each))

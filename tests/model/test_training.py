@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from tolerances import needs_bfloat16
 from torch import nn
 
 from model.decoder import Decoder
@@ -228,6 +229,7 @@ def test_dropout_is_on_in_the_decoder_and_off_in_the_cnn(images: torch.Tensor) -
     assert not any(module.training for module in network.encoder.cnn.modules())
 
 
+@needs_bfloat16
 def test_half_precision_trains(images: torch.Tensor) -> None:
     learner = trainer(tiny(), objective=Objective(dtype=torch.bfloat16))
     losses = [per_token(learner.step([batch(images=images)])) for _ in range(15)]
