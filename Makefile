@@ -10,7 +10,7 @@ PHOTOS = $(addprefix $(VENV)/lib/python3*/site-packages/skimage/data/, \
 	astronaut.png camera.png chelsea.png coffee.png coins.png grass.png motorcycle_left.png rocket.jpg)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-s3 chaos check bench lock clean
+.PHONY: help setup demo test test-kernels test-s3 chaos check bench lock clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 10
@@ -34,7 +34,11 @@ demo: setup  ## caption real photos: table, Parquet, vis.json, gallery page (IMA
 	@echo "rows: $(OUT)/part-*.parquet; vis.json: $(OUT)/_exports/vis.json"
 
 test: setup  ## run all tests; some faults of each kind, and S3 by a mock
-	$(BIN)/python -m pytest -q
+	$(BIN)/python -m pytest -q --numprocesses auto --maxprocesses 4 --dist loadgroup
+
+test-kernels: setup  ## run what computes with the kernels of a CPU without AVX, and two threads
+	ONEDNN_MAX_CPU_ISA=SSE41 ATEN_CPU_CAPABILITY=default OMP_NUM_THREADS=2 $(BIN)/python -m pytest -q \
+		tests/model tests/pipeline/test_stages.py tests/jobs/test_import_neuraltalk2.py
 
 test-s3: setup  ## run the tests of S3 on the store at AWS_ENDPOINT_URL; without it, on OpenStack Swift (as root on Debian)
 	$(if $(AWS_ENDPOINT_URL),,tests/integration/swift.sh run) sh -c \

@@ -3,7 +3,7 @@
 A sum in float32 depends on its order, and so on the kernel that the CPU, the batch size and the number of threads
 select. Measured with SSE4.1 and AVX2 kernels, one and two threads, and batches of 1, 7 and 32 images: at most 11 units
 in the last place a token for the captioner that ships, and 213 for the tests' tiny ones, whose weights are multiplied
-so that images differ. The bound is the next power of two with a margin, and what docs/speed.md promises.
+so that images differ. The bound is the second power of two above, and what docs/architecture.md promises.
 """
 
 from __future__ import annotations

@@ -1,5 +1,9 @@
 """Images in, captions out."""
 
+import os
+import pickle
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +12,7 @@ import torch
 from conftest import WORDS, picture
 from tolerances import needs_bfloat16, same_log_prob
 
-from model.captioner import Captioner
+from model.captioner import Caption, Captioner
 from model.device import can_compute_in
 from model.errors import OptionError
 from model.search import Search
@@ -37,14 +41,42 @@ def test_candidates_are_words_of_the_vocabulary_best_first(loaded: Captioner) ->
     ids=lambda search: search.method,
 )
 def test_a_caption_does_not_depend_on_its_batch(loaded: Captioner, search: Search) -> None:
-    images = [picture(seed) for seed in range(5)]
+    images = [picture(seed) for seed in range(32)]
     together = loaded.caption(images, search)
     assert len({caption.text for caption in together}) > 1
-    for image, expected in zip(images, together, strict=True):
-        (alone,) = loaded.caption([image], search)
-        assert [c.text for c in alone.candidates] == [c.text for c in expected.candidates]
-        for one, other in zip(alone.candidates, expected.candidates, strict=True):
-            assert one.log_prob == same_log_prob(other.log_prob, other.num_tokens)
+    for size in (1, 7):
+        batches = [loaded.caption(images[i : i + size], search) for i in range(0, len(images), size)]
+        assert_same_captions([caption for batch in batches for caption in batch], together)
+
+
+KERNELS = [("SSE41", "default", 1), ("AVX2", "avx2", 2)]  # of oneDNN, of ATen; threads
+
+
+@pytest.mark.parametrize(("onednn", "aten", "threads"), KERNELS)
+def test_a_caption_does_not_depend_on_the_kernels(  # noqa: PLR0917
+    loaded: Captioner, captioner: Path, tmp_path: Path, onednn: str, aten: str, threads: int
+) -> None:
+    code = (
+        "import pickle, sys; from conftest import picture; from model.captioner import Captioner;"
+        "from test_captioner import SEARCH, Path; captioner = Captioner.load(sys.argv[1], device='cpu');"
+        "found = captioner.caption([picture(seed) for seed in range(32)], SEARCH);"
+        "Path(sys.argv[2]).write_bytes(pickle.dumps(found))"
+    )
+    kernels = {"ONEDNN_MAX_CPU_ISA": onednn, "ATEN_CPU_CAPABILITY": aten, "OMP_NUM_THREADS": str(threads)}
+    path = {"PYTHONPATH": os.pathsep.join(sys.path)}
+    subprocess.run(
+        [sys.executable, "-c", code, captioner, tmp_path / "found"], env=os.environ | kernels | path, check=True
+    )
+    theirs = pickle.loads((tmp_path / "found").read_bytes())
+    assert_same_captions(theirs, loaded.caption([picture(seed) for seed in range(32)], SEARCH))
+
+
+def assert_same_captions(ours: list[Caption], theirs: list[Caption]) -> None:
+    """But for what `same_log_prob` allows."""
+    for one, other in zip(ours, theirs, strict=True):
+        assert [c.text for c in one.candidates] == [c.text for c in other.candidates]
+        for ours_, theirs_ in zip(one.candidates, other.candidates, strict=True):
+            assert ours_.log_prob == same_log_prob(theirs_.log_prob, theirs_.num_tokens)
 
 
 def test_the_order_of_images_is_that_of_their_captions(loaded: Captioner) -> None:
