@@ -25,7 +25,7 @@ from cluster.connect import Resources
 from cluster.metrics import Metrics
 from configs.caption import CaptionConfig
 from jobs import __version__, cli
-from jobs.identity import describe, find_captioners
+from jobs.identity import describe, find_captioners, read_options
 from jobs.stopping import stop_requests
 from model import checkpoint
 from model.device import choose_device
@@ -33,7 +33,6 @@ from model.search import Search
 from pipeline import exports, lease, output, retry
 from pipeline.inputs import Listing, list_inputs
 from pipeline.ledger import Ledger, Span
-from pipeline.outcome import ReadOptions
 from pipeline.report import Report
 from pipeline.sink import Sink
 from pipeline.stages import Decode
@@ -58,7 +57,9 @@ def run(config: CaptionConfig) -> int:
     with lease.held(folder) as mine:
         ledger = Ledger.load(folder)
         if config.retry_errors:
-            taken_back = retry.take_back(folder, ledger, listing.shards, confirm=mine.confirm)
+            taken_back = retry.take_back(
+                folder, ledger, listing.shards, confirm=mine.confirm, options=read_options(config)
+            )
             say(f"{taken_back} rows with errors are tried again")
         spans = list(ledger.left(listing.shards))
         output.sweep(folder, ledger)
@@ -160,7 +161,7 @@ def captioned(
             decode,
             caption,
             batch_images=config.batch_images or (CUDA_BATCH_IMAGES if on_cuda else CPU_BATCH_IMAGES),
-            options=ReadOptions(tuple(config.sibling_names)),
+            options=read_options(config),
             decode_threads=config.local.decode_threads,
         )
         return
@@ -172,7 +173,7 @@ def captioned(
         decode,
         caption,
         batch_images=config.batch_images or (CUDA_BATCH_IMAGES if num_gpus else CPU_BATCH_IMAGES),
-        options=ReadOptions(tuple(config.sibling_names)),
+        options=read_options(config),
         actors=(min(config.ray.min_actors or most, most), most),
         actor_resources={"num_cpus": config.ray.num_cpus, "num_gpus": num_gpus},
     )
@@ -233,6 +234,9 @@ def summarise(where: str, ledger: Ledger, listing: Listing, report: Report) -> N
     if listing.ignored:
         kinds = ", ".join(f"{kind} {count}" for kind, count in listing.ignored.most_common())
         say(f"ignored {listing.ignored.total()} other files: {kinds}")
+    if report.ignored:
+        kinds = ", ".join(f"{kind} {count}" for kind, count in report.ignored.most_common())
+        say(f"ignored {report.ignored.total()} other files inside shards: {kinds}")
 
 
 def say(text: str) -> None:

@@ -23,6 +23,7 @@ import pyarrow.parquet as pq
 from pipeline.errors import OutputError
 from pipeline.inputs import expand_braces
 from pipeline.ledger import COMMITS, SUFFIX, Ledger
+from pipeline.outcome import RULES
 from pipeline.schema import ROW, TOKEN_PROBS, extended
 from pipeline.storage import UNFINISHED, Folder, is_remote
 
@@ -60,14 +61,31 @@ def claim(folder: Folder, job: Mapping[str, Any]) -> None:
         except (OSError, UnicodeDecodeError) as error:
             raise OutputError(f"{folder.url} cannot be a folder for the rows: {error}") from error
         return
-    try:
-        before = json.loads(folder.read(JOB))
-    except ValueError as error:
-        raise OutputError(f"{folder.url}/{JOB} is damaged: {error}") from error
+    before = read_job(folder)
+    require_rules(folder, before)
     differences = _differences(before, job)
     if differences:
         raise OutputError(
             f"{folder.url} was begun by another job: {'; '.join(differences)}; give another output, or what it had then"
+        )
+
+
+def read_job(folder: Folder) -> dict[str, Any]:
+    """What `claim` wrote. Raises OutputError."""
+    try:
+        job = json.loads(folder.read(JOB))
+        return {**job}
+    except (ValueError, TypeError) as error:
+        raise OutputError(f"{folder.url}/{JOB} is damaged: {error}") from error
+
+
+def require_rules(folder: Folder, job: Mapping[str, Any]) -> None:
+    """Raises OutputError for the output of a job that was begun under other rules of what is a row."""
+    reading = job.get("reading")
+    if not isinstance(reading, Mapping) or reading.get("rules") != RULES:
+        raise OutputError(
+            f"{folder.url} was begun by a version of Shardtalk with other rules of what is a row (now each image of a"
+            " tar is one, and each damaged place); use that version for it, or give another output"
         )
 
 

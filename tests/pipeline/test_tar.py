@@ -12,7 +12,8 @@ import webdataset
 from conftest import tar_bytes
 
 from pipeline.errors import DataError
-from pipeline.tar import BLOCK, Sample, samples, split_name
+from pipeline.tar_headers import BLOCK
+from pipeline.tar_samples import Sample, samples, split_name
 
 FORMATS = {"ustar": tarfile.USTAR_FORMAT, "gnu": tarfile.GNU_FORMAT, "pax": tarfile.PAX_FORMAT}
 MEMBERS = [("a.jpg", bytes(700)), ("a.json", b"{}"), ("b.jpg", b"x" * 512), ("c/d.jpg", b""), ("c/d.txt", b"y" * 1025)]

@@ -1,0 +1,168 @@
+"""Headers of a tar: what one of them, and the extended ones before it, say of a member.
+
+The standard library parses the 512 bytes of a header. What is ours: long names, PAX records, and where GNU tar notes
+which parts of a sparse file it kept.
+"""
+
+from __future__ import annotations
+
+import tarfile
+from dataclasses import dataclass, field
+from itertools import pairwise
+from typing import BinaryIO
+
+from pipeline.errors import DataError
+from pipeline.names import printable
+from pipeline.schema import ErrorCode
+
+BLOCK = tarfile.BLOCKSIZE
+MAX_EXTENDED_BYTES = 1 << 20
+"""Of one long name, PAX header or map of a sparse file: far more than any path, far less than memory."""
+EXTENDED = frozenset(
+    [
+        tarfile.GNUTYPE_LONGNAME,
+        tarfile.GNUTYPE_LONGLINK,
+        tarfile.XHDTYPE,
+        tarfile.XGLTYPE,
+        tarfile.SOLARIS_XHDTYPE,
+    ]
+)
+"""Types of headers that say something of the next member."""
+_SPARSE = "GNU.sparse."
+_KEPT = frozenset(["path", "linkpath", "size"])
+_PARTS_IN_HEADER, _PARTS_IN_BLOCK, _PART_BYTES, _NUMBER_BYTES = 4, 21, 24, 12
+_FIRST_PART, _HEADER_CONTINUES, _BLOCK_CONTINUES, _REAL_SIZE = 386, 482, 504, 483
+
+Parts = tuple[tuple[int, int], ...]
+"""Offset in the file and number of bytes of each part of a sparse file that is not zeros, as they are stored."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sparse:
+    """A file whose zeros were left out."""
+
+    size: int
+    """Bytes once it is unpacked."""
+    parts: Parts | None
+    """None where they are listed before the data (PAX, version 1.0)."""
+
+
+@dataclass(slots=True)
+class Extended:
+    """What extended headers say of the member behind them."""
+
+    records: dict[str, str] = field(default_factory=dict)
+    """`path`, `linkpath`, `size` and those of sparse files."""
+    parts: list[tuple[str, str]] = field(default_factory=list)
+    """The records of a sparse file's parts, of which PAX version 0.0 has many of one name."""
+
+    def sparse(self, offset: int) -> Sparse | None:
+        """The sparse file that PAX records describe, if they do. Raises DataError where they make no sense."""
+        size = self.records.get(f"{_SPARSE}realsize", self.records.get(f"{_SPARSE}size"))
+        if size is None:
+            return None
+        if f"{_SPARSE}map" in self.records:
+            numbers = [number(text, offset) for text in self.records[f"{_SPARSE}map"].split(",") if text]
+        elif self.records.get(f"{_SPARSE}major") == "1":
+            return Sparse(number(size, offset), None)
+        else:
+            numbers = [number(text, offset) for _, text in self.parts]
+        return Sparse(number(size, offset), tuple(zip(numbers[::2], numbers[1::2], strict=False)))
+
+    @property
+    def name(self) -> str | None:
+        """The member's, if they say it."""
+        return self.records.get(f"{_SPARSE}name", self.records.get("path"))
+
+
+def parse(header: bytes, offset: int) -> tarfile.TarInfo:
+    """A block as a header. Raises DataError if it is none."""
+    try:
+        info = tarfile.TarInfo.frombuf(header, "utf-8", "surrogateescape")
+    except Exception as error:
+        reason = str(error) if isinstance(error, tarfile.HeaderError) else f"{type(error).__name__}: {error}"
+        raise DataError(ErrorCode.CORRUPT_SHARD, f"no tar header at byte {offset} ({reason})") from error
+    if info.size < 0:  # base-256 headers can say so; it would be read for ever
+        raise DataError(ErrorCode.CORRUPT_SHARD, f"a size of {info.size} bytes at byte {offset}")
+    return info
+
+
+def is_header(block: bytes) -> bool:
+    """Whether a block can be a member's header: its sum is right, and it has a name and a size."""
+    try:
+        return bool(parse(block, 0).name)
+    except DataError:
+        return False
+
+
+def add_extended(info: tarfile.TarInfo, data: bytes, offset: int, into: Extended) -> None:
+    """Notes what an extended header says. Raises DataError for a malformed one.
+
+    Global headers are passed over: they carry comments, and each member names itself.
+    """
+    if info.type in (tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK):
+        kind = "path" if info.type == tarfile.GNUTYPE_LONGNAME else "linkpath"
+        into.records[kind] = data.partition(b"\0")[0].decode("utf-8", "surrogateescape")
+        return
+    if info.type == tarfile.XGLTYPE:
+        return
+    while data.strip(b"\0"):
+        length_text, _, rest = data.partition(b" ")
+        length = number(length_text.decode("ascii", "replace"), offset)
+        keyword, equals, value = data[len(length_text) + 1 : length - 1].partition(b"=")
+        if not equals or not rest or not len(length_text) < length <= len(data):  # 0 would be read for ever
+            raise DataError(ErrorCode.CORRUPT_SHARD, f"a malformed PAX header at byte {offset}")
+        name = keyword.decode("utf-8", "replace")
+        if name in _KEPT or name.startswith(_SPARSE):
+            text = value.decode("utf-8", "surrogateescape")
+            if name in (f"{_SPARSE}offset", f"{_SPARSE}numbytes"):
+                into.parts.append((name, text))
+            into.records[name] = text
+        data = data[length:]
+
+
+def gnu_sparse(header: bytes, file: BinaryIO, offset: int) -> tuple[Sparse, int]:
+    """The sparse file of a GNU header, and how many bytes of further blocks list its parts.
+
+    Args:
+        file: positioned behind the header, at byte `offset`.
+
+    Raises DataError.
+    """
+    parts = _parts(header[_FIRST_PART:], _PARTS_IN_HEADER, offset)
+    continues, passed = header[_HEADER_CONTINUES], 0
+    while continues:
+        block = file.read(BLOCK)
+        passed += BLOCK
+        if len(block) < BLOCK:
+            raise DataError(
+                ErrorCode.TRUNCATED_SHARD, f"the tar ends at byte {offset + passed}, in a sparse file's map"
+            )
+        if passed > MAX_EXTENDED_BYTES:
+            raise DataError(ErrorCode.CORRUPT_SHARD, f"the map of a sparse file at byte {offset} has no end")
+        parts += _parts(block, _PARTS_IN_BLOCK, offset)
+        continues = block[_BLOCK_CONTINUES]
+    return Sparse(_field(header[_REAL_SIZE : _REAL_SIZE + _NUMBER_BYTES], offset), tuple(parts)), passed
+
+
+def _parts(data: bytes, count: int, offset: int) -> list[tuple[int, int]]:
+    places = range(0, (count + 1) * _PART_BYTES, _PART_BYTES)
+    texts = [(data[a : a + _NUMBER_BYTES], data[a + _NUMBER_BYTES : b]) for a, b in pairwise(places)]
+    return [(_field(first, offset), _field(second, offset)) for first, second in texts if first.strip(b"\0 ")]
+
+
+def _field(data: bytes, offset: int) -> int:
+    """A number of a header: octal digits, or binary behind a first bit."""
+    if data[:1] == b"\x80":
+        return int.from_bytes(data[1:])
+    digits = data.partition(b"\0")[0].strip()
+    if not all(digit in b"01234567" for digit in digits):
+        raise DataError(ErrorCode.CORRUPT_SHARD, f"{digits[:20]!r} is no number, at byte {offset}")
+    return int(digits or b"0", 8)
+
+
+def number(text: str, offset: int) -> int:
+    """A number of a PAX header. Raises DataError."""
+    if not (text.isascii() and text.isdecimal()) or len(text) > 19:  # noqa: PLR2004 - digits of 2**63
+        raise DataError(ErrorCode.CORRUPT_SHARD, f"{printable(text[:20])!r} is no size, at byte {offset}")
+    return int(text)
