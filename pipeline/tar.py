@@ -208,7 +208,7 @@ def _member(file: BinaryIO, header: bytes, start: int, size: int) -> Member:
             )
         extended = extended or Extended()
         try:
-            add_extended(info, _exactly(file, info.size, data_at, size), offset, extended)
+            add_extended(info, _exactly(file, info.size, data_at, size), extended)
             offset = data_at + _padded(info.size)
             file.seek(offset)
             header = _exactly(file, BLOCK, offset, size)
@@ -242,7 +242,7 @@ def _described(
         name = name if found is None else found
         target = extended.records.get("linkpath", target)
         sparse = extended.sparse(offset)
-        stored = number(extended.records["size"], offset) if "size" in extended.records else stored
+        stored = extended.size(otherwise=stored)
     if info.type == tarfile.GNUTYPE_SPARSE:
         sparse, passed = gnu_sparse(header, file, data)
         data += passed

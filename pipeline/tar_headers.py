@@ -6,6 +6,7 @@ which parts of a sparse file it kept.
 
 from __future__ import annotations
 
+import re
 import tarfile
 from dataclasses import dataclass, field
 from itertools import pairwise
@@ -28,6 +29,8 @@ EXTENDED = frozenset(
     ]
 )
 """Types of headers that say something of the next member."""
+_RECORD = re.compile(rb"([0-9]{1,7}) ([^=]+)=")
+_NUMBER = re.compile("[0-9]{1,19}")  # below 2**64
 _SPARSE = "GNU.sparse."
 _KEPT = frozenset(["path", "linkpath", "size"])
 _PARTS_IN_HEADER, _PARTS_IN_BLOCK, _PART_BYTES, _NUMBER_BYTES = 4, 21, 24, 12
@@ -53,7 +56,7 @@ class Extended:
 
     records: dict[str, str] = field(default_factory=dict)
     """`path`, `linkpath`, `size` and those of sparse files."""
-    parts: list[tuple[str, str]] = field(default_factory=list)
+    parts: list[str] = field(default_factory=list)
     """The records of a sparse file's parts, of which PAX version 0.0 has many of one name."""
 
     def sparse(self, offset: int) -> Sparse | None:
@@ -66,8 +69,13 @@ class Extended:
         elif self.records.get(f"{_SPARSE}major") == "1":
             return Sparse(number(size, offset), None)
         else:
-            numbers = [number(text, offset) for _, text in self.parts]
+            numbers = [number(text, offset) for text in self.parts]
         return Sparse(number(size, offset), tuple(zip(numbers[::2], numbers[1::2], strict=False)))
+
+    def size(self, otherwise: int) -> int:
+        """Bytes of the member's data, if they say it."""
+        text = self.records.get("size", "")
+        return int(text) if _NUMBER.fullmatch(text) else otherwise
 
     @property
     def name(self) -> str | None:
@@ -95,30 +103,27 @@ def is_header(block: bytes) -> bool:
         return False
 
 
-def add_extended(info: tarfile.TarInfo, data: bytes, offset: int, into: Extended) -> None:
-    """Notes what an extended header says. Raises DataError for a malformed one.
+def add_extended(info: tarfile.TarInfo, data: bytes, into: Extended) -> None:
+    """Notes what an extended header says, as far as it makes sense: the rest of one that is damaged is passed over.
 
-    Global headers are passed over: they carry comments, and each member names itself.
+    So are global headers: they carry comments, and each member names itself.
     """
     if info.type in (tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK):
         kind = "path" if info.type == tarfile.GNUTYPE_LONGNAME else "linkpath"
         into.records[kind] = data.partition(b"\0")[0].decode("utf-8", "surrogateescape")
         return
-    if info.type == tarfile.XGLTYPE:
-        return
-    while data.strip(b"\0"):
-        length_text, _, rest = data.partition(b" ")
-        length = number(length_text.decode("ascii", "replace"), offset)
-        keyword, equals, value = data[len(length_text) + 1 : length - 1].partition(b"=")
-        if not equals or not rest or not len(length_text) < length <= len(data):  # 0 would be read for ever
-            raise DataError(ErrorCode.CORRUPT_SHARD, f"a malformed PAX header at byte {offset}")
-        name = keyword.decode("utf-8", "replace")
-        if name in _KEPT or name.startswith(_SPARSE):
-            text = value.decode("utf-8", "surrogateescape")
-            if name in (f"{_SPARSE}offset", f"{_SPARSE}numbytes"):
-                into.parts.append((name, text))
-            into.records[name] = text
-        data = data[length:]
+    at = 0
+    while info.type != tarfile.XGLTYPE and (found := _RECORD.match(data, at)):
+        stop = at + int(found[1])
+        if stop <= found.end() or stop > len(data):  # 0 would be read for ever
+            return
+        keyword = found[2].decode("utf-8", "replace")
+        if keyword in _KEPT or keyword.startswith(_SPARSE):
+            text = data[found.end() : stop - 1].decode("utf-8", "surrogateescape")
+            if keyword in (f"{_SPARSE}offset", f"{_SPARSE}numbytes"):
+                into.parts.append(text)
+            into.records[keyword] = text
+        at = stop
 
 
 def gnu_sparse(header: bytes, file: BinaryIO, offset: int) -> tuple[Sparse, int]:
@@ -163,6 +168,6 @@ def _field(data: bytes, offset: int) -> int:
 
 def number(text: str, offset: int) -> int:
     """A number of a PAX header. Raises DataError."""
-    if not (text.isascii() and text.isdecimal()) or len(text) > 19:  # noqa: PLR2004 - digits of 2**63
+    if not _NUMBER.fullmatch(text):
         raise DataError(ErrorCode.CORRUPT_SHARD, f"{printable(text[:20])!r} is no size, at byte {offset}")
     return int(text)
