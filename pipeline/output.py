@@ -62,7 +62,7 @@ def claim(folder: Folder, job: Mapping[str, Any]) -> None:
             raise OutputError(f"{folder.url} cannot be a folder for the rows: {error}") from error
         return
     before = read_job(folder)
-    require_rules(folder, before)
+    require_rules(folder, before, _rules(job))
     differences = _differences(before, job)
     if differences:
         raise OutputError(
@@ -79,14 +79,18 @@ def read_job(folder: Folder) -> dict[str, Any]:
         raise OutputError(f"{folder.url}/{JOB} is damaged: {error}") from error
 
 
-def require_rules(folder: Folder, job: Mapping[str, Any]) -> None:
+def require_rules(folder: Folder, job: Mapping[str, Any], rules: Any = RULES) -> None:
     """Raises OutputError for the output of a job that was begun under other rules of what is a row."""
-    reading = job.get("reading")
-    if not isinstance(reading, Mapping) or reading.get("rules") != RULES:
+    if _rules(job) != rules:
         raise OutputError(
             f"{folder.url} was begun by a version of Shardtalk with other rules of what is a row (now each image of a"
             " tar is one, and each damaged place); use that version for it, or give another output"
         )
+
+
+def _rules(job: Mapping[str, Any]) -> Any:
+    reading = job.get("reading")
+    return reading.get("rules") if isinstance(reading, Mapping) else None
 
 
 def _differences(before: Any, now: Any, name: str = "") -> list[str]:

@@ -20,7 +20,9 @@ BLOCK = 512
 FORMATS = [tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT]
 SPARSE = [["--format=gnu"], *(["--format=posix", f"--sparse-version={version}"] for version in ("0.0", "0.1", "1.0"))]
 
-stems = st.sampled_from(["a", "b", "c", "22.05", "22.06", "d/a", "._a", "é", "x" * 90, "d/" + "y" * 140, ".c", "n\n", "__meta__"])
+stems = st.sampled_from(
+    ["a", "b", "c", "22.05", "22.06", "d/a", "._a", "é", "x" * 90, "d/" + "y" * 140, ".c", "n\n", "__meta__"]
+)
 extensions = st.sampled_from([".jpg", ".jpg", ".PNG", ".left.jpg", ".txt", ".json", ".tar", "", ".jpg.gz"])
 names = st.builds("".join, st.tuples(stems, extensions))
 sizes = st.sampled_from([0, 1, 100, 511, 512, 513, 1024, 1500])
@@ -60,9 +62,13 @@ def _inner(name: str, seed: int) -> tuple[tarfile.TarInfo, bytes]:
 
 seeds = st.integers(0, 5)
 links = st.builds(_other, names, st.sampled_from([tarfile.LNKTYPE, tarfile.SYMTYPE]), names, st.just(0))
-others = st.builds(_other, names, st.sampled_from([tarfile.DIRTYPE, tarfile.FIFOTYPE]), st.just(""), st.sampled_from([0, 4096]))
+others = st.builds(
+    _other, names, st.sampled_from([tarfile.DIRTYPE, tarfile.FIFOTYPE]), st.just(""), st.sampled_from([0, 4096])
+)
 files = st.builds(_file, names, sizes, seeds)
-members = st.one_of(files, files, files, files, links, others, st.builds(_inner, stems, seeds), st.integers(0, len(SPARSE) - 1))
+members = st.one_of(
+    files, files, files, files, links, others, st.builds(_inner, stems, seeds), st.integers(0, len(SPARSE) - 1)
+)
 
 
 def built(found: list[tuple[tarfile.TarInfo, bytes] | int], form: int, *, comment: bool) -> bytes:
@@ -159,7 +165,9 @@ def images_by_tarfile(path: Path) -> Iterator[bytes]:
     try:
         with tarfile.open(path, ignore_zeros=True) as tar:
             for info in tar:
-                if is_image(info.name) and (info.isreg() or info.islnk() or info.issym() or info.type not in tarfile.SUPPORTED_TYPES):
+                if is_image(info.name) and (
+                    info.isreg() or info.islnk() or info.issym() or info.type not in tarfile.SUPPORTED_TYPES
+                ):
                     try:
                         file = tar.extractfile(info)
                         data = file.read() if file else b""

@@ -17,7 +17,11 @@ from pipeline.splitting import split
 
 EXAMPLES = int(os.environ.get("FUZZ_EXAMPLES", 60))
 fuzzed = settings(
-    max_examples=EXAMPLES, derandomize="FUZZ_SEED" not in os.environ, deadline=None, database=None, suppress_health_check=list(HealthCheck)
+    max_examples=EXAMPLES,
+    derandomize="FUZZ_SEED" not in os.environ,
+    deadline=None,
+    database=None,
+    suppress_health_check=list(HealthCheck),
 )
 
 
