@@ -24,6 +24,7 @@ from pipeline.tar_headers import (
     EXTENDED,
     MAX_EXTENDED_BYTES,
     Extended,
+    Header,
     Parts,
     Sparse,
     add_extended,
@@ -228,7 +229,7 @@ def _member(file: BinaryIO, header: bytes, start: int, size: int) -> Member:
 def _described(
     file: BinaryIO,
     header: bytes,
-    info: tarfile.TarInfo,
+    info: Header,
     extended: Extended | None,
     *,
     start: int,
@@ -236,7 +237,7 @@ def _described(
     size: int,
 ) -> Member:
     """The member whose own header is at `offset`. Raises DataError."""
-    name, target, data, stored, sparse = info.name, info.linkname, offset + BLOCK, info.size, None
+    name, target, data, stored, sparse = info.name, info.target, offset + BLOCK, info.size, None
     if extended:
         found = extended.name
         name = name if found is None else found

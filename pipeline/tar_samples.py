@@ -269,4 +269,4 @@ def kind(name: str) -> str:
 def _is_hidden(name: str) -> bool:
     """Whether a Mac put it beside other files: AppleDouble, folder settings, and the folder that holds such."""
     folder, _, base = name.rpartition("/")
-    return base.startswith("._") or base == ".DS_Store" or "__MACOSX" in folder.split("/")
+    return base.startswith("._") or base == ".DS_Store" or ("__MACOSX" in folder and "__MACOSX" in folder.split("/"))

@@ -1,4 +1,4 @@
-"""Tars of members of all kinds, and what can happen to them: strategies, and the readers that ours must not fall behind."""
+"""Tars of members of all kinds, and what can happen to them: strategies, and other readers to compare with."""
 
 from __future__ import annotations
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from unittest import mock
 
-from damaged_tars import damaged_tars, images_by_gnu_tar, images_by_tarfile
+from damaged_tars import damaged_tars, images_by_tarfile
 from hypothesis import HealthCheck, given, settings
 
 from pipeline import splitting
@@ -15,7 +15,7 @@ from pipeline.ledger import Span
 from pipeline.source import keys, read
 from pipeline.splitting import split
 
-EXAMPLES = int(os.environ.get("FUZZ_EXAMPLES", 60))
+EXAMPLES = int(os.environ.get("FUZZ_EXAMPLES", "60"))
 fuzzed = settings(
     max_examples=EXAMPLES,
     derandomize="FUZZ_SEED" not in os.environ,

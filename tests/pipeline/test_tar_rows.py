@@ -1,4 +1,4 @@
-"""The rows of tars with links, sparse files and damage: as a reader of the whole, of its end and of its pieces has them."""
+"""The rows of tars with links, sparse files and damage, wherever a reader begins."""
 
 import io
 import subprocess
