@@ -60,8 +60,8 @@ class Row:
     """Of the image in its sample."""
     gap: Gap | None
     ignored: Counter[str] = field(default_factory=Counter)
-    """Members up to the next row's sample that are neither images nor siblings of one, by kind. The first row of the
-    tar has those before it, too."""
+    """Members up to the next row's sample that are neither images nor siblings of one, by kind, at the last row of a
+    sample. Row 0 has those before it, too."""
 
 
 class Ids(Protocol):
@@ -179,15 +179,18 @@ def rows(
     leading, last, is_first = Counter[str]() if ignored is None else ignored, None, index == 0
     for item in found:
         fresh = _of_gap(item, index, name, ids) if isinstance(item, Gap) else _of_sample(item, index, is_image, ids)
+        if fresh:
+            fresh[0].ignored.update(leading)
+            leading.clear()
         for row in fresh:
             if last:
                 yield last
             last, index = row, index + 1
+        passed = _ignored(item, is_sibling=bool(fresh))
         if last:
-            last.ignored.update(_ignored(item, is_sibling=bool(fresh)) + leading)
-            leading.clear()
+            last.ignored.update(passed)
         elif is_first:
-            leading.update(_ignored(item, is_sibling=False))
+            leading.update(passed)
     if last:
         yield last
 
