@@ -12,6 +12,7 @@ class ErrorCode(StrEnum):
     """Why a row has no caption."""
 
     UNREADABLE = "unreadable"  # the file cannot be opened or read
+    CHANGED_INPUT = "changed_input"  # the object was replaced after it was listed, or while it was read
     EMPTY_FILE = "empty_file"  # zero bytes
     NOT_AN_IMAGE = "not_an_image"  # of no format that Pillow knows
     CORRUPT_IMAGE = "corrupt_image"  # begins like an image and cannot be decoded to its end

@@ -117,7 +117,7 @@ def store(monkeypatch: pytest.MonkeyPatch) -> Iterator[Store]:
     Thread(target=store.serve_forever, args=(0.01,)).start()
     name_store(monkeypatch, f"http://127.0.0.1:{store.server_port}")
     monkeypatch.setattr("pipeline.remote.FIRST_PAUSE_S", 0.0)
-    monkeypatch.setattr("pipeline.storage.S3_ATTEMPTS", 1)
+    monkeypatch.setattr("pipeline.s3.S3_ATTEMPTS", 1)
     yield store
     store.shutdown()
     store.server_close()
@@ -167,7 +167,7 @@ def test_a_reset_at_any_byte_changes_no_row(
 def test_nor_does_a_reset_that_the_sdk_makes_good(
     store: Store, survived: Survived, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("pipeline.storage.S3_ATTEMPTS", 2)
+    monkeypatch.setattr("pipeline.s3.S3_ATTEMPTS", 2)
     monkeypatch.setattr("pipeline.remote.ATTEMPTS", 1)
     reset_at_each(store, "s.tar", around_blocks(len(SHARDS["s.tar"])), 1, survived)
 

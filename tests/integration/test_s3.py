@@ -142,11 +142,12 @@ def test_a_listing_may_have_many_pages(bucket: Bucket) -> None:
     assert [shard.path for shard in list_inputs([f"{bucket.url}/in"]).shards] == [f"{bucket.url}/{n}" for n in names]
 
 
-def test_a_key_that_cannot_be_named_is_an_error_of_its_own(bucket: Bucket, caption: Run, tmp_path: Path) -> None:
-    bucket.put({"in/a.jpg": jpeg(0), "in//b.jpg": jpeg(1), "in/c/../d.jpg": jpeg(2)})
-    assert caption(f"{bucket.url}/in", "--max_error_rate", 1)[0] == 0
-    found = [(row["shard"].rpartition("/")[2], row["error_code"]) for row in rows_of(tmp_path / "out")]
-    assert sorted(found) == [("a.jpg", None), ("b.jpg", "unreadable"), ("d.jpg", "unreadable")]
+def test_a_key_is_no_path(bucket: Bucket, caption: Run, tmp_path: Path) -> None:
+    keys = ["in//b.jpg", "in/./e.jpg", "in/a.jpg", "in/c/../d.jpg", "in/ü+%41?#&=.jpg"]
+    bucket.put({key: jpeg(i) for i, key in enumerate(keys)})
+    assert caption(f"{bucket.url}/in")[0] == 0
+    found = [(row["shard"], row["error_code"]) for row in rows_of(tmp_path / "out")]
+    assert sorted(found) == [(f"{bucket.url}/{key}", None) for key in keys]
 
 
 def test_a_write_that_fails_leaves_the_old_file(bucket: Bucket) -> None:
@@ -188,7 +189,7 @@ def test_wrong_credentials_are_refused_in_one_line_without_them(
             shardtalk("status", f"{url}/out"),
         ]
     for code, said in answers:
-        assert code == 2 and url in said and "AWS Error" in said and said.count("\n") == 1, said
+        assert code == 2 and url in said and "the store answers" in said and said.count("\n") == 1, said
         assert "a-wrong-secret" not in said
 
 
