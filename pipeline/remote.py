@@ -22,7 +22,7 @@ RANGE_BYTES = 8 << 20
 ATTEMPTS = 6
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.25, 8.0
 """Between attempts: doubled each time, and drawn from the upper half so that many readers do not come back at once."""
-ZEROS = bytes(512)
+ZEROS = bytes(32)
 """At the end of a range they may be a buffer that was not filled."""
 Result = TypeVar("Result")
 _REFUSALS = ("ACCESS_DENIED", "(HTTP status 403)")

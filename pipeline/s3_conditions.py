@@ -22,48 +22,60 @@ _KNOWN: dict[tuple[str, str, str], bool] = {}
 
 
 def create(path: str, data: bytes) -> bool:
-    """Makes an object that is not there; False where the store cannot make sure of that.
+    """Makes an object that is not there; False where the store cannot make sure of that, and did not.
 
     Raises FileExistsError if it is there, with other bytes than these, and OSError.
     """
-    if not _KNOWN.get(_place(path, CREATE), True):
+    place = _place(path, CREATE)
+    if not _KNOWN.get(place, True):
         return False
+    if place not in _KNOWN and _read(path)[0] is not None:
+        raise FileExistsError(errno.EEXIST, f"{path} is there")
     try:
         s3.put(path, data, **CREATE)
     except s3.UnsupportedError:
-        _KNOWN[_place(path, CREATE)] = False
+        _KNOWN[place] = False
+        return False
     except s3.RefusedError as error:
-        if read(path)[0] != data:  # else an answer to us was lost, and we asked again
-            raise FileExistsError(error.errno, error.strerror) from error
-    return _is_refused(path, data, CREATE)
-
-
-def replace(path: str, data: bytes, etag: str) -> str:
-    """Replaces the object that has this ETag, and returns the new one.
-
-    Without the condition, the object is read before it is written. Raises FileExistsError if it is another, and
-    OSError.
-    """
-    if not _KNOWN.get(_place(path, NEVER)):
-        found, its_etag = read(path)
-        if its_etag != etag:
-            raise FileExistsError(errno.EEXIST, f"{path} was written by another")
-        if not _is_refused(path, found, NEVER):
-            return s3.put(path, data)
+        if _read(path)[0] != data:  # else the answer to us was lost, and we asked again
+            raise FileExistsError(errno.EEXIST, f"{path} is there") from error
+    created = False
     try:
-        return s3.put(path, data, IfMatch=etag)
+        created = _is_refused(path, data, CREATE)
+    finally:
+        if not created:
+            s3.ask("delete_object", path)
+    return created
+
+
+def replace(path: str, data: bytes, etag: str) -> bool:
+    """Replaces the object that has this ETag; False where the store cannot make sure of that, and did not.
+
+    Raises FileExistsError if it is another, or gone, and OSError.
+    """
+    if _place(path, NEVER) not in _KNOWN:
+        found, its_etag = _read(path)
+        if found is None or its_etag != etag:
+            raise FileExistsError(errno.EEXIST, f"{path} was written by another")
+        _is_refused(path, found, NEVER)
+    if not _KNOWN[_place(path, NEVER)]:
+        return False
+    try:
+        s3.put(path, data, IfMatch=etag)
     except (s3.RefusedError, FileNotFoundError) as error:
-        found, its_etag = read(path)
-        if found == data:  # an answer to us was lost, and we asked again
-            return its_etag
-        raise FileExistsError(errno.EEXIST, f"{path} was written by another") from error
+        if _read(path)[0] != data:  # else the answer to us was lost, and we asked again
+            raise FileExistsError(errno.EEXIST, f"{path} was written by another") from error
+    return True
 
 
-def read(path: str) -> tuple[bytes, str]:
-    """An object and its ETag. Raises OSError, and DataError where it is replaced meanwhile."""
+def _read(path: str) -> tuple[bytes | None, str]:
+    """An object and its ETag; None if there is none."""
     source = S3Source(path)
-    with RemoteFile(source) as file:
-        return file.readall(), source.etag
+    try:
+        with RemoteFile(source) as file:
+            return file.readall(), source.etag
+    except FileNotFoundError:
+        return None, ""
 
 
 def _is_refused(path: str, data: bytes, condition: dict[str, str]) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import io
 import tempfile
@@ -65,8 +66,9 @@ class S3Handler(pafs.FileSystemHandler):  # type: ignore[misc]
         """It is there once something is in it."""
 
     def delete_file(self, path: str) -> None:
-        """Deletes an object."""
-        s3.ask("delete_object", path)
+        """Deletes an object. Whether it was there, not every store says."""
+        with contextlib.suppress(FileNotFoundError):
+            s3.ask("delete_object", path)
 
     def delete_dir(self, path: str) -> None:
         """Deletes all that is below it."""

@@ -151,12 +151,13 @@ class Folder:
     def create(self, name: str, data: bytes) -> bool:
         """Makes a file that nobody else makes at the same time; False where the filesystem cannot do so, and did not.
 
-        Raises FileExistsError if it is there.
+        Raises FileExistsError if it is there, WriteError.
         """
         if is_s3(self.url):
             from pipeline import s3_conditions
 
-            return s3_conditions.create(f"{self.path}/{name}", data)
+            with self._writing(name, FileExistsError):
+                return s3_conditions.create(f"{self.path}/{name}", data)
         if not self._local:
             return False
         path = Path(self.path, name)
@@ -168,36 +169,48 @@ class Folder:
             unfinished.unlink(missing_ok=True)
         return True
 
-    def read_version(self, name: str) -> tuple[bytes, str]:
-        """All bytes of a file, and what `replace` wants to know of them. Raises OSError."""
-        if is_s3(self.url):
-            from pipeline import s3_conditions
+    def version(self, name: str) -> str | None:
+        """Changes whenever the file does; None where there is none. Raises OSError."""
+        try:
+            if is_s3(self.url):
+                from pipeline import s3
 
-            return s3_conditions.read(f"{self.path}/{name}")
-        data = self.read(name)
-        return data, hashlib.sha256(data).hexdigest()
+                return str(s3.head(f"{self.path}/{name}")["ETag"])
+            return hashlib.sha256(self.read(name)).hexdigest()
+        except FileNotFoundError:
+            return None
 
-    def replace(self, name: str, data: bytes, version: str) -> str:
-        """Replaces a file that is still of this version, by `read_version` or `replace`, and returns its new version.
+    def replace(self, name: str, data: bytes, version: str | None) -> None:
+        """As `write`, of a file that still has this version.
 
-        S3 compares and writes at once where it has `If-Match`; elsewhere the file is read before it is written.
-        Raises FileExistsError if it is another file now, FileNotFoundError if there is none, WriteError.
+        S3 compares and writes at once where it has conditions, and a hard link where there was no file; elsewhere the
+        version is read before the file is written. Raises FileExistsError if it is another, WriteError.
         """
-        if is_s3(self.url):
+        if version is None and self.create(name, data):
+            return
+        if is_s3(self.url) and version is not None:
             from pipeline import s3_conditions
 
-            return s3_conditions.replace(f"{self.path}/{name}", data, version)
-        if self.read_version(name)[1] != version:
+            with self._writing(name, FileExistsError):
+                if s3_conditions.replace(f"{self.path}/{name}", data, version):
+                    return
+        if self.version(name) != version:
             raise FileExistsError(errno.EEXIST, f"{self.url}/{name} was written by another")
         self.write(name, data)
-        return hashlib.sha256(data).hexdigest()
 
     @contextlib.contextmanager
     def writer(self, name: str) -> Iterator[BinaryIO]:
         """As `write`, for data that comes in pieces; the file is there once the context ends without an exception."""
+        with self._writing(name), self._writer(name) as file:
+            yield file
+
+    @contextlib.contextmanager
+    def _writing(self, name: str, *passing: type[OSError]) -> Iterator[None]:
+        """Turns errors into WriteErrors, but for these."""
         try:
-            with self._writer(name) as file:
-                yield file
+            yield
+        except passing:
+            raise
         except OSError as error:
             raise WriteError(f"{self.url}/{name} cannot be written: {error.strerror or error}") from error
 
@@ -229,10 +242,11 @@ class Folder:
         os.close(folder)
 
     def remove(self, name: str) -> None:
-        """Deletes a file."""
-        self.system.delete_file(f"{self.path}/{name}")
+        """Deletes a file. Raises FileNotFoundError where it is known not to be there, WriteError."""
+        with self._writing(name, FileNotFoundError):
+            self.system.delete_file(f"{self.path}/{name}")
 
     def remove_all(self, below: str) -> None:
         """Deletes a folder with all that is in it, if it is there."""
-        with contextlib.suppress(FileNotFoundError):
+        with contextlib.suppress(FileNotFoundError), self._writing(below, FileNotFoundError):
             self.system.delete_dir(f"{self.path}/{below}")

@@ -6,12 +6,14 @@ import io
 import json
 import os
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from conftest import Run, jpeg, pictures, rows_of, tar_bytes
+from faulty_store import faulty_store
 from s3_store import Bucket
 
 from pipeline.errors import InputError
@@ -202,3 +204,43 @@ def test_credentials_in_a_url_are_refused_and_not_repeated(tmp_path: Path, capti
                 and said[1].count("\n") == 1
                 and not {"sec", "ret", "key"} & set(re.findall(r"\w+", said[1]))
             ), said
+
+
+def conditions(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """Names the store with its conditions, and then as one that ignores them."""
+    yield "as it is"
+    with faulty_store(os.environ["AWS_ENDPOINT_URL"], "blind", share=1) as store:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", store.url)
+        yield "blind"
+
+
+def test_a_file_is_created_once_where_the_store_can(bucket: Bucket, monkeypatch: pytest.MonkeyPatch) -> None:
+    for kind in conditions(monkeypatch):
+        folder = Folder(f"{bucket.url}/{kind}")
+        created = folder.create("f", b"mine")
+        assert folder.exists("f") == created
+        if kind == "blind" or "S3_TEST_ENDPOINT" not in os.environ:
+            assert created == (kind != "blind")
+        if created:
+            with pytest.raises(FileExistsError):
+                folder.create("f", b"another's")
+            assert folder.create("f", b"mine")  # as if the answer before had been lost
+            assert folder.read("f") == b"mine"
+
+
+def test_a_file_is_replaced_if_it_is_still_what_it_was(bucket: Bucket, monkeypatch: pytest.MonkeyPatch) -> None:
+    for kind in conditions(monkeypatch):
+        folder = Folder(f"{bucket.url}/{kind}")
+        assert folder.version("f") is None
+        folder.replace("f", b"first", None)
+        version = folder.version("f")
+        folder.replace("f", b"second", version)
+        assert folder.read("f") == b"second" and folder.version("f") not in (None, version)
+        for stale in (version, None):
+            with pytest.raises(FileExistsError):
+                folder.replace("f", b"third", stale)
+        assert folder.read("f") == b"second"
+        folder.remove("f")
+        with pytest.raises(FileExistsError):
+            folder.replace("f", b"third", version)
+        assert folder.names() == []
