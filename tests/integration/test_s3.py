@@ -149,7 +149,7 @@ def test_a_key_is_no_path(bucket: Bucket, caption: Run, tmp_path: Path) -> None:
     bucket.put({key: jpeg(i) for i, key in enumerate(keys)})
     assert caption(f"{bucket.url}/in")[0] == 0
     found = [(row["shard"], row["error_code"]) for row in rows_of(tmp_path / "out")]
-    assert sorted(found) == [(f"{bucket.url}/{key}", None) for key in keys]
+    assert sorted(found) == sorted((f"{bucket.url}/{key}", None) for key in keys)
 
 
 def test_a_write_that_fails_leaves_the_old_file(bucket: Bucket) -> None:
@@ -207,8 +207,10 @@ def test_credentials_in_a_url_are_refused_and_not_repeated(tmp_path: Path, capti
 
 
 def conditions(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    """Names the store with its conditions, and then as one that ignores them."""
+    """Names the store with its conditions, and then as one that ignores them; it must not look at signatures."""
     yield "as it is"
+    if "S3_TEST_ENDPOINT" in os.environ:
+        return
     with faulty_store(os.environ["AWS_ENDPOINT_URL"], "blind", share=1) as store:
         monkeypatch.setenv("AWS_ENDPOINT_URL", store.url)
         yield "blind"
