@@ -100,14 +100,14 @@ class RemoteFile(io.RawIOBase):
 
     def readinto(self, buffer: WriteableBuffer) -> int:
         """Fills the buffer as far as one range reaches; 0 at the end. Raises OSError or DataError."""
-        if not 0 <= self._position - self._start < len(self._held):
-            self._start, self._held = self._position, self._range(self._position)
         view = memoryview(buffer).cast("B")
-        begin = self._position - self._start
-        data = self._held[begin : begin + len(view)]
+        data = self._next(len(view))
         view[: len(data)] = data
-        self._position += len(data)
         return len(data)
+
+    def readall(self) -> bytes:
+        """The bytes up to the end. Raises OSError or DataError."""
+        return b"".join(iter(lambda: self._next(self._range_bytes), b""))
 
     def close(self) -> None:
         """Ends the request under way and the connection."""
@@ -116,6 +116,15 @@ class RemoteFile(io.RawIOBase):
                 self._thread.shutdown(wait=True, cancel_futures=True)
             self._source.disconnect()
         super().close()
+
+    def _next(self, count: int) -> memoryview:
+        """Up to `count` bytes, as far as one range reaches; they count as read."""
+        if not 0 <= self._position - self._start < len(self._held):
+            self._start, self._held = self._position, self._range(self._position)
+        begin = self._position - self._start
+        data = self._held[begin : begin + count]
+        self._position += len(data)
+        return data
 
     def _size(self) -> int:
         self._wait()

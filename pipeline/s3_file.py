@@ -18,7 +18,7 @@ from pipeline import s3
 from pipeline.errors import DataError
 from pipeline.remote import Version
 
-PIECE_BYTES = 256 << 10
+PIECE_BYTES = 1 << 20
 """Taken from a connection at a time: as much is lost at most where it breaks."""
 CLOCK_S = 2
 """By how much the times of a listing and of an answer may differ for one object: stores round them up or down."""
