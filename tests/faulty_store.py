@@ -68,6 +68,9 @@ class FaultyStore(ThreadingHTTPServer):
         with self._lock:
             self.injected[fault] += 1
 
+    def handle_error(self, request: object, client_address: object) -> None:
+        """Clients leave when they have enough."""
+
     def shutdown_request(self, request: socket.socket) -> None:
         self.close_request(request)  # a shutdown before would end a connection in good order
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import pickle
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,11 +15,13 @@ import pyarrow.parquet as pq
 import pytest
 from conftest import Run, jpeg, pictures, rows_of, tar_bytes
 from faulty_store import faulty_store
+from pyarrow import dataset
+from pyarrow.fs import FileSelector, FileType
 from s3_store import Bucket
 
 from pipeline.errors import InputError
 from pipeline.inputs import list_inputs
-from pipeline.storage import Folder
+from pipeline.storage import Folder, filesystem
 
 
 def table_bytes(rows: dict[str, bytes]) -> bytes:
@@ -246,3 +249,27 @@ def test_a_file_is_replaced_if_it_is_still_what_it_was(bucket: Bucket, monkeypat
         with pytest.raises(FileExistsError):
             folder.replace("f", b"third", version)
         assert folder.names() == []
+
+
+def test_libraries_get_a_filesystem_of_pyarrows(bucket: Bucket) -> None:
+    bucket.put(TABLES | {"tables/deep/u.parquet": table_bytes({"u": jpeg(0)})})
+    system, path = pickle.loads(pickle.dumps(filesystem(f"{bucket.url}/tables")))
+    assert dataset.dataset(path, filesystem=system).count_rows() == 6
+    system.copy_file(f"{path}/t.parquet", f"{path}/copy.parquet")
+    with system.open_output_stream(f"{path}/deep/v") as file:
+        file.write(b"written")
+    with system.open_input_stream(f"{path}/deep/v") as file:
+        assert file.read() == b"written"
+    system.move(f"{path}/deep/v", f"{path}/w")
+    system.create_dir(f"{path}/new")
+    found = system.get_file_info(FileSelector(path))
+    assert {(info.base_name, info.type) for info in found} == {
+        ("copy.parquet", FileType.File),
+        ("t.parquet", FileType.File),
+        ("w", FileType.File),
+        ("deep", FileType.Directory),
+    }
+    system.delete_dir(f"{path}/deep")
+    assert sorted(bucket.keys()) == ["tables/copy.parquet", "tables/t.parquet", "tables/w"]
+    with pytest.raises(FileNotFoundError):
+        system.open_input_file(f"{path}/deep/v")
