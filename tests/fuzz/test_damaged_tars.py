@@ -6,7 +6,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from unittest import mock
 
-from damaged_tars import damaged_tars, images_by_tarfile
+from damaged_tars import damaged_tars, images_by_gnu_tar, images_by_tarfile
 from hypothesis import HealthCheck, given, settings
 
 from pipeline import splitting
@@ -54,3 +54,14 @@ def test_a_damaged_tar(data: bytes) -> None:
         for number, row in enumerate(whole[:-1], start=1):
             assert rows(Span(shard, number, row["next_offset"])) == whole[number:]
         assert rows(*split([Span(shard)], wanted=99, piece_bytes=1)) == whole
+
+
+@settings(fuzzed, max_examples=max(10, EXAMPLES // 10))
+@given(damaged_tars)
+def test_gnu_tar_gets_no_more_out(data: bytes) -> None:
+    with TemporaryDirectory() as folder:
+        path, out = Path(folder, "s.tar"), Path(folder, "out")
+        path.write_bytes(data)
+        out.mkdir()
+        images = Counter(row["image"] for row in rows(Span(Shard(str(path), "", len(data), 0))))
+        assert not missing(Counter(images_by_gnu_tar(path, out)), images)
