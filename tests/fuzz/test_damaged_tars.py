@@ -15,7 +15,7 @@ from pipeline.ledger import Span
 from pipeline.source import keys, read
 from pipeline.splitting import split
 
-EXAMPLES = int(os.environ.get("FUZZ_EXAMPLES", "60"))
+EXAMPLES = int(os.environ.get("FUZZ_EXAMPLES", "20000" if os.environ.get("CHAOS") == "full" else "60"))
 fuzzed = settings(
     max_examples=EXAMPLES,
     derandomize="FUZZ_SEED" not in os.environ,
