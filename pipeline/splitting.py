@@ -18,7 +18,9 @@ from pipeline.outcome import DEFAULTS, ReadOptions
 from pipeline.parquet import Table
 from pipeline.shard_file import open_shard
 from pipeline.storage import CONNECTIONS
-from pipeline.tar import Element, Member, find_header, walk
+from pipeline.tar import walk
+from pipeline.tar_damage import find_header
+from pipeline.tar_elements import Element, Member
 from pipeline.tar_rows import tar_rows
 from pipeline.tar_samples import FreshIds
 

@@ -10,7 +10,8 @@ from pipeline.inputs import Shard
 from pipeline.names import printable
 from pipeline.schema import ErrorCode
 from pipeline.shard_file import open_shard
-from pipeline.tar import Member, walk
+from pipeline.tar import walk
+from pipeline.tar_elements import Member
 
 MAX_LINKS = 40
 """From one link to the next, as Linux follows them."""

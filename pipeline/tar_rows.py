@@ -16,7 +16,8 @@ from pipeline.names import printable
 from pipeline.outcome import Outcome, ReadOptions
 from pipeline.schema import ErrorCode
 from pipeline.shard_file import open_shard
-from pipeline.tar import Element, Gap, Member, content, walk
+from pipeline.tar import walk
+from pipeline.tar_elements import Element, Gap, Member, content
 from pipeline.tar_links import Links
 from pipeline.tar_samples import FreshIds, Ids, KnownIds, Row, Sample, grouped, images_among, rows
 

@@ -16,7 +16,8 @@ from typing import BinaryIO, Protocol
 
 from pipeline.errors import DataError
 from pipeline.names import EXTENSIONS, printable
-from pipeline.tar import Element, Gap, Member, content, walk
+from pipeline.tar import walk
+from pipeline.tar_elements import Element, Gap, Member, content
 
 Take = Callable[[Member, int], bytes | None]
 """Reads a member's bytes as the walk passes it, or does not. Is told how many bytes its sample holds already."""
