@@ -45,7 +45,7 @@ test-s3: setup  ## run the tests of S3 on the store at AWS_ENDPOINT_URL; without
 		'S3_TEST_ENDPOINT="$$AWS_ENDPOINT_URL" exec $(BIN)/python -m pytest -q tests/integration/test_s3.py'
 
 chaos: setup  ## inject every fault at every place, count them
-	CHAOS=full $(BIN)/python -m pytest -q tests/chaos tests/integration/test_cluster.py::test_a_job_outlives_all_workers_but_one
+	CHAOS=full $(BIN)/python -m pytest -q tests/chaos tests/fuzz tests/integration/test_cluster.py::test_a_job_outlives_all_workers_but_one
 
 check: setup  ## ruff format, ruff, mypy
 	$(BIN)/ruff format --check .
