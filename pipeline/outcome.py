@@ -46,7 +46,7 @@ class ReadOptions:
     def of_job(cls, job: Mapping[str, Any]) -> ReadOptions:
         """As far as the record of a job says it."""
         reading = job.get("reading") or {}
-        names = {name: str(reading.get(name, "")) for name in _NAMES}
+        names: dict[str, Any] = {name: str(reading.get(name, "")) for name in _NAMES}
         return cls(image_members=tuple(reading.get("image_members", ())), **names)
 
 
