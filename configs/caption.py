@@ -116,8 +116,9 @@ class RayConfig:
 class CaptionConfig:
     """Caption images: one row per image, as a caption or a typed error. The same command again finishes what is left.
 
-    INPUT is a folder (with all below it), an image file, a tar shard, a Parquet file with a column of images, a glob,
-    or braces such as shards/{0000..0099}.tar; of this machine, or a URL such as s3://bucket/folder.
+    INPUT is a folder (with all below it), an image file, a tar shard, a Parquet file with a column of images, a list of
+    paths or URLs (.txt, .csv, .tsv, .jsonl, or - for standard input), a glob, or braces such as
+    shards/{0000..0099}.tar; of this machine, or a URL such as s3://bucket/folder or https://host/photo.jpg.
     """
 
     output: str
@@ -145,6 +146,15 @@ class CaptionConfig:
     an image's extension."""
     max_image_bytes: int = 512 << 20
     """A larger image is an error, `too_large`, and is not read."""
+    image_column: str = ""
+    """Of Parquet files: the column of images, dotted within structs (data.image); empty: found by its kind and name."""
+    key_column: str = ""
+    """Of Parquet files and lists: the column that gives the rows their image_id; empty: found by its name."""
+    path_column: str = ""
+    """Of CSV, TSV and JSON lines: the column of paths or URLs; empty: found by its name."""
+    images_root: str = ""
+    """Folder to which paths in Parquet files and lists are relative, and outside of which no path in a Parquet file may
+    lead; empty: the folder of the file itself."""
     device: str = "auto"
     """auto takes cuda where there is one, else cpu."""
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"

@@ -31,6 +31,7 @@ from model import checkpoint
 from model.device import choose_device
 from model.search import Search
 from pipeline import exports, lease, output, retry
+from pipeline.file_kinds import counted
 from pipeline.inputs import Listing, list_inputs
 from pipeline.ledger import Ledger, Span
 from pipeline.report import Report
@@ -50,7 +51,7 @@ def run(config: CaptionConfig) -> int:
     Search(**asdict(config.search))  # fails here rather than in a worker
     speaking, rescoring = find_captioners(config)
     output.refuse_inside(config.output, config.inputs)
-    listing = list_inputs(config.inputs)
+    listing = list_inputs(config.inputs, read_options(config))
     folder = Folder(config.output)
     job = describe(config, speaking, rescoring)
     output.claim(folder, job)
@@ -232,11 +233,9 @@ def summarise(where: str, ledger: Ledger, listing: Listing, report: Report) -> N
     if errors:
         say("errors: " + ", ".join(f"{code} {count}" for code, count in ledger.errors.items()))
     if listing.ignored:
-        kinds = ", ".join(f"{kind} {count}" for kind, count in listing.ignored.most_common())
-        say(f"ignored {listing.ignored.total()} other files: {kinds}")
+        say(f"ignored {listing.ignored.total()} other files: {counted(listing.ignored)}")
     if report.ignored:
-        kinds = ", ".join(f"{kind} {count}" for kind, count in report.ignored.most_common())
-        say(f"ignored {report.ignored.total()} other files inside shards: {kinds}")
+        say(f"ignored {report.ignored.total()} other files inside shards: {counted(report.ignored)}")
 
 
 def say(text: str) -> None:

@@ -88,7 +88,9 @@ def _write_thumbnails(folder: Path, rows: pa.Table, size: int, options: ReadOpti
     found = (None if code else source for code, source in zip(codes, places, strict=True))
     pictures = []
     with (
-        closing(mapped_ahead(partial(thumbnail, size=size), found, threads=THREADS, depth=4 * THREADS)) as jpegs,
+        closing(
+            mapped_ahead(partial(thumbnail, size=size, options=options), found, threads=THREADS, depth=4 * THREADS)
+        ) as jpegs,
         tqdm(jpegs, total=len(rows), unit="image", disable=None, dynamic_ncols=True) as bar,
     ):
         for number, jpeg in enumerate(bar):

@@ -11,6 +11,7 @@ from model import checkpoint
 from model.ensemble import require_one_vocabulary
 from pipeline import captioners
 from pipeline.outcome import ReadOptions
+from pipeline.storage import is_remote
 
 
 def find_captioners(config: CaptionConfig) -> tuple[list[Path], list[Path]]:
@@ -27,9 +28,14 @@ def find_captioners(config: CaptionConfig) -> tuple[list[Path], list[Path]]:
 
 def read_options(config: CaptionConfig) -> ReadOptions:
     """How the inputs are read."""
+    root = config.images_root
     return ReadOptions(
         siblings=tuple(config.sibling_names),
         image_members=tuple(config.image_member_names),
+        image_column=config.image_column,
+        key_column=config.key_column,
+        path_column=config.path_column,
+        images_root=root if not root or is_remote(root) else str(Path(root).expanduser().absolute()),
         max_image_bytes=config.max_image_bytes,
     )
 

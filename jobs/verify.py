@@ -25,11 +25,12 @@ def run(config: VerifyConfig) -> int:
     if not folder.exists(JOB):
         raise OutputError(f"{out} is no output of `shardtalk caption`")
     ledger = Ledger.load(folder)
-    shards = list_inputs(inputs).shards if inputs else None
     job = read_job(folder)
+    options = ReadOptions.of_job(job)
+    shards = list_inputs(inputs, options).shards if inputs else None
     if shards is not None:
         require_rules(folder, job)
-    found = list(islice(problems(folder, ledger, shards, ReadOptions.of_job(job)), SHOWN + 1))
+    found = list(islice(problems(folder, ledger, shards, options), SHOWN + 1))
     for problem in found[:SHOWN]:
         sys.stdout.write(f"{problem}\n")
     if found:

@@ -15,8 +15,8 @@ import pyarrow as pa
 
 from pipeline.ahead import mapped_ahead
 from pipeline.errors import OutputError
-from pipeline.inputs import Shard
 from pipeline.names import printable
+from pipeline.shards import Shard
 from pipeline.storage import CONNECTIONS, Folder
 
 COMMITS = "_commits"

@@ -11,6 +11,10 @@ from pipeline.errors import DataError
 RULES = 2
 """Version of the rules by which inputs become rows: a job goes on only under those it was begun under."""
 
+MAX_IMAGE_BYTES = 512 << 20
+_NAMES = ("image_column", "key_column", "path_column", "images_root")
+"""The options that are text and decide what the rows are."""
+
 
 @dataclass(frozen=True, slots=True)
 class ReadOptions:
@@ -21,18 +25,29 @@ class ReadOptions:
     columns."""
     image_members: tuple[str, ...] = ()
     """Names, or ends of names, of a tar's members that are images; empty: all that have an image's extension."""
-    max_image_bytes: int = 512 << 20
+    image_column: str = ""
+    """Of Parquet files: the column of images, dotted within structs; empty: found by kind and name."""
+    key_column: str = ""
+    """Of Parquet files and lists: the column that names the rows; empty: found by name."""
+    path_column: str = ""
+    """Of lists with columns: that of paths or URLs; empty: found by name."""
+    images_root: str = ""
+    """Folder to which paths in Parquet files and lists are relative, and outside of which no path of a Parquet file
+    may lead; empty: the folder of the file itself."""
+    max_image_bytes: int = MAX_IMAGE_BYTES
     """A larger image is not read."""
 
     def describe(self) -> dict[str, Any]:
         """What decides which rows there are and what they are called, as JSON, for the record of the job."""
-        return {"rules": RULES, "image_members": list(self.image_members)}
+        names = {name: getattr(self, name) for name in _NAMES}
+        return {"rules": RULES, "image_members": list(self.image_members), **names}
 
     @classmethod
     def of_job(cls, job: Mapping[str, Any]) -> ReadOptions:
         """As far as the record of a job says it."""
         reading = job.get("reading") or {}
-        return cls(image_members=tuple(reading.get("image_members", ())))
+        names: dict[str, Any] = {name: str(reading.get(name, "")) for name in _NAMES}
+        return cls(image_members=tuple(reading.get("image_members", ())), **names)
 
 
 DEFAULTS = ReadOptions()

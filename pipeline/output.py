@@ -25,6 +25,7 @@ from pipeline.inputs import expand_braces
 from pipeline.ledger import COMMITS, SUFFIX, Ledger
 from pipeline.outcome import RULES
 from pipeline.schema import ROW, TOKEN_PROBS, extended
+from pipeline.shards import STANDARD_INPUT
 from pipeline.storage import UNFINISHED, Folder, is_remote
 
 JOB, MANIFEST, PART = "_job.json", "_manifest.json", "part-"
@@ -33,7 +34,7 @@ HUGGING_FACE = ".huggingface.yaml"
 
 def refuse_inside(output: str, inputs: Iterable[str]) -> None:
     """Raises OutputError if the output lies in an input folder, where the next run would take it for input."""
-    for given in (name for text in inputs for name in expand_braces(text)):
+    for given in (name for text in inputs for name in expand_braces(text) if text != STANDARD_INPUT):
         if is_remote(output) or is_remote(given):
             inside = f"{output.rstrip('/')}/".startswith(f"{given.rstrip('/')}/")
         else:

@@ -108,7 +108,7 @@ def _pieces(interval: Interval, dropped: Container[int]) -> Iterator[Interval]:
 
 def _offsets(shard: Shard, indexes: Sequence[int], options: ReadOptions) -> dict[int, int]:
     """Byte offset from which each of these rows can be read. Walks a tar. Raises DataError or OSError."""
-    if shard.form == Form.PARQUET:  # its rows are found by number
+    if shard.form in (Form.PARQUET, Form.LIST):  # their rows are found by number
         return dict.fromkeys(indexes, 0)
     found = {row.index: row.start for row in islice(tar_rows(shard, options), max(indexes) + 1)}
     if max(indexes) not in found:

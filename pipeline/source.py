@@ -12,14 +12,14 @@ from typing import Any
 import pyarrow as pa
 
 from pipeline.errors import DataError
-from pipeline.inputs import Form, Shard
 from pipeline.ledger import Span
 from pipeline.names import printable
 from pipeline.outcome import DEFAULTS, Outcome, ReadOptions
-from pipeline.parquet import Table
 from pipeline.schema import ENCODED, ErrorCode
 from pipeline.shard_file import open_shard
+from pipeline.shards import Form, Shard
 from pipeline.storage import open_at
+from pipeline.table_rows import list_outcomes, names, parquet_outcomes
 from pipeline.tar_rows import tar_outcomes, tar_rows
 
 BLOCK_BYTES = 64 << 20
@@ -123,18 +123,11 @@ def _files_beside(stem: str, extensions: Collection[str]) -> dict[str, bytes]:
     return found
 
 
-def _parquet_outcomes(span: Span, options: ReadOptions) -> Iterator[Outcome]:
-    with open_shard(span.shard) as file:
-        for row in Table(file, span.shard.size).rows(span.start, options.siblings):
-            missing = DataError(ErrorCode.NO_IMAGE, "the row's image is null")
-            image = missing if row.image is None else row.image
-            yield Outcome(printable(row.name), row.next_offset, image, row.siblings)
-
-
 _OUTCOMES: Mapping[Form, Callable[[Span, ReadOptions], Iterator[Outcome]]] = {
     Form.IMAGE: _image_outcome,
     Form.TAR: tar_outcomes,
-    Form.PARQUET: _parquet_outcomes,
+    Form.PARQUET: parquet_outcomes,
+    Form.LIST: list_outcomes,
 }
 
 
@@ -161,5 +154,4 @@ def _names(shard: Shard, options: ReadOptions) -> Iterator[str]:
     elif shard.form == Form.TAR:
         yield from (row.image_id for row in tar_rows(shard, options))
     else:
-        with open_shard(shard, skim=True) as file:
-            yield from (printable(name) for name in Table(file, shard.size).names())
+        yield from names(shard, options)

@@ -14,9 +14,11 @@ from pipeline.ahead import mapped_ahead
 from pipeline.errors import DataError
 from pipeline.inputs import Form, Shard
 from pipeline.ledger import Known, Span
+from pipeline.lists import entries
 from pipeline.outcome import DEFAULTS, ReadOptions
 from pipeline.parquet import Table
 from pipeline.shard_file import open_shard
+from pipeline.shards import extension_of
 from pipeline.storage import CONNECTIONS
 from pipeline.tar import walk
 from pipeline.tar_damage import find_header
@@ -26,6 +28,8 @@ from pipeline.tar_samples import FreshIds
 
 PIECE_BYTES = 256 << 20
 """Some thousand photos: little enough that at the end of a job none waits long for the last."""
+PIECE_IMAGES = 1_000
+"""Of a list."""
 SEGMENT_BYTES = 64 << 20
 """Of a tar whose headers are read one after the other."""
 SEARCHED_BYTES = 16 << 20
@@ -43,12 +47,14 @@ def split(spans: Iterable[Span], *, wanted: int, piece_bytes: int, options: Read
     is_enough = sum(len(them) for shard, them in of_shard.items() if shard.form != Form.IMAGE) >= wanted
     pieces: list[Span] = []
     for shard, them in of_shard.items():
-        if is_enough or shard.form == Form.IMAGE or shard.size < 2 * piece_bytes:
+        if not is_enough and shard.form == Form.LIST:
+            pieces += [piece for span in them for piece in _pieces_of_list(span, options)]
+        elif is_enough or shard.form == Form.IMAGE or shard.size < 2 * piece_bytes:
             pieces += them
         elif shard.form == Form.TAR:
             pieces += _pieces_of_tar(shard, them, piece_bytes, options)
         else:
-            pieces += [piece for span in them for piece in _pieces_of_parquet(span, piece_bytes)]
+            pieces += [piece for span in them for piece in _pieces_of_parquet(span, piece_bytes, options)]
     return pieces
 
 
@@ -120,11 +126,11 @@ def _walk(shard: Shard, offset: int, stop: int | None) -> Iterator[Element]:
             yield element
 
 
-def _pieces_of_parquet(span: Span, piece_bytes: int) -> Iterator[Span]:
+def _pieces_of_parquet(span: Span, piece_bytes: int, options: ReadOptions) -> Iterator[Span]:
     piece = span
     try:
         with open_shard(span.shard, skim=True) as file:
-            groups = Table(file, span.shard.size).groups
+            groups = Table(file, span.shard.size, options).groups
     except (DataError, OSError):
         groups = []
     for row, offset in groups:
@@ -132,4 +138,23 @@ def _pieces_of_parquet(span: Span, piece_bytes: int) -> Iterator[Span]:
         if is_inside and offset - piece.offset >= piece_bytes:
             yield replace(piece, stop=row)
             piece = replace(span, start=row, offset=offset)
+    yield piece
+
+
+def _pieces_of_list(span: Span, options: ReadOptions) -> Iterator[Span]:
+    piece, offset = span, span.offset
+    try:
+        with open_shard(span.shard) as file:
+            kind = extension_of(span.shard.data or span.shard.path)
+            for index, entry in enumerate(
+                entries(file, kind, options, start=span.start, offset=span.offset), span.start
+            ):
+                if index == span.stop:
+                    break
+                if index - piece.start == PIECE_IMAGES:
+                    yield replace(piece, stop=index)
+                    piece = replace(span, start=index, offset=offset)
+                offset = entry.next_offset
+    except (DataError, OSError):
+        pass  # its reader will say so
     yield piece

@@ -18,8 +18,9 @@ from typing import BinaryIO, cast
 import pyarrow as pa
 import pyarrow.fs as pafs
 
+from pipeline import stores
 from pipeline.errors import InputError, OutputError, WriteError
-from pipeline.names import printable
+from pipeline.names import is_text, printable
 from pipeline.remote import RANGE_BYTES, PyArrowSource, RemoteFile, Source, Version
 
 READ_AHEAD_BYTES = 1 << 20
@@ -66,10 +67,9 @@ def _connected(scheme: str, host: str) -> tuple[pafs.FileSystem, str]:
 
         return pafs.PyFileSystem(S3Handler()), host
     try:
-        system, base = pafs.FileSystem.from_uri(f"{scheme}://{host}/")
+        return stores.connect(scheme, host)
     except (OSError, pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
         raise InputError(f"{scheme}://{host} cannot be opened: {error}") from error
-    return system, base.rstrip("/")
 
 
 def open_at(url: str, offset: int = 0, *, skim: bool = False, listed: Version | None = None) -> BinaryIO:
@@ -111,7 +111,7 @@ class Folder:
     """
 
     def __init__(self, url: str) -> None:
-        if printable(url) != url:
+        if not is_text(url):
             raise OutputError(f"{printable(url)} is not UTF-8; give another name")
         self.url = url
         self.system, self.path = filesystem(url)

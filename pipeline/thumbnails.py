@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import io
 import os
-import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import groupby
@@ -16,12 +15,15 @@ from operator import itemgetter
 from PIL import Image, ImageOps
 
 from model.preprocessing import to_rgb
+from pipeline import http_images
 from pipeline.errors import DataError, InputError
+from pipeline.http_images import is_web
 from pipeline.images import load
-from pipeline.inputs import Shard
+from pipeline.names import from_printable
 from pipeline.outcome import DEFAULTS, ReadOptions
-from pipeline.parquet import Table
+from pipeline.shards import Form, Shard, form_of
 from pipeline.storage import is_remote, open_at
+from pipeline.table_rows import image_at
 from pipeline.tar_rows import read_image, tar_rows
 from pipeline.tar_samples import Row
 
@@ -36,7 +38,7 @@ class Source:
     path: str
     in_tar: Row | None = None
     row: int = -1
-    """Of a Parquet file."""
+    """Of a Parquet file or a list."""
 
 
 def sources(rows: Iterable[tuple[str, int]], options: ReadOptions = DEFAULTS) -> Iterator[Source | None]:
@@ -49,7 +51,7 @@ def sources(rows: Iterable[tuple[str, int]], options: ReadOptions = DEFAULTS) ->
     for shard, group in groupby(rows, key=itemgetter(0)):
         indices = [index for _, index in group]
         path = _existing(shard)
-        if path.lower().endswith(".parquet"):
+        if form_of(path) in (Form.PARQUET, Form.LIST):
             yield from (Source(path, row=index) for index in indices)
             continue
         if not path.lower().endswith(".tar"):
@@ -62,12 +64,12 @@ def sources(rows: Iterable[tuple[str, int]], options: ReadOptions = DEFAULTS) ->
             yield Source(path, found) if found and found.index == index else None
 
 
-def thumbnail(source: Source | None, *, size: int) -> bytes | None:
+def thumbnail(source: Source | None, *, size: int, options: ReadOptions = DEFAULTS) -> bytes | None:
     """A JPEG whose longest side is at most `size` pixels, upright, over white; None if there is no such image."""
     if source is None:
         return None
     try:
-        image, _ = load(_read(source), draft=lambda image: image.draft(None, (size, size)))
+        image, _ = load(_read(source, options), draft=lambda image: image.draft(None, (size, size)))
         orientation = image.getexif().get(_ORIENTATION, 1)
     except (OSError, DataError, InputError):
         return None
@@ -93,19 +95,18 @@ def _shard(path: str) -> Shard:
         return Shard(path, "", file.seek(0, os.SEEK_END), 0)
 
 
-def _read(source: Source) -> bytes:
+def _read(source: Source, options: ReadOptions) -> bytes:
     """The encoded image. Raises OSError, DataError or InputError."""
     if source.in_tar:
         return read_image(_shard(source.path), source.in_tar, DEFAULTS)
+    if source.row >= 0:
+        return image_at(source.path, source.row, options)
+    if is_web(source.path):
+        return http_images.get(source.path)
     with open_at(source.path, skim=True) as file:
-        if source.row >= 0:
-            size = file.seek(0, os.SEEK_END)
-            return next(row.image or b"" for row in Table(file, size).rows(source.row))
         return file.read()
 
 
 def _existing(shard: str) -> str:
     r"""The path of a shard, whose bytes that are not UTF-8 were written as `\xNN`."""
-    if is_remote(shard) or "\\x" not in shard or os.path.lexists(shard):
-        return shard
-    return os.fsdecode(re.sub(rb"\\x([89a-f][0-9a-f])", lambda match: bytes.fromhex(match[1].decode()), shard.encode()))
+    return shard if is_remote(shard) or os.path.lexists(shard) else from_printable(shard)

@@ -156,7 +156,7 @@ def test_parquet_files_are_captioned_as_the_images_in_them(tmp_path: Path, capti
     rows = rows_of(tmp_path / "out")
     assert [row["index"] for row in rows] == list(range(7))
     assert {row["image_id"]: row["caption"] for row in rows if row["caption"]} == expected
-    assert codes(tmp_path / "out")["null.jpg"] == "no_image" and codes(tmp_path / "out")["bad.jpg"] == "not_an_image"
+    assert codes(tmp_path / "out")["null.jpg"] == "unreadable" and codes(tmp_path / "out")["bad.jpg"] == "not_an_image"
     assert shardtalk("verify", tmp_path / "out", tmp_path / "tables")[0] == 0
     records(tmp_path / "out")[1].unlink()
     assert caption(tmp_path / "tables", "--fragment_rows", 2, "--batch_images", 2)[0] == 0
@@ -164,11 +164,11 @@ def test_parquet_files_are_captioned_as_the_images_in_them(tmp_path: Path, capti
     assert shardtalk("verify", tmp_path / "out", tmp_path / "tables")[0] == 0
 
 
-def test_parquet_files_beside_images_are_ignored(tmp_path: Path, caption: Run) -> None:
+def test_parquet_files_that_tell_of_images_are_ignored(tmp_path: Path, caption: Run) -> None:
     folder = pictures(tmp_path / "in", 1)
-    pyarrow.parquet.write_table(pa.table({"image": [b""]}), folder / "about.parquet")
+    pyarrow.parquet.write_table(pa.table({"text": ["a"]}), folder / "about.parquet")
     code, said = caption(folder)
-    assert code == 0 and "ignored 1 other files: .parquet 1" in said
+    assert code == 0 and "ignored 1 other files: Parquet without a column of images, beside images 1" in said
     assert codes(tmp_path / "out") == {"0.jpg": None}
 
 

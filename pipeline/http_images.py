@@ -1,0 +1,135 @@
+"""Images by http and https: retried with pauses, bounded in time, size and redirects; from many threads at a time."""
+
+from __future__ import annotations
+
+import http.client
+import random
+import ssl
+import time
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+from urllib.request import getproxies, proxy_bypass
+
+from pipeline.errors import DataError
+from pipeline.outcome import MAX_IMAGE_BYTES
+from pipeline.schema import ErrorCode
+
+if TYPE_CHECKING:
+    import urllib3
+
+CONNECT_S, READ_S = 10.0, 30.0
+"""Until a server answers, and between two pieces of what it sends."""
+DEADLINE_S = 300.0
+"""Of one attempt: else a server that sends a byte now and then would hold a thread for ever."""
+ATTEMPTS = 4
+FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.5, 8.0
+"""Between attempts: doubled each time, and drawn from the upper half."""
+LONGEST_WAIT_S = 60.0
+"""That a server may ask for by `Retry-After`; one that asks for more has failed."""
+REDIRECTS = 5
+CONNECTIONS = 32
+"""Kept open to a host; as many images are fetched at a time."""
+PIECE_BYTES = 64 << 10
+_TRANSIENT = frozenset([408, 425, 429, 500, 502, 503, 504])
+_OK = 200
+
+
+class _PassingError(Exception):
+    """A failure that may have passed when it is tried again."""
+
+    def __init__(self, message: str, wait_s: float | None = None) -> None:
+        super().__init__(message)
+        self.wait_s = wait_s
+
+
+def is_web(url: str) -> bool:
+    """Whether a URL is of http or https."""
+    return url.lower().startswith(("http://", "https://"))
+
+
+def get(url: str, max_bytes: int = MAX_IMAGE_BYTES) -> bytes:
+    """The bytes of an image.
+
+    Raises DataError: `too_large` if there are more than `max_bytes`, `unreadable` for all other failures.
+    """
+    pause = FIRST_PAUSE_S
+    for attempt in range(1, ATTEMPTS + 1):
+        try:
+            return _attempt(url, max_bytes)
+        except _PassingError as error:
+            if attempt == ATTEMPTS or (error.wait_s or 0) > LONGEST_WAIT_S:
+                raise DataError(ErrorCode.UNREADABLE, f"{error}, after {attempt} attempts") from error
+            time.sleep(pause * random.uniform(0.5, 1.0) if error.wait_s is None else error.wait_s)
+            pause = min(2 * pause, LONGEST_PAUSE_S)
+    raise AssertionError("the last attempt returns or raises")
+
+
+def _attempt(url: str, max_bytes: int) -> bytes:
+    from urllib3 import Retry, exceptions
+
+    once = Retry(total=None, connect=0, read=0, status=0, other=0, redirect=REDIRECTS, respect_retry_after_header=False)
+    try:
+        pool = _pool(_proxy(url))
+        response = pool.request("GET", url, retries=once, preload_content=False)
+        try:
+            return _body(response, max_bytes)
+        finally:
+            response.release_conn() if response.closed else response.close()
+    except (exceptions.URLSchemeUnknown, exceptions.LocationValueError) as error:
+        raise DataError(ErrorCode.UNREADABLE, f"not a URL of http or https, or redirected to none: {error}") from error
+    except exceptions.MaxRetryError as error:
+        if isinstance(error.reason, exceptions.ResponseError):
+            raise DataError(ErrorCode.UNREADABLE, f"redirected more than {REDIRECTS} times") from error
+        raise _PassingError(str(error.reason or error)) from error
+    except exceptions.SSLError as error:
+        raise DataError(ErrorCode.UNREADABLE, str(error)) from error
+    except (exceptions.HTTPError, http.client.HTTPException, OSError) as error:
+        raise _PassingError(f"{type(error).__name__}: {error}") from error
+    except ValueError as error:  # of parsing the URL, or headers
+        raise DataError(ErrorCode.UNREADABLE, f"{type(error).__name__}: {error}") from error
+
+
+def _body(response: urllib3.BaseHTTPResponse, max_bytes: int) -> bytes:
+    if response.status in _TRANSIENT:
+        raise _PassingError(f"HTTP status {response.status}", _retry_after(response.headers.get("Retry-After", "")))
+    if response.status != _OK:
+        raise DataError(ErrorCode.UNREADABLE, f"HTTP status {response.status}")
+    announced = response.headers.get("Content-Length", "")
+    if announced.isdecimal() and int(announced) > max_bytes:
+        raise DataError(ErrorCode.TOO_LARGE, f"{int(announced):,} bytes; max_image_bytes is {max_bytes:,}")
+    deadline, pieces, received = time.monotonic() + DEADLINE_S, [], 0
+    for piece in response.stream(PIECE_BYTES, decode_content=True):
+        received += len(piece)
+        if received > max_bytes:
+            raise DataError(ErrorCode.TOO_LARGE, f"more bytes than max_image_bytes, which is {max_bytes:,}")
+        if time.monotonic() > deadline:
+            raise _PassingError(f"not all of it came within {DEADLINE_S:g} s")
+        pieces.append(piece)
+    return b"".join(pieces)
+
+
+def _retry_after(header: str) -> float | None:
+    """Seconds that a server asks to wait; None where it says nothing, or a date."""
+    return float(header) if header.isdecimal() else None
+
+
+def _proxy(url: str) -> str:
+    """The proxy that the environment names for a URL; empty for none."""
+    parts = urlsplit(url)
+    return "" if proxy_bypass(parts.hostname or "") else getproxies().get(parts.scheme, "")
+
+
+@lru_cache
+def _pool(proxy: str) -> urllib3.PoolManager:
+    """Connections, one pool for all threads of this process."""
+    import urllib3
+
+    options: dict[str, Any] = {
+        "num_pools": 4 * CONNECTIONS,
+        "maxsize": CONNECTIONS,
+        "timeout": urllib3.Timeout(connect=CONNECT_S, read=READ_S),
+        "headers": {"User-Agent": "shardtalk", "Accept-Encoding": "identity"},
+        "ssl_context": ssl.create_default_context(),
+    }
+    return urllib3.ProxyManager(proxy, **options) if proxy else urllib3.PoolManager(**options)

@@ -1,0 +1,83 @@
+"""Reads an image from where a list or a table says that it lies: a path, the URL of a store, or of the web."""
+
+from __future__ import annotations
+
+import errno
+import os
+import posixpath
+import stat
+from urllib.parse import unquote, urlsplit
+
+from pipeline import http_images
+from pipeline.errors import DataError, InputError
+from pipeline.names import printable
+from pipeline.schema import ErrorCode
+from pipeline.shards import Form, form_of
+from pipeline.storage import is_remote, open_at
+
+_FILE = "file://"
+
+
+def fetch(location: str, folder: str, *, confined: bool, max_bytes: int) -> bytes:
+    """The bytes of an image. Raises DataError.
+
+    Args:
+        location: a path, which need not be UTF-8, or a URL.
+        folder: to which a path is relative; of this machine or a URL.
+        confined: only what lies below `folder`, links resolved, is read, and images from the web.
+        max_bytes: an image of more is not read.
+    """
+    if http_images.is_web(location):
+        return http_images.get(location, max_bytes)
+    url = _resolved(location, folder)
+    if confined and not _is_below(url, folder):
+        raise _unreadable(f"{url} lies outside of {folder}; --images_root names a folder that paths may lead into")
+    form = form_of(url)
+    if form != Form.IMAGE:
+        raise _unreadable(f"{url} is no image, but a {form}; name it as an input")
+    try:
+        return _read(url, max_bytes)
+    except (OSError, InputError, ValueError) as error:  # ValueError: a zero byte in a path
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+        raise _unreadable(f"{url}: {reason}") from error
+
+
+def _resolved(location: str, folder: str) -> str:
+    if location.lower().startswith(_FILE):
+        location = unquote(urlsplit(location).path, errors="surrogateescape")
+    if is_remote(location):
+        scheme, _, rest = location.partition("://")
+        return f"{scheme}://{posixpath.normpath(rest)}"
+    if is_remote(folder):
+        scheme, _, rest = folder.partition("://")
+        return f"{scheme}://{posixpath.normpath(posixpath.join(rest, location))}"
+    return os.path.join(folder, location)  # noqa: PTH118 - Path would drop `./` and `//`, and be made for each of millions
+
+
+def _is_below(url: str, folder: str) -> bool:
+    if is_remote(url) or is_remote(folder):
+        return url.startswith(f"{folder.rstrip('/')}/")
+    try:
+        real, top = os.path.realpath(url), os.path.realpath(folder)
+        return os.path.commonpath([real, top]) == top
+    except (OSError, ValueError):
+        return False
+
+
+def _read(url: str, max_bytes: int) -> bytes:
+    if not is_remote(url):
+        status = os.stat(url)  # noqa: PTH116
+        if stat.S_ISDIR(status.st_mode):
+            raise IsADirectoryError(errno.EISDIR, "a folder, not an image")
+        if not stat.S_ISREG(status.st_mode):  # opening a pipe would wait for ever
+            raise OSError(errno.EINVAL, "not a regular file")
+    with open_at(url) as file:
+        size = file.seek(0, os.SEEK_END)
+        if size > max_bytes:
+            raise DataError(ErrorCode.TOO_LARGE, f"{size:,} bytes; max_image_bytes is {max_bytes:,}")
+        file.seek(0)
+        return file.read()
+
+
+def _unreadable(message: str) -> DataError:
+    return DataError(ErrorCode.UNREADABLE, printable(message))

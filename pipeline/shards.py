@@ -1,0 +1,62 @@
+"""A shard: a file that holds images, and what identifies it."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from enum import StrEnum
+
+LISTS = frozenset(["txt", "csv", "tsv", "jsonl", "ndjson"])
+"""Extensions of lists of paths or URLs, where they are named as input."""
+STANDARD_INPUT = "-"
+"""The name of a list that comes from standard input."""
+
+
+class Form(StrEnum):
+    """What a shard is; the value is the extension of those that hold many images, but for lists."""
+
+    IMAGE = "image"
+    TAR = "tar"
+    PARQUET = "parquet"
+    LIST = "list"
+
+
+@dataclass(frozen=True, slots=True)
+class Shard:
+    """A file that holds images."""
+
+    path: str
+    """Absolute path, which need not be UTF-8, or URL."""
+    image_id: str
+    """Of an image file: its row's; empty for others, in which keys name the rows."""
+    size: int
+    """Bytes; -1 where it cannot be looked at."""
+    mtime_ns: int
+    data: str = ""
+    """Path of its bytes where they lie elsewhere: of a list from standard input."""
+
+    @property
+    def form(self) -> Form:
+        """What is in it."""
+        return Form.IMAGE if self.image_id else form_of(self.path)
+
+    @property
+    def id(self) -> str:
+        """Hash of path, size and time of change, in 16 hexadecimal digits. The ledger's name for the shard."""
+        identity = f"{self.path}\n{self.size}\n{self.mtime_ns}"
+        return hashlib.sha256(identity.encode("utf-8", "surrogateescape")).hexdigest()[:16]
+
+
+def form_of(path: str) -> Form:
+    """What a file is by its extension."""
+    name = path.rpartition("/")[2]
+    extension = extension_of(path)
+    if name == STANDARD_INPUT or extension in LISTS:
+        return Form.LIST
+    return Form(extension) if extension in (Form.TAR, Form.PARQUET) else Form.IMAGE
+
+
+def extension_of(path: str) -> str:
+    """The last extension of a path, lower case and without its dot; empty where there is none."""
+    name = path.rpartition("/")[2].lower()
+    return name.rpartition(".")[2] if "." in name else ""
