@@ -184,7 +184,7 @@ def images_by_gnu_tar(path: Path, folder: Path) -> Iterator[bytes]:
     said = subprocess.run(command, capture_output=True, check=False)
     lines = said.stdout.splitlines()
     if lines and b"Unexpected EOF" in said.stderr:
-        Path(os.fsdecode(os.path.join(os.fsencode(folder), lines[-1].lstrip(b"/")))).unlink(missing_ok=True)  # noqa: PTH118
+        Path(os.fsdecode(os.path.join(os.fsencode(folder), lines[-1].lstrip(b"/")))).unlink(missing_ok=True)
     for above, _, found in os.walk(folder):
         for name in found:
             file = Path(above, name)
