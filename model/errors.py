@@ -4,6 +4,7 @@ ModelError (a ValueError)
 ├── VocabularyError   words that cannot make a vocabulary, a token outside it
 ├── CheckpointError   a directory or weight file that is missing, damaged, or of another architecture
 └── OptionError       a search or training option out of range
+PixelError (a ValueError): an image whose colours cannot be read
 """
 
 
@@ -21,3 +22,7 @@ class CheckpointError(ModelError):
 
 class OptionError(ModelError):
     """A search or training option out of range."""
+
+
+class PixelError(ValueError):
+    """An image whose colours cannot be read: its palette or transparency is damaged."""

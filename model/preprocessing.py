@@ -17,6 +17,7 @@ from PIL import Image
 
 from model import torch_image
 from model.errors import OptionError
+from model.image_modes import to_rgb
 
 Pixels = npt.NDArray[np.uint8]
 
@@ -95,15 +96,16 @@ class Preprocessing:
         Not where every pixel must be as it is in the file.
         """
         if self.resampling == "bilinear":
-            image.draft(None, self._scaled(image))
+            draft_jpeg(image, self._scaled(image))
 
     def pixels(self, image: Image.Image) -> Pixels:
         """(image_size, image_size, 3) uint8 RGB of any PIL image.
 
-        Raises whatever Pillow does on damaged data, where the image is not decoded yet.
+        Raises PixelError for an image whose colours cannot be read, and whatever Pillow does on damaged data, where the
+        image is not decoded yet.
         """
         standard = self.loading == "standard"
-        orientation = image.getexif().get(_EXIF_ORIENTATION, 1) if standard else 1
+        turned = orientation(image) if standard else 1
         rgb = to_rgb(image) if standard else torch_image.to_rgb(image)
         if self.resize == "shorter_side":
             rgb = _without_ends(rgb)
@@ -112,8 +114,8 @@ class Preprocessing:
             (side - self.image_size) // 2 if self.crop_offset is None else self.crop_offset for side in resized.size
         )
         square = resized.crop((left, top, left + self.image_size, top + self.image_size))
-        if orientation in _UPRIGHT:  # last: turning the small square costs least
-            square = square.transpose(_UPRIGHT[orientation])
+        if turned in _UPRIGHT:  # last: turning the small square costs least
+            square = square.transpose(_UPRIGHT[turned])
         return np.asarray(square)
 
     def _resized(self, rgb: Image.Image) -> Image.Image:
@@ -142,22 +144,37 @@ def _without_ends(image: Image.Image) -> Image.Image:
     return image.crop((left, top, width - left, height - top)) if left or top else image
 
 
-def displayed_size(image: Image.Image) -> tuple[int, int]:
-    """Width and height in pixels as a viewer shows the image, EXIF rotation applied. Call before `pixels`."""
-    width, height = image.size
-    return (height, width) if image.getexif().get(_EXIF_ORIENTATION, 1) in _SIDEWAYS else (width, height)
+def draft_jpeg(image: Image.Image, size: tuple[int, int]) -> None:
+    """Asks a JPEG that is not decoded yet for the smallest scale that is at least `size`.
+
+    Of other formats nothing is asked: HEIF's reader would take a thumbnail, which may show something else.
+    """
+    if image.format in ("JPEG", "MPO"):
+        image.draft(None, size)
 
 
-def to_rgb(image: Image.Image) -> Image.Image:
-    """RGB of any PIL mode: 16-bit and float greys scaled to 8 bits, transparency composited over white."""
-    if image.mode == "RGB" and "transparency" not in image.info:
-        return image
-    if image.mode.startswith(("I", "F")):
-        grey = np.asarray(image).astype(np.float64)
-        top = 65535.0 if image.mode.startswith("I") else max(1.0, float(grey.max(initial=0.0)))
-        return Image.fromarray((grey.clip(0.0, top) * (255.0 / top)).astype(np.uint8)).convert("RGB")
-    if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
-        rgba = image.convert("RGBA")
-        white = Image.new("RGBA", rgba.size, "white")
-        return Image.alpha_composite(white, rgba).convert("RGB")
-    return image.convert("RGB")
+def orientation(image: Image.Image) -> int:
+    """The EXIF orientation that is still to be applied, 1 to 8; 1 where none is given, or the metadata are damaged.
+
+    Decodes the image: some readers apply it then (Pillow's of TIFF), and some find it only behind the pixels (PNG).
+    """
+    image.load()
+    for _ in range(2):  # after a failure, Pillow gives what it had read before
+        try:
+            found = image.getexif().get(_EXIF_ORIENTATION, 1)
+            return int(found) if found in _UPRIGHT else 1
+        except Exception:  # noqa: BLE001 - a third-party parser of foreign bytes
+            continue
+    return 1
+
+
+def displayed_size(image: Image.Image, stored: tuple[int, int] | None = None) -> tuple[int, int]:
+    """Width and height in pixels as a viewer shows the image, EXIF rotation applied.
+
+    Args:
+        image: is decoded, if it is not yet.
+        stored: width and height before a draft made them smaller.
+    """
+    turned = orientation(image)
+    width, height = stored or image.size
+    return (height, width) if turned in _SIDEWAYS else (width, height)

@@ -15,6 +15,8 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from model.image_modes import converted
+
 Bytes = npt.NDArray[np.uint8]
 
 _STRIPE_BYTES = 2048  # across, at a time: what is added up stays in the cache
@@ -25,8 +27,8 @@ def to_rgb(image: Image.Image) -> Image.Image:
     if image.mode.startswith("I;16"):
         return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8)).convert("RGB")
     if "transparency" in image.info or image.mode in ("PA", "La", "RGBa"):
-        return image.convert("RGBA").convert("RGB")
-    return image if image.mode == "RGB" else image.convert("RGB")
+        return converted(image, "RGBA").convert("RGB")
+    return image if image.mode == "RGB" else converted(image, "RGB")
 
 
 def scale(pixels: Bytes, width: int, height: int) -> Bytes:

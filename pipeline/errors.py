@@ -10,6 +10,9 @@ DataError: bad data inside the input; becomes a row with `error_code` and `error
 
 from __future__ import annotations
 
+MAX_MESSAGE = 1000
+"""Characters of a row's error message: a parser may quote all of what it read."""
+
 
 class PipelineError(ValueError):
     """The base of the user's mistakes: the value, why it cannot be used, what to try."""
@@ -40,6 +43,7 @@ class DataError(Exception):
     """
 
     def __init__(self, code: str, message: str) -> None:
+        message = message.encode("utf-8", "backslashreplace").decode()  # a parser may quote what is no text
         super().__init__(message)
         self.code = code
-        self.message = message
+        self.message = message if len(message) <= MAX_MESSAGE else f"{message[:MAX_MESSAGE]}…"

@@ -2,47 +2,55 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
-import struct
+import re
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from PIL import Image, UnidentifiedImageError
 
-from model.preprocessing import displayed_size
+from model.errors import PixelError
+from model.image_modes import to_rgb
+from model.preprocessing import Pixels, Preprocessing, displayed_size
 from pipeline.errors import DataError
+from pipeline.image_formats import CONVERT, FORMATS, plugin_for, register, signed_format, unsupported
+from pipeline.image_metadata import without_metadata
 from pipeline.schema import ErrorCode
 
 MAX_PIXELS = 178_956_970
 """Larger images are refused as decompression bombs: twice Pillow's warning level, where it raises by default."""
 
-_BEGINNINGS = (
-    b"\xff\xd8\xff",  # JPEG
-    b"\x89PNG\r\n\x1a\n",
-    b"GIF87a",
-    b"GIF89a",
-    b"II*\0",  # TIFF
-    b"MM\0*",
-    b"\0\0\0\x0cjP  ",  # JPEG 2000
+Draft = Callable[[Image.Image], object]
+Size = tuple[int, int]
+
+_LACKING = re.compile(
+    r"unsupported|unimplemented|cannot handle|not available|not installed|unknown (\w+ )?(mode|compression|encoding)",
+    re.IGNORECASE,
 )
-
-# What Pillow's plug-ins raise on damaged data. Only Pillow's own code runs under it.
-_DAMAGED = (
-    OSError,
-    SyntaxError,
-    ValueError,
-    EOFError,
-    IndexError,
-    KeyError,
-    TypeError,
-    struct.error,
-    OverflowError,
-    RuntimeError,  # the AVIF decoder
-)
+"""What Pillow says of images that may be whole, and that it has no decoder for."""
 
 
-def load(data: bytes, *, draft: Callable[[Image.Image], object] | None = None) -> tuple[Image.Image, tuple[int, int]]:
+def decode(data: bytes, preprocessing: Preprocessing) -> tuple[Pixels, Size]:
+    """What the captioner looks at, (image_size, image_size, 3), and the image's width and height as displayed.
+
+    Raises DataError as `load` does.
+    """
+    image, size = load(data, draft=preprocessing.draft)
+    with _conversions():
+        return preprocessing.pixels(image), size
+
+
+def rgb(image: Image.Image) -> Image.Image:
+    """RGB of an image that was loaded, as the captioner sees it. Raises DataError."""
+    with _conversions():
+        return to_rgb(image)
+
+
+def load(data: bytes, *, draft: Draft | None = None) -> tuple[Image.Image, Size]:
     """The decoded first frame, and its width and height in pixels as displayed.
+
+    Damaged metadata are left out: what is said about the pixels spoils none of them.
 
     Args:
         data: an encoded image.
@@ -53,21 +61,95 @@ def load(data: bytes, *, draft: Callable[[Image.Image], object] | None = None) -
     if not data:
         raise DataError(ErrorCode.EMPTY_FILE, "0 bytes")
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # Pillow's, on odd metadata and large images
-            image = Image.open(io.BytesIO(data))
-            size = displayed_size(image)
-            if size[0] * size[1] > MAX_PIXELS:
-                raise Image.DecompressionBombError(f"{size[0]}×{size[1]} pixels")
-            if draft:
-                draft(image)
+        return _load(data, draft)
+    except DataError as error:
+        if error.code in (ErrorCode.CORRUPT_IMAGE, ErrorCode.UNSUPPORTED_FORMAT):
+            for stripped in without_metadata(data):
+                with contextlib.suppress(DataError):
+                    return _load(stripped, draft)
+        raise
+
+
+def _load(data: bytes, draft: Draft | None) -> tuple[Image.Image, Size]:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Pillow's, on odd metadata and large images
+        formats = _formats(data)
+        with _whatever_it_raises(data):
+            image = Image.open(io.BytesIO(data), formats=formats)
+        stored = image.size
+        if stored[0] * stored[1] > MAX_PIXELS:
+            raise DataError(ErrorCode.DECOMPRESSION_BOMB, f"{stored[0]}×{stored[1]} pixels")
+        if draft:
+            draft(image)
+        is_drafted = image.size != stored
+        with _whatever_it_raises(data):
             image.load()
-            return image, size
+        return image, displayed_size(image, stored if is_drafted else image.size)  # some know their size only now
+
+
+def _formats(data: bytes) -> tuple[str, ...]:
+    """Names of the readers that may try. Raises DataError where the one that is needed is not installed."""
+    plugin = plugin_for(data)
+    if not plugin:
+        return FORMATS
+    if not register(plugin):
+        install = f"pip install 'shardtalk[{plugin.extra}]'"
+        raise DataError(ErrorCode.UNSUPPORTED_FORMAT, f"{plugin.format}: to decode it, {install}")
+    return (plugin.format,)
+
+
+@contextlib.contextmanager
+def _whatever_it_raises(data: bytes) -> Iterator[None]:
+    """The boundary: around Pillow's readers alone, anything they raise on bytes that others made is a DataError."""
+    try:
+        yield
+    except MemoryError as error:
+        raise DataError(ErrorCode.OUT_OF_MEMORY, _said(error)) from error
     except Image.DecompressionBombError as error:
         raise DataError(ErrorCode.DECOMPRESSION_BOMB, str(error)) from error
     except UnidentifiedImageError as error:
-        if data.startswith(_BEGINNINGS) or data[8:12] == b"WEBP" or data[4:12] == b"ftypavif":
-            raise DataError(ErrorCode.CORRUPT_IMAGE, f"{len(data)} bytes, cut or damaged in its headers") from error
-        raise DataError(ErrorCode.NOT_AN_IMAGE, f"no image format begins with {data[:8]!r}") from error
-    except _DAMAGED as error:
-        raise DataError(ErrorCode.CORRUPT_IMAGE, f"{type(error).__name__}: {error}") from error
+        raise _unidentified(data) from error
+    except Exception as error:
+        raise _failure(error, data) from error
+
+
+@contextlib.contextmanager
+def _conversions() -> Iterator[None]:
+    """What is damaged in an image's palette or transparency shows only when it becomes RGB."""
+    try:
+        yield
+    except MemoryError as error:
+        raise DataError(ErrorCode.OUT_OF_MEMORY, _said(error)) from error
+    except PixelError as error:
+        raise DataError(ErrorCode.CORRUPT_IMAGE, str(error)) from error
+
+
+def _unidentified(data: bytes) -> DataError:
+    """Why no reader on the list took the image."""
+    known = unsupported(data)
+    if known:
+        return DataError(ErrorCode.UNSUPPORTED_FORMAT, known)
+    signed = signed_format(data)
+    if not signed:
+        return DataError(ErrorCode.NOT_AN_IMAGE, f"no image format begins with {data[:8]!r}")
+    name, lack = signed
+    if lack:
+        return DataError(ErrorCode.UNSUPPORTED_FORMAT, f"{name}: {lack}; install a Pillow that has it")
+    try:
+        Image.OPEN[name][0](io.BytesIO(data), "")  # once more: `Image.open` keeps the reason to itself
+    except Exception as error:  # noqa: BLE001 - third-party parsers of foreign bytes
+        return _failure(error, data)
+    return DataError(ErrorCode.CORRUPT_IMAGE, f"{len(data)} bytes, cut or damaged in its headers")
+
+
+def _failure(error: Exception, data: bytes) -> DataError:
+    known = unsupported(data)
+    if known:
+        return DataError(ErrorCode.UNSUPPORTED_FORMAT, known)
+    if isinstance(error.__cause__, KeyError) or _LACKING.search(str(error)):  # the key: TIFF's compression or mode
+        return DataError(ErrorCode.UNSUPPORTED_FORMAT, f"no decoder for it ({_said(error)}); {CONVERT}")
+    return DataError(ErrorCode.CORRUPT_IMAGE, _said(error))
+
+
+def _said(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}"

@@ -24,7 +24,7 @@ from model.preprocessing import Preprocessing
 from model.vocabulary import Vocabulary
 from pipeline.ahead import in_background, mapped_ahead
 from pipeline.errors import DataError, InputError
-from pipeline.images import load
+from pipeline.images import decode
 from pipeline.names import EXTENSIONS
 from pipeline.storage import Folder, open_at
 from pipeline.tar_samples import samples
@@ -218,7 +218,7 @@ def pixel_batches(
 
 def _image(split: Split, number: int, data: bytes, preprocessing: Preprocessing) -> npt.NDArray[np.uint8]:
     try:
-        return preprocessing.pixels(load(data, draft=preprocessing.draft)[0])
+        return decode(data, preprocessing)[0]
     except DataError as error:
         name = f"{split.shards[split.shard[number]]}: {split.image_ids[number]}"
         raise InputError(f"{name} cannot be used: {error}; run `shardtalk prepare`") from error

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from pipeline.errors import DataError
+from pipeline.schema import ErrorCode
 
 RULES = 2
 """Version of the rules by which inputs become rows: a job goes on only under those it was begun under."""
@@ -40,7 +41,8 @@ class ReadOptions:
     def describe(self) -> dict[str, Any]:
         """What decides which rows there are and what they are called, as JSON, for the record of the job."""
         names = {name: getattr(self, name) for name in _NAMES}
-        return {"rules": RULES, "image_members": list(self.image_members), **names}
+        members = list(self.image_members)
+        return {"rules": RULES, "image_members": members, "max_image_bytes": self.max_image_bytes, **names}
 
     @classmethod
     def of_job(cls, job: Mapping[str, Any]) -> ReadOptions:
@@ -48,6 +50,12 @@ class ReadOptions:
         reading = job.get("reading") or {}
         names: dict[str, Any] = {name: str(reading.get(name, "")) for name in _NAMES}
         return cls(image_members=tuple(reading.get("image_members", ())), **names)
+
+    def refuse_too_large(self, num_bytes: int) -> None:
+        """Raises DataError for an image of more bytes than are read."""
+        if num_bytes > self.max_image_bytes:
+            message = f"{num_bytes:,} bytes; images of up to max_image_bytes, {self.max_image_bytes:,}, are read"
+            raise DataError(ErrorCode.TOO_LARGE, message)
 
 
 DEFAULTS = ReadOptions()

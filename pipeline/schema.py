@@ -16,12 +16,13 @@ class ErrorCode(StrEnum):
     EMPTY_FILE = "empty_file"  # zero bytes
     NOT_AN_IMAGE = "not_an_image"  # of no format that Pillow knows
     CORRUPT_IMAGE = "corrupt_image"  # begins like an image and cannot be decoded to its end
+    UNSUPPORTED_FORMAT = "unsupported_format"  # an image that this installation cannot decode; says what to do
+    TOO_LARGE = "too_large"  # more bytes than `max_image_bytes`; not read
     DECOMPRESSION_BOMB = "decompression_bomb"  # more pixels than `pipeline.images.MAX_PIXELS`
     NO_IMAGE = "no_image"  # a null in a table; in a tar, a link to nothing that is in it
-    TOO_LARGE = "too_large"  # more bytes than `max_image_bytes`; not read
     TRUNCATED_SHARD = "truncated_shard"  # a tar that ends early; what came before it is captioned
     CORRUPT_SHARD = "corrupt_shard"  # bytes of a tar that are no members; what lies before and behind is captioned
-    OUT_OF_MEMORY = "out_of_memory"  # the device has not enough to caption even this image alone
+    OUT_OF_MEMORY = "out_of_memory"  # too little to decode it, or on the device to caption even this image alone
     WORKER_DIED = "worker_died"  # the process ended, without a word, each time it worked on this image alone
     EMPTY_SHARD = "empty_shard"  # a tar or table without images
 

@@ -1,4 +1,4 @@
-"""Opens the file of a shard."""
+"""Opens the file of a shard, and what lies beside an image."""
 
 from __future__ import annotations
 
@@ -6,12 +6,15 @@ import errno
 import io
 import os
 import stat
-from typing import BinaryIO
+from typing import BinaryIO, cast
 
 from pipeline import http_images
 from pipeline.remote import Version
 from pipeline.shards import Form, Shard
 from pipeline.storage import is_remote, open_at
+
+PIECE_BYTES = 1 << 20
+"""Read at a time."""
 
 _NOT_FILES = {
     stat.S_IFIFO: "a pipe, not a file",
@@ -27,8 +30,31 @@ def open_shard(shard: Shard, offset: int = 0, *, skim: bool = False) -> BinaryIO
         raise OSError(errno.EINVAL, _why_not(shard.path))
     if shard.form == Form.IMAGE and http_images.is_web(shard.path):
         return io.BytesIO(http_images.get(shard.path))
+    if shard.form == Form.IMAGE and not is_remote(shard.path):
+        return open_regular(shard.path)
     listed = None if shard.data else Version(shard.size, shard.mtime_ns)
     return open_at(shard.data or shard.path, offset, skim=skim, listed=listed)
+
+
+def open_regular(path: str) -> BinaryIO:
+    """A file that is read at once, without a buffer. Raises OSError, also for what is no regular file: never waits."""
+    if is_remote(path):
+        return open_at(path)
+    # Without waiting: a pipe may have been put there since it was listed.
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise FileNotFoundError(errno.ENOENT, "no such file, or not a regular one")
+    return cast(BinaryIO, os.fdopen(descriptor, "rb", buffering=0))
+
+
+def read_bounded(file: BinaryIO, limit: int) -> bytes:
+    """All of a file, which may have grown since it was listed; of more than `limit` bytes, some more than those."""
+    pieces, held = [], 0
+    while held <= limit and (piece := file.read(PIECE_BYTES)):
+        pieces.append(piece)
+        held += len(piece)
+    return b"".join(pieces)
 
 
 def _why_not(path: str) -> str:

@@ -15,9 +15,9 @@ from types import TracebackType
 
 from PIL import Image
 
-from model.preprocessing import to_rgb
+from model.preprocessing import draft_jpeg, orientation
 from pipeline.errors import DataError
-from pipeline.images import load
+from pipeline.images import load, rgb
 from pipeline.names import EXTENSIONS
 from pipeline.schema import ErrorCode
 
@@ -136,7 +136,7 @@ def read_image(path: Path) -> bytes:
 def check_image(path: Path) -> None:
     """Decodes an image file to its end. Raises DataError where that fails, or no reader would know its format."""
     # A JPEG is read to its end at any scale, and at the smallest in the least time.
-    image, _ = load(read_image(path), draft=lambda opened: opened.draft(None, (1, 1)))
+    image, _ = load(read_image(path), draft=lambda opened: draft_jpeg(opened, (1, 1)))
     _extension(path, image)
 
 
@@ -155,14 +155,14 @@ def stored_image(path: Path, *, image_size: int, quality: int) -> tuple[str, byt
 
     def draft(opened: Image.Image) -> None:
         wanted.append(_scaled(opened.size, image_size))
-        opened.draft(None, wanted[0])
+        draft_jpeg(opened, wanted[0])
 
     image, displayed = load(data, draft=draft)
     if min(displayed) <= image_size or max(wanted[0]) > LONGEST_JPEG_SIDE:
         return _extension(path, image), data
     exif = Image.Exif()
-    exif[_ORIENTATION] = image.getexif().get(_ORIENTATION, 1)
-    scaled = to_rgb(image).resize(wanted[0], Image.Resampling.LANCZOS)
+    exif[_ORIENTATION] = orientation(image)
+    scaled = rgb(image).resize(wanted[0], Image.Resampling.LANCZOS)
     scaled.info.clear()  # comments and profiles would be written too
     encoded = io.BytesIO()
     scaled.save(encoded, "JPEG", quality=quality, exif=exif)

@@ -6,6 +6,7 @@ import contextlib
 import json
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import PurePath
 from typing import Any
 
@@ -16,13 +17,15 @@ from pipeline.ledger import Span
 from pipeline.names import printable
 from pipeline.outcome import DEFAULTS, Outcome, ReadOptions
 from pipeline.schema import ENCODED, ErrorCode
-from pipeline.shard_file import open_shard
+from pipeline.shard_file import open_regular, open_shard, read_bounded
 from pipeline.shards import Form, Shard
-from pipeline.storage import open_at
+from pipeline.storage import is_remote
 from pipeline.table_rows import list_outcomes, names, parquet_outcomes
 from pipeline.tar_rows import tar_outcomes, tar_rows
 
 BLOCK_BYTES = 64 << 20
+MAX_SIBLING_BYTES = 16 << 20
+"""Of a text beside an image; a larger one is left out."""
 
 Row = dict[str, Any]
 
@@ -69,22 +72,37 @@ def _row(span: Span, index: int, outcome: Outcome, *, last: bool) -> Row:
 
 
 def _as_json(siblings: Mapping[str, bytes]) -> str:
-    """A JSON object of texts; what is JSON itself is taken for what it says."""
+    """A JSON object of texts; what is JSON itself is taken for what it says, what only looks like it for text."""
     texts: dict[str, Any] = {name: data.decode("utf-8", "replace") for name, data in siblings.items()}
-    with contextlib.suppress(ValueError):
-        texts["json"] = json.loads(texts.get("json", ""))
-    return json.dumps(texts, ensure_ascii=False)
+    if "json" in texts:
+        with contextlib.suppress(ValueError, RecursionError, MemoryError):  # of NaN, of numbers too large, too deep
+            return _dumps(texts | {"json": json.loads(texts["json"])})
+    return _dumps(texts)
+
+
+def _dumps(value: Any) -> str:
+    text = json.dumps(value, ensure_ascii=False, allow_nan=False)
+    return text.encode("utf-8", "backslashreplace").decode()  # half a surrogate pair, as JSON writes it
 
 
 def _rows(span: Span, options: ReadOptions) -> Iterator[Row]:
     """A row per outcome; which one is last is known by looking one ahead."""
-    outcomes = _until_damage(span, options)
+    outcomes = (_bounded(outcome, options) for outcome in _until_damage(span, options))
     following = next(outcomes, None)
     index = span.start
     while following and index != span.stop:
         outcome, following = following, next(outcomes, None)
         yield _row(span, index, outcome, last=following is None)
         index += 1
+
+
+def _bounded(outcome: Outcome, options: ReadOptions) -> Outcome:
+    """Without an image that is too large, where its size was not known before it was read."""
+    try:
+        options.refuse_too_large(0 if isinstance(outcome.image, DataError) else len(outcome.image))
+    except DataError as error:
+        return replace(outcome, image=error)
+    return outcome
 
 
 def _until_damage(span: Span, options: ReadOptions) -> Iterator[Outcome]:
@@ -109,17 +127,24 @@ def _ending(shard: Shard) -> str:
 
 
 def _image_outcome(span: Span, options: ReadOptions) -> Iterator[Outcome]:
-    with open_shard(span.shard) as file:
-        image = file.read()
-    stem = span.shard.path.removesuffix(PurePath(span.shard.path).suffix)
-    yield Outcome(span.shard.image_id, max(0, span.shard.size), image, _files_beside(stem, options.siblings))
+    shard = span.shard
+    options.refuse_too_large(shard.size)
+    with open_shard(shard) as file:
+        image = read_bounded(file, options.max_image_bytes)
+    options.refuse_too_large(len(image))
+    stem = shard.path.removesuffix(PurePath(shard.path).suffix)
+    yield Outcome(shard.image_id, max(0, shard.size), image, _files_beside(stem, options.siblings))
 
 
 def _files_beside(stem: str, extensions: Collection[str]) -> dict[str, bytes]:
+    """By extension; without those that are not there, no regular files, not to be read here, or too large."""
     found = {}
     for extension in extensions:
-        with contextlib.suppress(FileNotFoundError), open_at(f"{stem}.{extension}") as file:
-            found[extension] = file.read()
+        path = f"{stem}.{extension}"
+        with contextlib.suppress(FileNotFoundError if is_remote(path) else OSError), open_regular(path) as file:
+            data = read_bounded(file, MAX_SIBLING_BYTES)
+            if len(data) <= MAX_SIBLING_BYTES:
+                found[extension] = data
     return found
 
 

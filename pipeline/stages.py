@@ -21,7 +21,7 @@ from model.preprocessing import Pixels, Preprocessing
 from model.search import Search
 from pipeline import captioners
 from pipeline.errors import DataError
-from pipeline.images import load
+from pipeline.images import decode
 from pipeline.reranking import scorer
 from pipeline.schema import CAPTIONED, TOKEN_PROBS, ErrorCode, extended
 
@@ -61,8 +61,8 @@ class Decode:
         """Fills `pixels`; returns width and height."""
         first, size = 0, (0, 0)
         for view in self._views:  # each from the file, so that it sees what it does alone
-            image, size = load(data, draft=view.draft)
-            pixels[first : first + _view_bytes(view)] = view.pixels(image).reshape(-1)
+            found, size = decode(data, view)
+            pixels[first : first + _view_bytes(view)] = found.reshape(-1)
             first += _view_bytes(view)
         return size
 

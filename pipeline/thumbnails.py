@@ -14,13 +14,14 @@ from operator import itemgetter
 
 from PIL import Image, ImageOps
 
-from model.preprocessing import to_rgb
+from model.preprocessing import draft_jpeg, orientation
 from pipeline import http_images
 from pipeline.errors import DataError, InputError
 from pipeline.http_images import is_web
-from pipeline.images import load
+from pipeline.images import load, rgb
 from pipeline.names import from_printable
 from pipeline.outcome import DEFAULTS, ReadOptions
+from pipeline.shard_file import open_regular, read_bounded
 from pipeline.shards import Form, Shard, form_of
 from pipeline.storage import is_remote, open_at
 from pipeline.table_rows import image_at
@@ -69,14 +70,14 @@ def thumbnail(source: Source | None, *, size: int, options: ReadOptions = DEFAUL
     if source is None:
         return None
     try:
-        image, _ = load(_read(source, options), draft=lambda image: image.draft(None, (size, size)))
-        orientation = image.getexif().get(_ORIENTATION, 1)
+        image, _ = load(_read(source, options), draft=lambda image: draft_jpeg(image, (size, size)))
+        small = rgb(image)
     except (OSError, DataError, InputError):
         return None
-    small = to_rgb(image)
+    turned = orientation(image)
     small.thumbnail((size, size), Image.Resampling.LANCZOS)
     small.info = {}  # comments and damaged EXIF stay behind
-    small.getexif()[_ORIENTATION] = orientation
+    small.getexif()[_ORIENTATION] = turned
     buffer = io.BytesIO()
     ImageOps.exif_transpose(small).save(buffer, "JPEG", quality=QUALITY)
     return buffer.getvalue()
@@ -103,8 +104,10 @@ def _read(source: Source, options: ReadOptions) -> bytes:
         return image_at(source.path, source.row, options)
     if is_web(source.path):
         return http_images.get(source.path)
-    with open_at(source.path, skim=True) as file:
-        return file.read()
+    with open_regular(source.path) as file:
+        image = read_bounded(file, options.max_image_bytes)
+    options.refuse_too_large(len(image))
+    return image
 
 
 def _existing(shard: str) -> str:

@@ -11,6 +11,8 @@ import pytest
 from conftest import Run, codes, encoded, jpeg, picture, pictures, rows_of, tar_bytes, tar_of_pictures
 from PIL import Image
 
+from cluster.connect import Resources
+
 ALL_ERRORS = ("--max_error_rate", 1)
 
 
@@ -288,3 +290,63 @@ def test_unknown_options_name_the_choices(tmp_path: Path, caption: Run) -> None:
     refused(caption(folder, "--max_error_rate", 1.5), "[0, 1]")
     refused(caption(folder, "--device", "abacus"), "abacus")
     refused(caption(folder, "--dtype", "int3"), "bfloat16")
+
+
+def hostile_folder(folder: Path) -> dict[str, str | None]:
+    """Files each of which ended a whole job once, and good images; what becomes of each."""
+    pictures(folder, 1)
+    exif = b"\0\1\2\3garbage"
+    turned = Image.Exif()
+    turned[0x0112] = 6
+    texts = {"emoji.json": b'{"caption": "\\ud83d"}', "deep.json": b"[" * 100_000, "nan.json": b"[NaN]"}
+    images = {
+        "broken_exif.webp": encoded(picture(1), "WEBP", exif=exif),
+        "turned.tif": encoded(picture(1, 100, 60), "TIFF", exif=turned),
+        **{name.replace("json", "jpg"): jpeg(i) for i, name in enumerate(texts)},
+        "pipe.jpg": jpeg(4),
+        "folder.jpg": jpeg(5),
+    }
+    bad = {"postscript.jpg": b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 100 100\nundefinedop\n"}
+    for name, data in (texts | images | bad).items():
+        (folder / name).write_bytes(data)
+    os.mkfifo(folder / "pipe.txt")
+    (folder / "folder.txt").mkdir()
+    with (folder / "huge.jpg").open("wb") as file:
+        file.truncate(100 << 30)
+    errors = {"postscript.jpg": "unsupported_format", "huge.jpg": "too_large"}
+    return dict.fromkeys(["0.jpg", *images]) | errors
+
+
+@pytest.mark.parametrize("runner", ["local", "ray"])
+def test_one_file_never_ends_a_job(
+    runner: str, tmp_path: Path, caption: Run, shardtalk: Run, request: pytest.FixtureRequest
+) -> None:
+    if runner == "ray":
+        request.getfixturevalue("local_ray")
+    expected = hostile_folder(tmp_path / "in")
+    code, said = caption(tmp_path / "in", *ALL_ERRORS, "--siblings", "txt,json", "--runner", runner)
+    assert code == 0, said
+    assert codes(tmp_path / "out") == expected
+    rows = {row["image_id"]: row for row in rows_of(tmp_path / "out")}
+    assert (rows["turned.tif"]["width"], rows["turned.tif"]["height"]) == (60, 100)
+    assert rows["emoji.jpg"]["siblings"] == '{"json": {"caption": "\\ud83d"}}'
+    assert rows["pipe.jpg"]["siblings"] is rows["folder.jpg"]["siblings"] is None
+    assert shardtalk("verify", tmp_path / "out", tmp_path / "in")[0] == 0
+
+
+def test_heic_is_captioned_on_ray(tmp_path: Path, caption: Run, local_ray: Resources) -> None:
+    heif = pytest.importorskip("pillow_heif")
+    (tmp_path / "in").mkdir()
+    heif.from_pillow(picture(1, 50, 40)).save(tmp_path / "in/a.jpg", format="HEIF")
+    assert caption(tmp_path / "in", "--runner", "ray")[0] == 0
+    (row,) = rows_of(tmp_path / "out")
+    assert (row["error_code"], row["width"], row["height"]) == (None, 50, 40)
+
+
+def test_a_job_of_another_limit_of_bytes_is_refused(tmp_path: Path, caption: Run) -> None:
+    folder = pictures(tmp_path / "in", 1)
+    assert caption(folder)[0] == 0
+    code, said = caption(folder, "--max_image_bytes", 1000)
+    assert code == 2 and "max_image_bytes" in said
+    code, said = caption(folder, "--max_image_bytes", 0)
+    assert code == 2 and "max_image_bytes" in said

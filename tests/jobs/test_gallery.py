@@ -143,10 +143,19 @@ def test_a_cut_tar_gives_the_pictures_before_the_cut(tmp_path: Path) -> None:
     assert [rows[str(i)][-2] for i in range(5)] == [1, 1, 0, 0, 0]
 
 
-def test_thumbnails_keep_their_shape_and_stand_upright(tmp_path: Path) -> None:
-    (tmp_path / "a.jpg").write_bytes(picture("red", (120, 60), orientation=6))
+@pytest.mark.parametrize("form", ["JPEG", "TIFF"])
+def test_thumbnails_keep_their_shape_and_stand_upright(form: str, tmp_path: Path) -> None:
+    image, exif = Image.new("RGB", (120, 60), "red"), Image.Exif()
+    exif[0x0112] = 6
+    image.save(tmp_path / "a.jpg", form, exif=exif)
     page = gallery(output(tmp_path, [captioned("a", tmp_path / "a.jpg")]), thumbnail_size=32)
     assert thumbnail_of(page, "a").size == (16, 32)
+
+
+def test_damaged_exif_costs_no_thumbnail(tmp_path: Path) -> None:
+    Image.new("RGB", (120, 60), "red").save(tmp_path / "a.jpg", "WEBP", exif=b"\0\1\2\3garbage")
+    page = gallery(output(tmp_path, [captioned("a", tmp_path / "a.jpg")]), thumbnail_size=32)
+    assert thumbnail_of(page, "a").size == (32, 16)
 
 
 def test_a_source_that_is_gone_or_broken_is_a_row_without_a_picture(tmp_path: Path) -> None:

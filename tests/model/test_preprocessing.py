@@ -10,7 +10,8 @@ from PIL import Image
 
 from model import torch_image
 from model.errors import OptionError
-from model.preprocessing import Preprocessing, displayed_size, to_rgb
+from model.image_modes import to_rgb
+from model.preprocessing import Preprocessing, displayed_size
 
 RED, GREEN, BLUE, WHITE, GREY = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255), (128, 128, 128)
 UNCHANGED = Preprocessing(image_size=4, resize_size=4)
@@ -80,6 +81,29 @@ def test_a_16_bit_png_keeps_its_greys() -> None:
 
 
 @pytest.mark.parametrize(
+    ("greatest", "scaled_by"),
+    [(200, 255), (255, 255), (256, 1023), (1023, 1023), (3000, 4095), (4095, 4095), (9000, 16383), (40_000, 65535)],
+)
+@pytest.mark.parametrize("mode", ["I;16", "I;16B", "I"])
+def test_deep_greys_are_scaled_by_the_bits_that_they_need(greatest: int, scaled_by: int, mode: str) -> None:
+    values = np.array([[0, greatest // 2, greatest]])
+    kind = {"I;16": "<u2", "I;16B": ">u2", "I": "<i4"}[mode]
+    image = Image.frombytes(mode, (3, 1), values.astype(kind).tobytes())
+    expected = [int(value * 255 / scaled_by) for value in values[0]]
+    assert np.abs(np.asarray(to_rgb(image))[0, :, 1].astype(int) - expected).max() <= 1
+
+
+def test_greys_of_32_bits_are_scaled_by_their_greatest() -> None:
+    image = Image.fromarray(np.array([[0, 50_000, 100_000]], np.int32))
+    assert np.asarray(to_rgb(image))[0, :, 1].tolist() == [0, 127, 255]
+
+
+def test_what_is_no_number_is_black_and_what_is_infinite_white() -> None:
+    image = Image.fromarray(np.array([[np.nan, -np.inf, 0.5, 1.0, np.inf]], np.float32))
+    assert np.asarray(to_rgb(image))[0, :, 1].tolist() == [0, 0, 127, 255, 255]
+
+
+@pytest.mark.parametrize(
     ("greys", "expected"),
     [([0.0, 0.5, 1.0], [0, 127, 255]), ([0.0, 5.0, 20.0], [0, 63, 255]), ([-3.0, 0, 0], [0, 0, 0])],
 )
@@ -96,7 +120,7 @@ def corners() -> Image.Image:
     return image
 
 
-def with_orientation(orientation: int) -> Image.Image:
+def with_orientation(orientation: int, form: str = "PNG") -> Image.Image:
     """`corners` as a camera stores it that was held otherwise."""
     stored_as = {  # the inverse of what a viewer does, from the EXIF standard
         1: [],
@@ -114,15 +138,17 @@ def with_orientation(orientation: int) -> Image.Image:
     exif = Image.Exif()
     exif[0x0112] = orientation
     buffer = io.BytesIO()
-    image.save(buffer, "PNG", exif=exif)
+    image.save(buffer, form, exif=exif, **({"lossless": True} if form == "WEBP" else {}))
     return Image.open(buffer)
 
 
+@pytest.mark.parametrize("form", ["PNG", "WEBP", "TIFF"])
 @pytest.mark.parametrize("resize", ["stretch", "shorter_side"])
 @pytest.mark.parametrize("orientation", range(1, 9))
-def test_every_orientation_is_turned_upright(orientation: int, resize: str) -> None:
+def test_every_orientation_is_turned_upright(orientation: int, resize: str, form: str) -> None:
     preprocessing = Preprocessing(image_size=6, resize=resize, resize_size=8)  # type: ignore[arg-type]
-    image = with_orientation(orientation)
+    assert np.array_equal(preprocessing.pixels(with_orientation(orientation, form)), preprocessing.pixels(corners()))
+    image = with_orientation(orientation, form)
     assert displayed_size(image) == (12, 8)
     assert np.array_equal(preprocessing.pixels(image), preprocessing.pixels(corners()))
 

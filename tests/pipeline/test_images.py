@@ -1,18 +1,22 @@
 """Encoded images, whole and damaged in every way."""
 
 import io
+import os
 import struct
+import subprocess
+import sys
 import zlib
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from conftest import encoded, jpeg, picture
-from PIL import Image
+from PIL import AvifImagePlugin, Image
 
 from model.preprocessing import Preprocessing
 from pipeline.errors import DataError
-from pipeline.images import MAX_PIXELS, load
+from pipeline.images import MAX_PIXELS, decode, load
 from pipeline.schema import ErrorCode
 
 FORMATS = ["JPEG", "PNG", "WEBP", "GIF", "TIFF", "BMP", "PPM", "TGA", "JPEG2000", "AVIF"]
@@ -26,12 +30,13 @@ def code_of(data: bytes) -> ErrorCode:
     return ErrorCode(raised.value.code)
 
 
+def chunk(kind: bytes, data: bytes) -> bytes:
+    """Of a PNG."""
+    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+
 def png_of_size(width: int, height: int) -> bytes:
     """A PNG's header, and next to no pixels."""
-
-    def chunk(kind: bytes, data: bytes) -> bytes:
-        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
-
     header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"0")) + chunk(b"IEND", b"")
 
@@ -71,7 +76,6 @@ def test_no_bytes_are_an_empty_file() -> None:
         b"\0",
         bytes(5000),
         b"<html><img></html>",
-        b"<svg xmlns='http://www.w3.org/2000/svg'/>",
         b"%PDF-1.7",
     ],
 )
@@ -162,3 +166,224 @@ def test_bytes_behind_the_image_do_no_harm() -> None:
     whole, _ = load(jpeg(1))
     longer, _ = load(jpeg(1) + b"trailing bytes" * 99)
     assert io.BytesIO(whole.tobytes()).getvalue() == longer.tobytes()
+
+
+POSTSCRIPT = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 100 100\n%%EndComments\nundefinedop\n%%EOF\n"
+
+
+def in_iptc(held: bytes) -> bytes:
+    """An IPTC record whose picture is held in another format."""
+
+    def record(number: int, tag: int, data: bytes) -> bytes:
+        return bytes([0x1C, number, tag]) + struct.pack(">H", len(data)) + data
+
+    sides = record(3, 20, struct.pack(">H", 100)) + record(3, 30, struct.pack(">H", 100))
+    return record(3, 60, b"\1\0") + sides + record(3, 120, b"\5") + record(8, 10, held)
+
+
+@pytest.mark.parametrize(
+    ("data", "code"),
+    [
+        (POSTSCRIPT, ErrorCode.UNSUPPORTED_FORMAT),
+        (
+            b"\xc5\xd0\xd3\xc6" + struct.pack("<7I", 32, len(POSTSCRIPT), 0, 0, 0, 0, 0) + POSTSCRIPT,
+            "unsupported_format",
+        ),
+        (in_iptc(POSTSCRIPT), ErrorCode.NOT_AN_IMAGE),
+    ],
+    ids=["PostScript", "PostScript with a preview", "PostScript in IPTC"],
+)
+def test_no_program_is_run(data: bytes, code: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    ghostscript = tmp_path / "gs"
+    ghostscript.write_text(f"#!/bin/sh\ntouch {tmp_path}/ran\n")
+    ghostscript.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    (tmp_path / "image").write_bytes(data)
+    program = "import sys; from pipeline.images import load; load(open(sys.argv[1], 'rb').read())"
+    ended = subprocess.run(
+        [sys.executable, "-c", program, tmp_path / "image"], capture_output=True, text=True, check=False
+    )
+    assert "DataError" in ended.stderr
+    assert not (tmp_path / "ran").exists()
+    assert code_of(data) == code
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"<svg xmlns='http://www.w3.org/2000/svg'/>",
+        b"\xef\xbb\xbf<?xml version='1.0'?>\n<!-- by hand -->\n<svg/>",
+        b"8BPS\0\2" + bytes(40),
+        b"\0\0\0\x18ftypcrx \0\0\0\1crx isom",
+        b"II*\0\x10\0\0\0CR\2\0" + bytes(40),
+        b"\xd7\xcd\xc6\x9a" + bytes(60),
+        b"v/1\x01" + bytes(60),
+        bytes(128) + b"DICM" + bytes(60),
+    ],
+)
+def test_an_image_that_no_reader_decodes_is_not_called_damaged(data: bytes) -> None:
+    assert code_of(data) == ErrorCode.UNSUPPORTED_FORMAT
+
+
+def tiff_with(tag: int, value: int) -> bytes:
+    data = encoded(picture(1), "TIFF")
+    place = data.index(struct.pack("<HHI", tag, 3, 1)) + 8
+    return data[:place] + struct.pack("<H", value) + data[place + 2 :]
+
+
+def jpeg_with(place: int, value: int) -> bytes:
+    data = bytearray(jpeg(1))
+    data[data.index(b"\xff\xc0") + place] = value
+    return bytes(data)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [tiff_with(259, 34713), tiff_with(262, 32803), jpeg_with(1, 0xC3), jpeg_with(4, 12)],
+    ids=["a camera's compression", "a camera's mosaic", "lossless", "of 12 bits"],
+)
+def test_a_kind_of_a_known_format_without_a_decoder_is_unsupported(data: bytes) -> None:
+    assert code_of(data) == ErrorCode.UNSUPPORTED_FORMAT
+
+
+def heic() -> bytes:
+    heif = pytest.importorskip("pillow_heif")
+    buffer = io.BytesIO()
+    heif.from_pillow(picture(1, 48, 32)).save(buffer)
+    return buffer.getvalue()
+
+
+def test_heic_is_decoded_where_its_extra_is_installed() -> None:
+    image, size = load(heic(), draft=Preprocessing(image_size=8, resize_size=8).draft)
+    assert size == image.size == (48, 32)
+    difference = np.asarray(image.convert("RGB")).astype(int) - np.asarray(picture(1, 48, 32))
+    assert np.abs(difference).mean() < 12
+
+
+def test_a_jxl_is_decoded_where_its_extra_is_installed() -> None:
+    pytest.importorskip("pillow_jxl")
+    assert load(encoded(picture(1, 48, 32), "JXL"))[1] == (48, 32)
+
+
+@pytest.mark.parametrize(
+    ("data", "module", "extra"),
+    [
+        (b"\0\0\0\x1cftypheic\0\0\0\0mif1heicmiaf" + bytes(50), "pillow_heif", "shardtalk[heif]"),
+        (b"\0\0\0\x18ftypmif1\0\0\0\0mif1heic" + bytes(50), "pillow_heif", "shardtalk[heif]"),
+        (b"\xff\x0a" + bytes(50), "pillow_jxl", "shardtalk[jxl]"),
+        (b"\0\0\0\x0cJXL \r\n\x87\n" + bytes(50), "pillow_jxl", "shardtalk[jxl]"),
+    ],
+)
+def test_a_missing_extra_is_named(data: bytes, module: str, extra: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, module, None)
+    for name in ("HEIF", "JXL"):
+        monkeypatch.delitem(Image.OPEN, name, raising=False)
+    with pytest.raises(DataError, match=rf"pip install '{extra[:9]}\[{extra[10:-1]}\]'") as raised:
+        load(data)
+    assert raised.value.code == ErrorCode.UNSUPPORTED_FORMAT
+
+
+def test_a_build_of_pillow_without_avif_is_not_called_damage(monkeypatch: pytest.MonkeyPatch) -> None:
+    data = encoded(picture(1), "AVIF")
+    monkeypatch.setattr(AvifImagePlugin, "SUPPORTED", False)
+    assert code_of(data) == ErrorCode.UNSUPPORTED_FORMAT
+
+
+@pytest.mark.parametrize(
+    ("raised", "code"),
+    [
+        (RecursionError("too deep"), ErrorCode.CORRUPT_IMAGE),
+        (subprocess.CalledProcessError(1, "gs"), ErrorCode.CORRUPT_IMAGE),
+        (SyntaxError("not a TIFF file"), ErrorCode.CORRUPT_IMAGE),
+        (AssertionError(), ErrorCode.CORRUPT_IMAGE),
+        (ValueError("\ud83d"), ErrorCode.CORRUPT_IMAGE),
+        (ValueError("x" * 5000), ErrorCode.CORRUPT_IMAGE),
+        (MemoryError(), ErrorCode.OUT_OF_MEMORY),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_whatever_a_reader_raises_is_named(raised: Exception, code: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: object, **__: object) -> None:
+        raise raised
+
+    monkeypatch.setattr("PIL.JpegImagePlugin.JpegImageFile.load", broken)
+    with pytest.raises(DataError, match=f"^{type(raised).__name__}") as found:
+        load(jpeg(1))
+    assert found.value.code == code
+    assert len(found.value.message.encode()) < 1100
+
+
+@pytest.mark.parametrize("ended", [KeyboardInterrupt, SystemExit])
+def test_an_interruption_is_no_damage(ended: type[BaseException], monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*_: object, **__: object) -> None:
+        raise ended
+
+    monkeypatch.setattr("PIL.JpegImagePlugin.JpegImageFile.load", interrupted)
+    with pytest.raises(ended):
+        load(jpeg(1))
+
+
+def test_an_error_of_ours_is_not_taken_for_damage() -> None:
+    def draft(image: Image.Image) -> None:
+        raise KeyError("a bug")
+
+    with pytest.raises(KeyError, match="a bug"):
+        load(jpeg(1), draft=draft)
+
+
+def test_a_palette_that_cannot_be_read_is_damage(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: object, **__: object) -> None:
+        raise ValueError("image has no palette")
+
+    data = encoded(picture(1).convert("P"), "PNG")
+    monkeypatch.setattr(Image.Image, "convert", broken)
+    with pytest.raises(DataError, match="ValueError: image has no palette"):
+        decode(data, Preprocessing(image_size=8, resize_size=8))
+
+
+@pytest.mark.parametrize("compression", ["raw", "tiff_lzw"])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_a_turned_tiff_has_the_size_that_a_viewer_shows(orientation: int, compression: str) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    _, size = load(encoded(picture(1, 100, 60), "TIFF", exif=exif, compression=compression))
+    assert size == ((60, 100) if orientation >= 5 else (100, 60))
+
+
+def test_an_orientation_behind_a_pngs_pixels_is_found() -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    data = encoded(picture(1, 40, 30), "PNG")
+    _, size = load(data[:-12] + chunk(b"eXIf", exif.tobytes().removeprefix(b"Exif\0\0")) + data[-12:])
+    assert size == (30, 40)
+
+
+@pytest.mark.parametrize("kept", ["EXIF", "nothing"])
+def test_damaged_metadata_leave_an_exif_that_is_whole(kept: str) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    data = encoded(picture(1, 40, 30), "PNG", **({"exif": exif} if kept == "EXIF" else {}))
+    profile = chunk(b"iCCP", b"name\0\5of no known compression")
+    _, size = load(data[:33] + profile + data[33:])
+    assert size == ((30, 40) if kept == "EXIF" else (40, 30))
+
+
+def test_an_avif_with_damaged_exif_is_decoded() -> None:
+    exif = Image.Exif()
+    exif[0x010E] = "a description"
+    data = encoded(picture(1, 40, 30), "AVIF", exif=exif)
+    spoilt = data.replace(exif.tobytes().removeprefix(b"Exif\0\0")[:8], b"garbage!")
+    assert spoilt != data
+    assert load(spoilt)[1] == (40, 30)
+
+
+@pytest.mark.parametrize("form", ["JPEG", "PNG", "WEBP", "GIF", "TIFF", "BMP", "PPM", "TGA", "AVIF", "ICO", "MPO"])
+def test_images_of_8_bits_have_pillows_own_pixels(form: str) -> None:
+    data = encoded(picture(1, 90, 70), form, **({"sizes": [(90, 70)]} if form == "ICO" else {}))
+    with Image.open(io.BytesIO(data)) as image:
+        expected = image.convert("RGB").resize((60, 50), Image.Resampling.BILINEAR)
+    found, _ = load(data)
+    assert np.array_equal(np.asarray(found.convert("RGB").resize((60, 50), Image.Resampling.BILINEAR)), expected)
+    pixels, _ = decode(data, Preprocessing(image_size=60, resize_size=60))
+    with Image.open(io.BytesIO(data)) as image:
+        assert np.array_equal(pixels, image.convert("RGB").resize((60, 60), Image.Resampling.BILINEAR))

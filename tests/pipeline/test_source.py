@@ -1,4 +1,6 @@
 import json
+import os
+import socket
 from itertools import pairwise
 from pathlib import Path
 
@@ -152,3 +154,104 @@ def test_what_is_wrong_becomes_a_row(tmp_path: Path) -> None:
         ("gone.jpg", "unreadable", True),
         ("gone.tar", "unreadable", True),
     ]
+
+
+def siblings_of(folder: Path, **files: bytes) -> object:
+    """The column `siblings` of an image beside which these files lie, parsed as JSON has it, no more."""
+    (folder / "a.jpg").write_bytes(jpeg(0))
+    for extension, data in files.items():
+        (folder / f"a.{extension}").write_bytes(data)
+    options = ReadOptions(("txt", "json"))
+    (table,) = read(spans(folder / "a.jpg"), batch_images=9, options=options)
+    (found,) = table["siblings"].to_pylist()
+
+    def refuse(constant: str) -> None:
+        raise AssertionError(f"{constant} is not JSON")
+
+    assert found is None or found.encode()
+    return json.loads(found, parse_constant=refuse) if found else None
+
+
+@pytest.mark.parametrize(
+    ("data", "expected"),
+    [
+        (b'{"n": 1}', {"n": 1}),
+        (b'{"n": NaN}', '{"n": NaN}'),
+        (b"[-Infinity]", "[-Infinity]"),
+        (b"[1e999]", "[1e999]"),
+        (b"[" * 100_000, "[" * 100_000),
+        (b"1" * 10_000, "1" * 10_000),
+        (b'{"caption": "\\ud83d"}', {"caption": "\ud83d"}),
+        (b'"\\\\\\udc80"', "\\\udc80"),
+        (b'{"caption": "\\ud83d\\ude00"}', {"caption": "\U0001f600"}),
+        (b'"\xff\xed\xa0\xbd"', "\ufffd" * 4),
+        (b'{"a": "\\u0000"}', {"a": "\0"}),
+        (b"{", "{"),
+        (b"", ""),
+    ],
+    ids=lambda value: str(value)[:20] if isinstance(value, bytes) else "",
+)
+def test_a_json_beside_an_image_is_json_or_text(data: bytes, expected: object, tmp_path: Path) -> None:
+    assert siblings_of(tmp_path, json=data) == {"json": expected}
+
+
+def test_what_beside_an_image_is_no_file_is_left_out(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "a.txt")
+    (tmp_path / "a.json").mkdir()
+    assert siblings_of(tmp_path) is None
+
+
+def test_a_socket_or_device_beside_an_image_is_left_out(tmp_path: Path) -> None:
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind(str(tmp_path / "a.txt"))
+        (tmp_path / "a.json").symlink_to("/dev/zero")
+        assert siblings_of(tmp_path) is None
+
+
+def test_a_huge_file_beside_an_image_is_left_out(tmp_path: Path) -> None:
+    with (tmp_path / "a.txt").open("wb") as file:
+        file.truncate(100 << 30)
+    assert siblings_of(tmp_path, json=b"1") == {"json": 1}
+
+
+def test_an_image_of_too_many_bytes_is_not_read(tmp_path: Path) -> None:
+    with (tmp_path / "a.jpg").open("wb") as file:
+        file.truncate(100 << 30)
+    (row,) = rows(spans(tmp_path))
+    assert (row["error_code"], row["image"], row["last"]) == ("too_large", None, True)
+    assert "max_image_bytes" in str(row["error_message"])
+
+
+def test_the_limit_of_bytes_can_be_set(tmp_path: Path) -> None:
+    pictures(tmp_path / "in", 1)
+    tar = tar_of_pictures(tmp_path / "s.tar", 1)
+    pq.write_table(pa.table({"image": [jpeg(0)]}), tmp_path / "s.parquet")
+    size = len(jpeg(0))
+    for limit, code in ((size - 1, "too_large"), (size, None)):
+        work = spans(tmp_path / "in", tar, tmp_path / "s.parquet")
+        (table,) = read(work, batch_images=9, options=ReadOptions(max_image_bytes=limit))
+        assert table["error_code"].to_pylist() == [code] * 3
+
+
+def test_a_file_that_grows_or_shrinks_after_it_was_listed_is_read_as_it_is(tmp_path: Path) -> None:
+    pictures(tmp_path, 2)
+    work = spans(tmp_path)
+    (tmp_path / "0.jpg").write_bytes(jpeg(0) + bytes(5000))
+    (tmp_path / "1.jpg").write_bytes(jpeg(1)[:100])
+    assert [row["image"] for row in rows(work)] == [jpeg(0) + bytes(5000), jpeg(1)[:100]]
+
+
+def test_a_file_that_grows_beyond_the_limit_is_too_large(tmp_path: Path) -> None:
+    pictures(tmp_path, 1)
+    work = spans(tmp_path)
+    (tmp_path / "0.jpg").write_bytes(bytes(50_000))
+    (table,) = read(work, batch_images=9, options=ReadOptions(max_image_bytes=40_000))
+    assert table["error_code"].to_pylist() == ["too_large"]
+
+
+def test_a_file_that_became_a_pipe_is_unreadable(tmp_path: Path) -> None:
+    pictures(tmp_path, 1)
+    work = spans(tmp_path)
+    (tmp_path / "0.jpg").unlink()
+    os.mkfifo(tmp_path / "0.jpg")
+    assert [row["error_code"] for row in rows(work)] == ["unreadable"]
