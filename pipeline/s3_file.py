@@ -15,7 +15,7 @@ import urllib3
 from botocore.exceptions import BotoCoreError
 
 from pipeline import s3
-from pipeline.errors import DataError
+from pipeline.errors import ChangedError
 from pipeline.remote import Version
 
 PIECE_BYTES = 1 << 20
@@ -55,8 +55,8 @@ class S3Source:
         path: "bucket/key".
         listed: what a listing said of it. None where nobody looked.
 
-    Every request but the first has the ETag of the first as its condition, so all bytes are of one object; what is not
-    raises DataError, `changed_input`.
+    Every request but the first has the ETag of the first as its condition, so all bytes are of one object; else
+    ChangedError is raised.
     """
 
     def __init__(self, path: str, listed: Version | None = None) -> None:
@@ -140,8 +140,8 @@ class S3Source:
         elif not found.is_still(self._found):
             raise self._changed("it was replaced while it was read")
 
-    def _changed(self, how: str) -> DataError:
-        return DataError("changed_input", f"s3://{self._path} is another object than it was: {how}")
+    def _changed(self, how: str) -> ChangedError:
+        return ChangedError(errno.ESTALE, f"s3://{self._path} is another object than it was: {how}")
 
 
 def _pieces(body: Any, skipped: int, length: int) -> Iterator[bytes]:
