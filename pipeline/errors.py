@@ -4,6 +4,7 @@ PipelineError (a ValueError): the user's to mend; the command ends with one line
 ├── InputError    an input that is missing, empty, or of a form we do not read
 └── OutputError   an output directory that belongs to something else
 WriteError (an OSError): the output cannot be written now: a full disk, a store that does not answer
+ChangedError (an OSError): a file is another than it was when it was listed, or when reading it began
 TrainingError (a RuntimeError): training cannot go on
 DataError: bad data inside the input; becomes a row with `error_code` and `error_message`, and the job goes on
 """
@@ -28,6 +29,10 @@ class OutputError(PipelineError):
 
 class WriteError(OSError):
     """The output cannot be written now. What is committed stays, and the same command goes on from there."""
+
+
+class ChangedError(OSError):
+    """A file is another than it was when it was listed, or when reading it began. What is left of it makes no sense."""
 
 
 class TrainingError(RuntimeError):

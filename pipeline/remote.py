@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Protocol, TypeVar
 import pyarrow as pa
 import pyarrow.fs as pafs
 
+from pipeline.errors import ChangedError
+
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
 
@@ -42,11 +44,11 @@ class FinalError(OSError):
     """An answer that does not change when it is asked for again."""
 
 
-_FINAL = (FinalError, FileNotFoundError, PermissionError, IsADirectoryError)
+_FINAL = (FinalError, ChangedError, FileNotFoundError, PermissionError, IsADirectoryError)
 
 
 class Source(Protocol):
-    """A file somewhere else, by ranges. Its methods raise OSError, and DataError if it is not the file that it was."""
+    """A file somewhere else, by ranges. Its methods raise OSError; ChangedError if it is not the file that it was."""
 
     def size(self) -> int:
         """Bytes of the file. Costs a request if nothing was read before."""
@@ -99,14 +101,14 @@ class RemoteFile(io.RawIOBase):
         return self._position
 
     def readinto(self, buffer: WriteableBuffer) -> int:
-        """Fills the buffer as far as one range reaches; 0 at the end. Raises OSError or DataError."""
+        """Fills the buffer as far as one range reaches; 0 at the end. Raises OSError."""
         view = memoryview(buffer).cast("B")
         data = self._next(len(view))
         view[: len(data)] = data
         return len(data)
 
     def readall(self) -> bytes:
-        """The bytes up to the end. Raises OSError or DataError."""
+        """The bytes up to the end. Raises OSError."""
         return b"".join(iter(lambda: self._next(self._range_bytes), b""))
 
     def close(self) -> None:

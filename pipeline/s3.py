@@ -113,7 +113,9 @@ def head(path: str, *, attempts: int = LOOKUP_ATTEMPTS) -> dict[str, Any]:
             answer = request("get_object", path, Range="bytes=0-0")
             answer["Body"].close()
             size = answer.get("ContentRange", "").rpartition("/")[2]
-            return answer | ({"ContentLength": int(size)} if size.isdecimal() else {})
+            if not size.isdecimal():
+                raise
+            return answer | {"ContentLength": int(size)}
 
     return retried(once, attempts=attempts)
 

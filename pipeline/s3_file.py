@@ -15,7 +15,7 @@ import urllib3
 from botocore.exceptions import BotoCoreError
 
 from pipeline import s3
-from pipeline.errors import DataError
+from pipeline.errors import ChangedError
 from pipeline.remote import Version
 
 PIECE_BYTES = 1 << 20
@@ -55,8 +55,8 @@ class S3Source:
         path: "bucket/key".
         listed: what a listing said of it. None where nobody looked.
 
-    Every request but the first has the ETag of the first as its condition, so all bytes are of one object; what is not
-    raises DataError, `changed_input`.
+    Every request but the first has the ETag of the first as its condition, so all bytes are of one object; else
+    ChangedError is raised.
     """
 
     def __init__(self, path: str, listed: Version | None = None) -> None:
@@ -81,7 +81,9 @@ class S3Source:
             stop = min(stop, self._found.size)
         if start >= stop:
             return
-        condition = {"IfMatch": self._found.etag} if self._found and self._found.etag else {}
+        condition = (
+            {"IfMatch": self._found.etag} if self._found and self._found.etag.startswith('"') else {}
+        )  # not weak
         try:
             answer = s3.request("get_object", self._path, Range=f"bytes={start}-{stop - 1}", **condition)
         except s3.RefusedError as error:
@@ -133,15 +135,20 @@ class S3Source:
         return self._found
 
     def _agree(self, found: _Found) -> None:
-        if self._found is None:
-            if self._listed and not found.was(self._listed):
-                raise self._changed(f"it has {found.size:,} bytes; when it was listed, it had {self._listed.size:,}")
-            self._found = found
-        elif not found.is_still(self._found):
-            raise self._changed("it was replaced while it was read")
+        """Takes what an answer says of the object. Raises ChangedError if it is another, OSError if that is not so."""
+        if not self._is_expected(found):
+            answer = s3.head(self._path, attempts=1)
+            if self._is_expected(_Found.of(answer, answer["ContentLength"])):
+                raise OSError(errno.EIO, f"{self._path}: an answer that describes another object")
+            when = "while it was read" if self._found else "after it was listed"
+            raise self._changed(f"it was replaced {when}")
+        self._found = self._found or found
 
-    def _changed(self, how: str) -> DataError:
-        return DataError("changed_input", f"s3://{self._path} is another object than it was: {how}")
+    def _is_expected(self, found: _Found) -> bool:
+        return found.is_still(self._found) if self._found else not self._listed or found.was(self._listed)
+
+    def _changed(self, how: str) -> ChangedError:
+        return ChangedError(errno.ESTALE, f"s3://{self._path} is another object than it was: {how}")
 
 
 def _pieces(body: Any, skipped: int, length: int) -> Iterator[bytes]:

@@ -12,7 +12,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from pipeline.errors import DataError
+from pipeline.errors import ChangedError, DataError
 from pipeline.ledger import Span
 from pipeline.names import printable
 from pipeline.outcome import DEFAULTS, Outcome, ReadOptions
@@ -157,7 +157,10 @@ _OUTCOMES: Mapping[Form, Callable[[Span, ReadOptions], Iterator[Outcome]]] = {
 
 
 def _as_data_error(error: DataError | OSError) -> DataError:
-    return error if isinstance(error, DataError) else DataError(ErrorCode.UNREADABLE, error.strerror or str(error))
+    if isinstance(error, DataError):
+        return error
+    code = ErrorCode.CHANGED_INPUT if isinstance(error, ChangedError) else ErrorCode.UNREADABLE
+    return DataError(code, error.strerror or str(error))
 
 
 def keys(shard: Shard, options: ReadOptions = DEFAULTS) -> Iterator[str]:

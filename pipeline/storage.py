@@ -75,8 +75,8 @@ def _connected(scheme: str, host: str) -> tuple[pafs.FileSystem, str]:
 def open_at(url: str, offset: int = 0, *, skim: bool = False, listed: Version | None = None) -> BinaryIO:
     """A file for reading, from a byte offset on. Local paths need not be UTF-8.
 
-    Opening or reading raises OSError; and DataError, `changed_input`, where an object of S3 is not what was listed, or
-    is replaced while it is read.
+    Opening or reading raises OSError; ChangedError where an object of S3 is not what was listed, or is replaced while
+    it is read.
 
     Args:
         skim: only small parts of it will be read.
