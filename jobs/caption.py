@@ -24,7 +24,7 @@ from cluster import connect
 from cluster.connect import Resources
 from cluster.metrics import Metrics
 from configs.caption import CaptionConfig
-from jobs import __version__, cli
+from jobs import __version__, cli, terminal
 from jobs.identity import describe, find_captioners
 from jobs.stopping import stop_requests
 from model import checkpoint
@@ -54,16 +54,23 @@ def run(config: CaptionConfig) -> int:
     listing = list_inputs(config.inputs)
     folder = Folder(config.output)
     job = describe(config, speaking, rescoring)
-    output.claim(folder, job)
+    output.refuse_foreign(folder)
     with lease.held(folder) as mine:
         ledger = Ledger.load(folder)
-        if config.retry_errors:
-            taken_back = retry.take_back(folder, ledger, listing.shards, confirm=mine.confirm)
-            say(f"{taken_back} rows with errors are tried again")
-        spans = list(ledger.left(listing.shards))
-        output.sweep(folder, ledger)
-        write_plan(folder, ledger, spans)
+        output.refuse_other(folder, ledger, job)
+        spans = list(ledger.left(listing.shards)) if not config.retry_errors else []
+        # Connected before `stop_requests`: Ray takes SIGTERM for itself.
+        on_ray = config.runner == "ray" or (config.runner == "auto" and connect.is_expected())
+        resources = connect.connect(config.ray.address) if on_ray and (spans or config.retry_errors) else None
 
+        output.claim(folder, job)
+        mine.begin(ledger, job)
+        if config.retry_errors:
+            taken_back = retry.take_back(folder, ledger, listing.shards, mine)
+            say(f"{taken_back} rows with errors are tried again")
+            spans = list(ledger.left(listing.shards))
+        output.sweep(folder, ledger, confirm=mine.confirm)
+        write_plan(folder, ledger, spans)
         sink = Sink(
             folder,
             ledger,
@@ -71,17 +78,17 @@ def run(config: CaptionConfig) -> int:
             fragment_rows=config.fragment_rows,
             fragment_s=config.fragment_s,
             confirm=mine.confirm,
+            epoch=mine.epoch.id,
         )
-        # Connected before `stop_requests`: Ray takes SIGTERM for itself.
-        on_ray = config.runner == "ray" or (config.runner == "auto" and connect.is_expected())
-        resources = connect.connect(config.ray.address) if on_ray and spans else None
         report = Report(ledger, slots(config, resources), expected_rows=_expected_rows(ledger, spans))
         tables = captioned(config, [*speaking, *rescoring], spans, resources)
         stopped = _commit(config, tables, sink, report, Metrics() if resources else None)
         code = _judge(config, report, stopped=stopped)
         if code == 0:
-            if spans or not folder.exists(output.MANIFEST):  # else the record of the run that finished it stays
-                output.finish(folder, ledger, job=job, run={"run": report.record(), "versions": _versions()})
+            mine.confirm()
+            if spans or not output.is_finished(folder, ledger):  # else the record of the run that finished it stays
+                run = {"run": report.record(), "versions": _versions()}
+                output.finish(folder, ledger, job=job, run=run, confirm=mine.confirm)
             exports.write(folder, ledger, vis=config.vis_json, coco=config.coco_json)
             summarise(config.output, ledger, listing, report)
         return code
@@ -236,8 +243,8 @@ def summarise(where: str, ledger: Ledger, listing: Listing, report: Report) -> N
 
 
 def say(text: str) -> None:
-    """A line for the user, on stderr: stdout is for data."""
-    tqdm.write(f"shardtalk caption: {text}", file=sys.stderr)
+    """A line for the user."""
+    terminal.tell("shardtalk caption", text)
 
 
 if __name__ == "__main__":

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline.errors import DataError
 from pipeline.inputs import Form, Shard
+from pipeline.lease import Lease
 from pipeline.ledger import Commit, Interval, Ledger
 from pipeline.names import printable
 from pipeline.output import MANIFEST, read_part
@@ -22,27 +24,23 @@ from pipeline.tar import samples
 RETRYABLE = frozenset({ErrorCode.UNREADABLE, ErrorCode.OUT_OF_MEMORY})
 
 
-def take_back(folder: Folder, ledger: Ledger, shards: Iterable[Shard], *, confirm: Callable[[], None]) -> int:
+def take_back(folder: Folder, ledger: Ledger, shards: Iterable[Shard], mine: Lease) -> int:
     """Uncommits the rows of these shards that ended in a retryable error; returns how many.
 
     Each part that holds some is replaced at once by one without them. A row whose place in its shard cannot be found,
     because the shard still cannot be read, stays.
-
-    Args:
-        confirm: called before a part is replaced; raises if this process may not commit any more.
     """
     concerned = [commit for commit in ledger.commits if RETRYABLE & commit.errors.keys()]
     if not concerned:
         return 0
+    mine.confirm()
     if folder.exists(MANIFEST):
         folder.remove(MANIFEST)  # from here on the output is not complete
     named = {printable(shard.path): shard for shard in shards}
-    return sum(_replace(folder, ledger, commit, named, confirm) for commit in concerned)
+    return sum(_replace(folder, ledger, commit, named, mine) for commit in concerned)
 
 
-def _replace(
-    folder: Folder, ledger: Ledger, commit: Commit, named: Mapping[str, Shard], confirm: Callable[[], None]
-) -> int:
+def _replace(folder: Folder, ledger: Ledger, commit: Commit, named: Mapping[str, Shard], mine: Lease) -> int:
     form = commit.file.rpartition(".")[2]
     rows = read_part(folder, commit.file)
     failed = rows.filter(pc.is_in(rows["error_code"], pa.array(sorted(RETRYABLE))))
@@ -59,10 +57,13 @@ def _replace(
         return 0
     keys = zip(rows["shard"].to_pylist(), rows["index"].to_pylist(), strict=True)
     rest = rows.filter(pa.array([key not in places for key in keys]))
-    confirm()
     ledger.remove(commit)
     if len(rest):
-        ledger.add(put(folder, rest, intervals, commit.paths, form=form, replaces=commit.file, confirm=confirm))
+        writing = partial(put, form=form, replaces=commit.file, confirm=mine.confirm, epoch=mine.epoch.id)
+        ledger.add(writing(folder, rest, intervals, commit.paths))
+    else:
+        mine.drop(ledger)
+    mine.confirm()  # whoever comes after this has found that the old commit does not count
     folder.remove(commit.record)
     folder.remove(commit.file)
     return len(rows) - len(rest)

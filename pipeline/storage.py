@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import io
 import os
 import shutil
@@ -29,6 +30,7 @@ S3_ATTEMPTS = 5
 """Of a request, by the SDK, with pauses of up to 1, 2, 4 and 8 s."""
 SPOOLED_BYTES = 16 << 20
 """Of a file that is written remotely: more wait on this machine's disk."""
+_CANNOT_SYNC = frozenset({errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EBADF})
 UNFINISHED = ".{}.tmp"
 """Name of a file while it is written."""
 
@@ -95,6 +97,35 @@ def open_at(url: str, offset: int = 0, *, skim: bool = False) -> BinaryIO:
     return file
 
 
+def _write_through(file: BinaryIO, data: bytes) -> None:
+    file.write(data)
+    file.flush()
+    os.fsync(file.fileno())
+
+
+def _create_in_place(path: Path, data: bytes) -> None:
+    """As `Folder.create`; a crash may leave a part of it."""
+    with path.open("xb") as file:
+        try:
+            _write_through(file, data)
+        except OSError:
+            path.unlink()
+            raise
+    _sync_folder(path.parent)
+
+
+def _sync_folder(path: Path) -> None:
+    """Sees to it that the names in a folder outlast a crash, where its filesystem can."""
+    folder = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    except OSError as error:
+        if error.errno not in _CANNOT_SYNC:
+            raise
+    finally:
+        os.close(folder)
+
+
 class Folder:
     """An output folder.
 
@@ -145,17 +176,28 @@ class Folder:
     def create(self, name: str, data: bytes) -> bool:
         """Makes a file that nobody else makes at the same time; False where the filesystem cannot do so, and did not.
 
-        Raises FileExistsError if it is there.
+        Raises FileExistsError if it is there, WriteError.
         """
         if not self._local:
             return False
         path = Path(self.path, name)
-        unfinished = path.with_name(UNFINISHED.format(f"{path.name}-{uuid.uuid4().hex}"))
         try:
-            unfinished.write_bytes(data)
-            path.hardlink_to(unfinished)
-        finally:
-            unfinished.unlink(missing_ok=True)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            unfinished = path.with_name(UNFINISHED.format(f"{path.name}-{uuid.uuid4().hex}"))
+            try:
+                with unfinished.open("xb") as file:
+                    _write_through(file, data)
+                with contextlib.suppress(OSError):  # no links on FUSE and SMB, say; what follows says why
+                    path.hardlink_to(unfinished)
+                    return True
+            finally:
+                unfinished.unlink(missing_ok=True)
+                _sync_folder(path.parent)
+            _create_in_place(path, data)
+        except FileExistsError:
+            raise
+        except OSError as error:
+            raise WriteError(f"{self.url}/{name} cannot be written: {error.strerror or error}") from error
         return True
 
     @contextlib.contextmanager
@@ -185,9 +227,7 @@ class Folder:
             file.flush()
             os.fsync(file.fileno())
         unfinished.replace(path)
-        folder = os.open(path.parent, os.O_RDONLY)
-        os.fsync(folder)  # the rename itself
-        os.close(folder)
+        _sync_folder(path.parent)  # the rename itself
 
     def remove(self, name: str) -> None:
         """Deletes a file."""
