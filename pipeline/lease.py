@@ -171,8 +171,7 @@ def _await_silence(folder: Folder, wait_s: float) -> None:
             owner = _decoded(found) or owner
             raise OutputError(f"{folder.url} is being written by {owner or 'another driver'}; one driver at a time")
     if found is not None:
-        with contextlib.suppress(FileNotFoundError):
-            folder.remove(LEASE)
+        folder.remove(LEASE)
 
 
 def _read(folder: Folder) -> bytes | None:

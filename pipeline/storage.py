@@ -230,8 +230,9 @@ class Folder:
         _sync_folder(path.parent)  # the rename itself
 
     def remove(self, name: str) -> None:
-        """Deletes a file."""
-        self.system.delete_file(f"{self.path}/{name}")
+        """Deletes a file, if it is there: another driver may have been faster."""
+        with contextlib.suppress(FileNotFoundError):
+            self.system.delete_file(f"{self.path}/{name}")
 
     def remove_all(self, below: str) -> None:
         """Deletes a folder with all that is in it, if it is there."""
