@@ -19,8 +19,8 @@ from faults import Survived, chosen, is_full
 from pipeline import lease, ledger, output, retry, verification
 from pipeline.errors import OutputError
 from pipeline.inputs import Shard
-from pipeline.ledger import Ledger
 from pipeline.lease import Owner
+from pipeline.ledger import Ledger
 from pipeline.schema import CAPTIONED
 from pipeline.sink import Sink
 from pipeline.storage import Folder
