@@ -24,9 +24,10 @@ from cluster import connect
 from cluster.connect import Resources
 from cluster.metrics import Metrics
 from configs.caption import CaptionConfig
-from jobs import __version__, cli, terminal
+from jobs import __version__, cli
 from jobs.identity import describe, find_captioners
 from jobs.stopping import stop_requests
+from jobs.summary import judge, say, summarise
 from model import checkpoint
 from model.device import choose_device
 from model.search import Search
@@ -34,6 +35,8 @@ from pipeline import exports, lease, output, retry
 from pipeline.inputs import Listing, list_inputs
 from pipeline.ledger import Ledger, Span
 from pipeline.outcome import ReadOptions
+from pipeline.paths import plain
+from pipeline.renamed import refuse_renamed
 from pipeline.report import Report
 from pipeline.sink import Sink
 from pipeline.stages import Decode
@@ -50,14 +53,16 @@ def run(config: CaptionConfig) -> int:
     """Captions the inputs; returns the exit code."""
     Search(**asdict(config.search))  # fails here rather than in a worker
     speaking, rescoring = find_captioners(config)
-    output.refuse_inside(config.output, config.inputs)
-    listing = list_inputs(config.inputs)
+    inputs = [plain(given) for given in config.inputs]
     folder = Folder(config.output)
+    output.refuse_inside(folder.url, inputs)
+    listing = list_inputs(inputs)
     job = describe(config, speaking, rescoring)
     output.refuse_foreign(folder)
     with lease.held(folder) as mine:
         ledger = Ledger.load(folder)
         output.refuse_other(folder, ledger, job)
+        refuse_renamed(ledger, listing.shards)
         spans = list(ledger.left(listing.shards)) if not config.retry_errors else []
         # Connected before `stop_requests`: Ray takes SIGTERM for itself.
         on_ray = config.runner == "ray" or (config.runner == "auto" and connect.is_expected())
@@ -83,7 +88,7 @@ def run(config: CaptionConfig) -> int:
         report = Report(ledger, slots(config, resources), expected_rows=_expected_rows(ledger, spans))
         tables = captioned(config, [*speaking, *rescoring], spans, resources)
         stopped = _commit(config, tables, sink, report, Metrics() if resources else None)
-        code = _judge(config, report, stopped=stopped)
+        code = _judge(config, folder, ledger, listing, report, stopped=stopped)
         if code == 0:
             mine.confirm()
             if spans or not output.is_finished(folder, ledger):  # else the record of the run that finished it stays
@@ -128,15 +133,15 @@ def _give_up(grace_s: float) -> None:
     os._exit(cli.INTERRUPTED)
 
 
-def _judge(config: CaptionConfig, report: Report, *, stopped: bool) -> int:
+def _judge(
+    config: CaptionConfig, folder: Folder, ledger: Ledger, listing: Listing, report: Report, *, stopped: bool
+) -> int:
     """The exit code; says why it is not 0."""
-    if report.is_rotten(config.max_error_rate, EARLY_STOP_ROWS if stopped else 0):
-        say(f"failed: {report.errors} of {report.rows} rows are errors; max_error_rate is {config.max_error_rate}")
-        return cli.FAILED
-    if stopped:
+    code = judge(config, folder, ledger, listing, report, least_rows=EARLY_STOP_ROWS if stopped else 0)
+    if code == 0 and stopped:
         say(f"interrupted: {report.rows} rows are committed; the same command again does the rest")
         return cli.INTERRUPTED
-    return 0
+    return code
 
 
 def captioned(
@@ -223,28 +228,6 @@ def _shown(tables: Generator[pa.Table], report: Report) -> Iterator[pa.Table]:
             if bar.disable and time.monotonic() >= shown + SHOWN_EVERY_S:
                 shown = time.monotonic()
                 say(f"{report.rows:,} rows, {report.errors:,} errors; {report.images_per_s:.1f} images/s")
-
-
-def summarise(where: str, ledger: Ledger, listing: Listing, report: Report) -> None:
-    """Says what was done."""
-    errors = sum(ledger.errors.values())
-    say(
-        f"{ledger.rows - errors} captions and {errors} errors in {where};"
-        f" this run {report.run_rows} rows in {report.seconds:.1f} s, {report.images_per_s:.1f} images/s"
-    )
-    if report.run_rows:
-        bottleneck, *others = (f"{stage} {share:.0%}" for stage, share in report.busy.items())
-        say(f"busy: {bottleneck} (the bottleneck), {', '.join(others)}")
-    if errors:
-        say("errors: " + ", ".join(f"{code} {count}" for code, count in ledger.errors.items()))
-    if listing.ignored:
-        kinds = ", ".join(f"{kind} {count}" for kind, count in listing.ignored.most_common())
-        say(f"ignored {listing.ignored.total()} other files: {kinds}")
-
-
-def say(text: str) -> None:
-    """A line for the user."""
-    terminal.tell("shardtalk caption", text)
 
 
 if __name__ == "__main__":

@@ -6,11 +6,12 @@ import sys
 from itertools import islice
 
 from configs.verify import VerifyConfig
-from jobs import cli
+from jobs import cli, terminal
 from pipeline.errors import OutputError
 from pipeline.inputs import list_inputs
 from pipeline.ledger import Ledger
 from pipeline.output import JOB
+from pipeline.paths import plain
 from pipeline.storage import Folder
 from pipeline.verification import problems
 
@@ -24,19 +25,19 @@ def run(config: VerifyConfig) -> int:
     if not folder.exists(JOB):
         raise OutputError(f"{out} is no output of `shardtalk caption`")
     ledger = Ledger.load(folder)
-    shards = list_inputs(inputs).shards if inputs else None
+    shards = list_inputs(map(plain, inputs)).shards if inputs else None
     found = list(islice(problems(folder, ledger, shards), SHOWN + 1))
     for problem in found[:SHOWN]:
-        sys.stdout.write(f"{problem}\n")
+        terminal.show(problem)
     if found:
         more = f"more than {SHOWN}" if len(found) > SHOWN else str(len(found))
-        sys.stdout.write(f"NOT verified: {more} problems in {out}\n")
+        terminal.show(f"NOT verified: {more} problems in {out}")
         return cli.FAILED
     against = "itself" if shards is None else f"the {len(shards)} files of its input"
     errors = sum(ledger.errors.values())
-    sys.stdout.write(
+    terminal.show(
         f"verified: {ledger.rows} rows, each key once: {ledger.rows - errors} captions, {errors} errors,"
-        f" checked against {against}\n"
+        f" checked against {against}"
     )
     return 0
 

@@ -19,6 +19,7 @@ import pyarrow.fs as pafs
 
 from pipeline.errors import InputError, OutputError, WriteError
 from pipeline.names import printable
+from pipeline.paths import plain
 from pipeline.remote import RANGE_BYTES, RemoteFile
 
 READ_AHEAD_BYTES = 1 << 20
@@ -138,7 +139,7 @@ class Folder:
     def __init__(self, url: str) -> None:
         if printable(url) != url:
             raise OutputError(f"{printable(url)} is not UTF-8; give another name")
-        self.url = url
+        self.url = url = plain(url)
         self.system, self.path = filesystem(url)
         self._local = isinstance(self.system, pafs.LocalFileSystem)
 

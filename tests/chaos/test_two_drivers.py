@@ -1,7 +1,7 @@
 """Two drivers of one output, in every order of their steps that has a driver stopped for a while and going on.
 
-The output is in memory, and each thing that a driver asks of it is a step. Drivers are elsewhere to each other: one that
-is stopped is silent, so the other takes over. What the first does when it goes on must change nothing that counts.
+The output is in memory, and each thing that a driver asks of it is a step. Drivers are elsewhere to each other: one
+that is stopped is silent, so the other takes over. What the first does when it goes on must change nothing that counts.
 """
 
 from __future__ import annotations
@@ -169,7 +169,7 @@ def elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
 
 BEFORE: dict[str, Callable[[], dict[str, bytes]]] = {
     "a new output": dict,
-    "an output that is begun": lambda: begun_output(),
+    "an output that is begun": lambda: begun_output(),  # noqa: PLW0108 - it comes later
     "an output with errors to retry": lambda: finished_output("acd"),
 }
 
