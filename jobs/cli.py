@@ -68,12 +68,18 @@ def main(argv: list[str] | None = None) -> int:
         code = _main(name, arguments[1:], is_given=bool(arguments))
     except SystemExit as ended:  # as the parser of options does
         code = ended.code if isinstance(ended.code, int) else FAILED
+    except OSError as error:  # of help that nobody can read
+        code = _fail(f"shardtalk {name}", error)
     try:
         terminal.flush()
     except OSError as error:
-        terminal.tell(f"shardtalk {name}", f"failed: stdout cannot be written: {error.strerror or error}")
-        code = code or FAILED
+        code = code or _fail(f"shardtalk {name}", error)
     return code
+
+
+def _fail(command: str, error: BaseException) -> int:
+    terminal.tell(command, f"failed: {error}")
+    return FAILED
 
 
 def _main(name: str, arguments: list[str], *, is_given: bool) -> int:
@@ -122,8 +128,7 @@ def _run(name: str, verb: Verb, arguments: list[str]) -> int:
             terminal.tell(command, f"{'failed' if fault else 'error'}: {error}")
             return FAILED if fault else USAGE
         except (OSError, TrainingError) as error:
-            terminal.tell(command, f"failed: {error}")
-            return FAILED
+            return _fail(command, error)
         except KeyboardInterrupt:
             terminal.tell(command, "interrupted")
             return INTERRUPTED
