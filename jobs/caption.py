@@ -24,7 +24,7 @@ from cluster import connect
 from cluster.connect import Resources
 from cluster.metrics import Metrics
 from configs.caption import CaptionConfig
-from jobs import __version__, cli
+from jobs import __version__, cli, placement
 from jobs.identity import describe, find_captioners
 from jobs.stopping import stop_requests
 from jobs.summary import judge, say, summarise
@@ -67,6 +67,7 @@ def run(config: CaptionConfig) -> int:
         # Connected before `stop_requests`: Ray takes SIGTERM for itself.
         on_ray = config.runner == "ray" or (config.runner == "auto" and connect.is_expected())
         resources = connect.connect(config.ray.address) if on_ray and (spans or config.retry_errors) else None
+        device = placement.check_device(config, resources)
 
         output.claim(folder, job)
         mine.begin(ledger, job)
@@ -85,17 +86,17 @@ def run(config: CaptionConfig) -> int:
             confirm=mine.confirm,
             epoch=mine.epoch.id,
         )
-        report = Report(ledger, slots(config, resources), expected_rows=_expected_rows(ledger, spans))
+        report = Report(ledger, placement.slots(config, resources), expected_rows=_expected_rows(ledger, spans))
         tables = captioned(config, [*speaking, *rescoring], spans, resources)
-        stopped = _commit(config, tables, sink, report, Metrics() if resources else None)
+        stopped = _commit(config, tables, sink, report, device=device, metrics=Metrics() if resources else None)
         code = _judge(config, folder, ledger, listing, report, stopped=stopped)
         if code == 0:
             mine.confirm()
             if spans or not output.is_finished(folder, ledger):  # else the record of the run that finished it stays
-                run = {"run": report.record(), "versions": _versions()}
+                run = {"run": report.record(), "device": device, "versions": _versions()}
                 output.finish(folder, ledger, job=job, run=run, confirm=mine.confirm)
             exports.write(folder, ledger, vis=config.vis_json, coco=config.coco_json)
-            summarise(config.output, ledger, listing, report)
+            summarise(config.output, ledger, listing, report, device)
         return code
 
 
@@ -105,12 +106,18 @@ def _expected_rows(ledger: Ledger, spans: list[Span]) -> int | None:
 
 
 def _commit(
-    config: CaptionConfig, tables: Generator[pa.Table], sink: Sink, report: Report, metrics: Metrics | None
+    config: CaptionConfig,
+    tables: Generator[pa.Table],
+    sink: Sink,
+    report: Report,
+    *,
+    device: str,
+    metrics: Metrics | None,
 ) -> bool:
     """Does the work, and says whether somebody asked to stop before it was done. What was done is committed."""
     announce, give_up = partial(say, "stopping: committing what is done"), partial(_give_up, config.grace_s)
     with stop_requests(announce, grace_s=config.grace_s, give_up=give_up) as stop:
-        for rows in _shown(stop.until_requested(tables), report):
+        for rows in _shown(stop.until_requested(tables), report, device):
             report.count(rows)
             with report.writing():
                 sink.write(rows)
@@ -160,7 +167,7 @@ def captioned(
         "search": asdict(config.search),
         "weights": config.captioner_weights,
         "rerank": asdict(config.rerank) | {"captioner": _as_workers_find_it(config.rerank.captioner)},
-        "device": config.device,
+        "device": placement.device(config, resources),
         "dtype": config.dtype,
     }
     if not resources:
@@ -178,7 +185,7 @@ def captioned(
         return
     from pipeline.ray_runner import run_ray
 
-    num_gpus, most = _actors(config, resources)
+    num_gpus, most = placement.actors(config, resources)
     yield from run_ray(
         spans,
         decode,
@@ -188,21 +195,6 @@ def captioned(
         actors=(min(config.ray.min_actors or most, most), most),
         actor_resources={"num_cpus": config.ray.num_cpus, "num_gpus": num_gpus},
     )
-
-
-def _actors(config: CaptionConfig, resources: Resources) -> tuple[float, int]:
-    """GPUs of each captioner on Ray, and how many captioners there are at most."""
-    num_gpus = config.ray.num_gpus if config.ray.num_gpus >= 0 else float(resources.num_gpus > 0)
-    most = config.ray.max_actors or max(1, int(resources.num_gpus / num_gpus if num_gpus else resources.num_cpus))
-    return num_gpus, most
-
-
-def slots(config: CaptionConfig, resources: Resources | None) -> dict[str, float]:
-    """By stage, how many of them can work at the same time. On Ray without GPUs a captioner decodes, too."""
-    if not resources:
-        return {"read": 1, "decode": config.local.decode_threads, "caption": 1}
-    num_gpus, actors = _actors(config, resources)
-    return {"read": resources.num_cpus, "decode": resources.num_cpus if num_gpus else actors, "caption": actors}
 
 
 def _versions() -> dict[str, str]:
@@ -215,7 +207,7 @@ def _as_workers_find_it(captioner: str) -> str:
     return str(Path(captioner).absolute()) if captioner and Path(captioner).exists() else captioner
 
 
-def _shown(tables: Generator[pa.Table], report: Report) -> Iterator[pa.Table]:
+def _shown(tables: Generator[pa.Table], report: Report, device: str) -> Iterator[pa.Table]:
     """The tables, with a progress bar on a terminal and a line now and then in a log; closes them in the end."""
     total, done = report.expected_rows, report.rows
     bar = tqdm(total=total, initial=done, unit="image", smoothing=0.1, disable=None, dynamic_ncols=True)
@@ -227,7 +219,7 @@ def _shown(tables: Generator[pa.Table], report: Report) -> Iterator[pa.Table]:
             bar.update(len(rows))
             if bar.disable and time.monotonic() >= shown + SHOWN_EVERY_S:
                 shown = time.monotonic()
-                say(f"{report.rows:,} rows, {report.errors:,} errors; {report.images_per_s:.1f} images/s")
+                say(f"{report.rows:,} rows, {report.errors:,} errors; {report.images_per_s:.1f} images/s on {device}")
 
 
 if __name__ == "__main__":

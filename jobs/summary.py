@@ -65,12 +65,12 @@ def first_error(folder: Folder, ledger: Ledger) -> str:
     return "none"
 
 
-def summarise(where: str, ledger: Ledger, listing: Listing, report: Report) -> None:
+def summarise(where: str, ledger: Ledger, listing: Listing, report: Report, device: str) -> None:
     """Says what was done."""
     errors = sum(ledger.errors.values())
     say(
         f"{ledger.rows - errors} captions and {errors} errors in {where};"
-        f" this run {report.run_rows} rows in {report.seconds:.1f} s, {report.images_per_s:.1f} images/s"
+        f" this run {report.run_rows} rows in {report.seconds:.1f} s, {report.images_per_s:.1f} images/s on {device}"
     )
     if report.run_rows:
         bottleneck, *others = (f"{stage} {share:.0%}" for stage, share in report.busy.items())

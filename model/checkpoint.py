@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 
 from model.errors import CheckpointError, ModelError
@@ -82,22 +82,43 @@ def load(directory: Path) -> tuple[Network, Vocabulary, Preprocessing]:
         weights = load_file(directory / "model.safetensors")
     except (OSError, SafetensorError, ModelError) as error:
         raise CheckpointError(f"{directory} is not a whole captioner: {error}") from error
+    _require_size(directory, vocabulary, architecture)
+    network = architecture.build()
+    _require_shapes(directory, network, {name: list(value.shape) for name, value in weights.items()})
+    network.load_state_dict({name: value.float() for name, value in weights.items()}, strict=False, assign=True)
+    return network.eval(), vocabulary, preprocessing
+
+
+def check(directory: Path) -> None:
+    """Raises CheckpointError where `load` would, but for damage inside the weights, which it does not read."""
+    architecture, _ = _config(directory / "config.json")
+    try:
+        with safe_open(directory / "model.safetensors", framework="pt") as weights:
+            shapes = {name: weights.get_slice(name).get_shape() for name in weights.keys()}  # noqa: SIM118 - no mapping
+    except (OSError, SafetensorError) as error:
+        raise CheckpointError(f"{directory} is not a whole captioner: {error}") from error
+    _require_size(directory, load_vocabulary(directory), architecture)
+    with torch.device("meta"):
+        network = architecture.build()
+    _require_shapes(directory, network, shapes)
+
+
+def _require_size(directory: Path, vocabulary: Vocabulary, architecture: Architecture) -> None:
     if vocabulary.size != architecture.vocabulary_size:
         raise CheckpointError(
             f"{directory}: the vocabulary has {vocabulary.size} ids and the network {architecture.vocabulary_size}"
         )
-    network = architecture.build()
-    expected = network.state_dict()
+
+
+def _require_shapes(directory: Path, network: Network, found: Mapping[str, list[int]]) -> None:
+    expected = {name: list(value.shape) for name, value in network.state_dict().items()}
     wrong = sorted(
         name
-        for name in expected.keys() | weights.keys()
-        if not name.endswith("num_batches_tracked")
-        and (name not in expected or name not in weights or expected[name].shape != weights[name].shape)
+        for name in expected.keys() | found.keys()
+        if not name.endswith("num_batches_tracked") and expected.get(name) != found.get(name)
     )
     if wrong:
         raise CheckpointError(f"{directory} holds another architecture than its config.json says: {wrong[0]} differs")
-    network.load_state_dict({name: value.float() for name, value in weights.items()}, strict=False, assign=True)
-    return network.eval(), vocabulary, preprocessing
 
 
 def load_architecture(directory: Path) -> Architecture:
