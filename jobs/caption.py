@@ -59,15 +59,17 @@ def run(config: CaptionConfig) -> int:
     listing = list_inputs(inputs)
     job = describe(config, speaking, rescoring)
     output.refuse_foreign(folder)
+    on_ray = config.runner == "ray" or (config.runner == "auto" and connect.is_expected())
+    device = "" if on_ray else placement.check_device(config, None)
     with lease.held(folder) as mine:
         ledger = Ledger.load(folder)
         output.refuse_other(folder, ledger, job)
         refuse_renamed(ledger, listing.shards)
         spans = list(ledger.left(listing.shards)) if not config.retry_errors else []
         # Connected before `stop_requests`: Ray takes SIGTERM for itself.
-        on_ray = config.runner == "ray" or (config.runner == "auto" and connect.is_expected())
         resources = connect.connect(config.ray.address) if on_ray and (spans or config.retry_errors) else None
-        device = placement.check_device(config, resources)
+        if resources:
+            device = placement.check_device(config, resources)
 
         output.claim(folder, job)
         mine.begin(ledger, job)
