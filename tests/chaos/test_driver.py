@@ -93,8 +93,9 @@ def test_killed_before_and_after_every_write(  # noqa: PLR0917
     assert caption(*inputs, "--format", form)[0] == 0
     undisturbed = rows_of(tmp_path / "out")
     where = str(tmp_path / "killed") if store == "disk" else f"{request.getfixturevalue('bucket').url}/killed"
-    # Job and plan, three parts, three records, two of the manifest; twice: before and after. On S3 the lease, too.
-    steps = 2 * (2 + 3 + 3 + 2 + (store == "S3"))
+    # Lease, claim of the epoch, job, what the epoch found, plan, three parts, three records, two of the manifest; twice:
+    # before and after.
+    steps = 2 * (5 + 3 + 3 + 2)
     places = [*chosen(range(1, steps + 1), few=steps if store == "disk" else 4), steps + 1]
     done = subprocess.run(
         [
