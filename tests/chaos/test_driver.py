@@ -93,8 +93,8 @@ def test_killed_before_and_after_every_write(  # noqa: PLR0917
     assert caption(*inputs, "--format", form)[0] == 0
     undisturbed = rows_of(tmp_path / "out")
     where = str(tmp_path / "killed") if store == "disk" else f"{request.getfixturevalue('bucket').url}/killed"
-    # Lease, claim of the epoch, job, what the epoch found, plan, three parts, three records, two of the manifest; twice:
-    # before and after.
+    # Lease, claim of the epoch, job, what it found, plan, three parts, three records, two of the manifest; twice: before
+    # and after.
     steps = 2 * (5 + 3 + 3 + 2)
     places = [*chosen(range(1, steps + 1), few=steps if store == "disk" else 4), steps + 1]
     done = subprocess.run(
