@@ -20,6 +20,7 @@ from model import checkpoint
 
 CHECKOUT = Path(__file__).parents[1]
 KIBIBYTES_PER_MIB = 1024
+OBJECT_BYTES = 64 << 20
 
 
 @dataclass(frozen=True)
@@ -212,6 +213,27 @@ def _peak_mib(arguments: list[object]) -> float:
     return usage.ru_maxrss / KIBIBYTES_PER_MIB
 
 
+def s3(bench: Bench) -> Result:
+    """MiB/s of reading an object of 64 MiB by boto3, against the same reader on pyarrow's filesystem."""
+    file, times = bench.scratch / "object", max(2, round(16 * bench.scale))
+    file.write_bytes(os.urandom(OBJECT_BYTES))
+    with subprocess.Popen(
+        [sys.executable, "-m", "benchmarks.range_server", file], cwd=CHECKOUT, stdout=subprocess.PIPE, text=True
+    ) as server:
+        try:
+            assert server.stdout is not None
+            endpoint = f"http://127.0.0.1:{int(server.stdout.readline())}"
+
+            def read(way: str) -> float:
+                return float(bench.reported("-m", "benchmarks.s3_reading", way, endpoint, times)["mib_per_s"])
+
+            speeds = bench.by_turns(lambda: read("boto3"), lambda: read("pyarrow"))
+            note = f"pyarrow's stream {read('stream'):.0f}"
+        finally:
+            server.kill()
+    return Result(*speeds, "MiB/s", 0.9, more_is_better=True, note=note)
+
+
 ROWS: dict[str, Callable[[Bench], Result]] = {
     "local": local,
     "local, expert": local_expert,
@@ -222,4 +244,5 @@ ROWS: dict[str, Callable[[Bench], Result]] = {
     "beam": beam,
     "vgg16": vgg16,
     "memory": memory,
+    "s3, boto3 and pyarrow": s3,
 }

@@ -140,6 +140,11 @@ class CaptionConfig:
     siblings: str = ""
     """With txt,json: key.txt and key.json beside an image of a tar or folder, or the columns txt and json of a Parquet
     file, are kept as JSON in the column `siblings`."""
+    image_members: str = ""
+    """With left.jpg,depth.png: of a tar, only members of these names or ends of names are images; empty: all that have
+    an image's extension."""
+    max_image_bytes: int = 512 << 20
+    """A larger image is an error, `too_large`, and is not read."""
     device: str = "auto"
     """auto takes cuda where there is one, else cpu."""
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
@@ -190,8 +195,15 @@ class CaptionConfig:
         """`siblings`, one by one."""
         return sorted({name.strip().removeprefix(".") for name in self.siblings.split(",")} - {""})
 
+    @property
+    def image_member_names(self) -> list[str]:
+        """`image_members`, one by one."""
+        return sorted({name.strip().removeprefix(".").lower() for name in self.image_members.split(",")} - {""})
+
     def __post_init__(self) -> None:
         captioners_and_weights(self.captioner, self.weights)
+        if self.max_image_bytes < 1:
+            raise ConfigError(f"max_image_bytes is {self.max_image_bytes}; it must be at least 1")
         check_reranking(self.rerank, self.search)
         if not 0.0 <= self.max_error_rate <= 1.0:
             raise ConfigError(f"max_error_rate is {self.max_error_rate}; it must be in [0, 1]")

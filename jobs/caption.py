@@ -25,7 +25,7 @@ from cluster.connect import Resources
 from cluster.metrics import Metrics
 from configs.caption import CaptionConfig
 from jobs import __version__, cli, placement
-from jobs.identity import describe, find_captioners
+from jobs.identity import describe, find_captioners, read_options
 from jobs.stopping import stop_requests
 from jobs.summary import judge, say, summarise
 from model import checkpoint
@@ -34,7 +34,6 @@ from model.search import Search
 from pipeline import exports, lease, output, retry
 from pipeline.inputs import Listing, list_inputs
 from pipeline.ledger import Ledger, Span
-from pipeline.outcome import ReadOptions
 from pipeline.paths import plain
 from pipeline.renamed import refuse_renamed
 from pipeline.report import Report
@@ -74,7 +73,7 @@ def run(config: CaptionConfig) -> int:
         output.claim(folder, job)
         mine.begin(ledger, job)
         if config.retry_errors:
-            taken_back = retry.take_back(folder, ledger, listing.shards, mine)
+            taken_back = retry.take_back(folder, ledger, listing.shards, mine, options=read_options(config))
             say(f"{taken_back} rows with errors are tried again")
             spans = list(ledger.left(listing.shards))
         output.sweep(folder, ledger, confirm=mine.confirm)
@@ -181,7 +180,7 @@ def captioned(
             decode,
             caption,
             batch_images=config.batch_images or (CUDA_BATCH_IMAGES if on_cuda else CPU_BATCH_IMAGES),
-            options=ReadOptions(tuple(config.sibling_names)),
+            options=read_options(config),
             decode_threads=config.local.decode_threads,
         )
         return
@@ -193,7 +192,7 @@ def captioned(
         decode,
         caption,
         batch_images=config.batch_images or (CUDA_BATCH_IMAGES if num_gpus else CPU_BATCH_IMAGES),
-        options=ReadOptions(tuple(config.sibling_names)),
+        options=read_options(config),
         actors=(min(config.ray.min_actors or most, most), most),
         actor_resources={"num_cpus": config.ray.num_cpus, "num_gpus": num_gpus},
     )

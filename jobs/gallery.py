@@ -33,7 +33,8 @@ from configs.gallery import GalleryConfig
 from jobs import cli, terminal
 from pipeline.ahead import mapped_ahead
 from pipeline.errors import OutputError
-from pipeline.gallery import Shown, describe_job, rows_to_show
+from pipeline.gallery import Shown, describe_job, read_options, rows_to_show
+from pipeline.outcome import ReadOptions
 from pipeline.storage import Folder
 from pipeline.thumbnails import sources, thumbnail
 
@@ -61,7 +62,7 @@ def run(config: GalleryConfig) -> int:
     files = page.with_name(f"{page.stem}_files")
     try:
         _clear(page, files)
-        pictures = _write_thumbnails(files / "thumbnails", shown.rows, config.thumbnail_size)
+        pictures = _write_thumbnails(files / "thumbnails", shown.rows, config.thumbnail_size, read_options(folder))
         _write_data(files, shown, pictures, summary)
         _write_page(page, files)
     except OSError as error:
@@ -79,14 +80,12 @@ def _clear(page: Path, files: Path) -> None:
             path.unlink()
 
 
-def _write_thumbnails(folder: Path, rows: pa.Table, size: int) -> list[bool]:
+def _write_thumbnails(folder: Path, rows: pa.Table, size: int, options: ReadOptions) -> list[bool]:
     """Makes the thumbnails; returns whether each row has one."""
     shards, codes = rows["shard"].to_pylist(), rows["error_code"].to_pylist()
     # What could not be decoded for captioning is not tried again.
-    found = (
-        None if code else source
-        for code, source in zip(codes, sources(zip(shards, rows["index"].to_pylist(), strict=True)), strict=True)
-    )
+    places = sources(zip(shards, rows["index"].to_pylist(), strict=True), options)
+    found = (None if code else source for code, source in zip(codes, places, strict=True))
     pictures = []
     with (
         closing(mapped_ahead(partial(thumbnail, size=size), found, threads=THREADS, depth=4 * THREADS)) as jpegs,

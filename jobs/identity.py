@@ -10,6 +10,7 @@ from configs.caption import CaptionConfig
 from model import checkpoint
 from model.ensemble import require_one_vocabulary
 from pipeline import captioners
+from pipeline.outcome import ReadOptions
 
 
 def find_captioners(config: CaptionConfig) -> tuple[list[Path], list[Path]]:
@@ -26,13 +27,24 @@ def find_captioners(config: CaptionConfig) -> tuple[list[Path], list[Path]]:
     return speaking, rescoring
 
 
+def read_options(config: CaptionConfig) -> ReadOptions:
+    """How the inputs are read."""
+    return ReadOptions(
+        siblings=tuple(config.sibling_names),
+        image_members=tuple(config.image_member_names),
+        max_image_bytes=config.max_image_bytes,
+    )
+
+
 def describe(config: CaptionConfig, speaking: list[Path], rescoring: list[Path]) -> dict[str, Any]:
-    """What decides the captions: jobs that differ in it must not share an output."""
+    """What decides the rows and captions: jobs that differ in it must not share an output."""
+    reading = read_options(config)
     job: dict[str, Any] = {
         "captioner": _ensemble(speaking, config.captioner_weights) if len(speaking) > 1 else _known(speaking[0]),
         "search": asdict(config.search),
         "dtype": config.dtype,
         "siblings": config.sibling_names,
+        "reading": reading.describe(),
         "format": config.format,
     }
     if config.rerank.by != "score":

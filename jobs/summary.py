@@ -86,6 +86,9 @@ def summarise(where: str, ledger: Ledger, listing: Listing, report: Report, devi
     if listing.ignored:
         kinds = ", ".join(f"{kind} {count}" for kind, count in listing.ignored.most_common())
         say(f"ignored {listing.ignored.total()} other files: {kinds}")
+    if report.ignored:
+        kinds = ", ".join(f"{kind} {count}" for kind, count in report.ignored.most_common())
+        say(f"ignored {report.ignored.total()} other files inside shards: {kinds}")
 
 
 def _names(shards: Iterable[Shard]) -> set[str]:

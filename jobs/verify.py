@@ -10,7 +10,8 @@ from jobs import cli, terminal
 from pipeline.errors import OutputError
 from pipeline.inputs import list_inputs
 from pipeline.ledger import Ledger
-from pipeline.output import JOB
+from pipeline.outcome import ReadOptions
+from pipeline.output import JOB, read_job, require_rules
 from pipeline.paths import plain
 from pipeline.storage import Folder
 from pipeline.verification import problems
@@ -26,7 +27,10 @@ def run(config: VerifyConfig) -> int:
         raise OutputError(f"{out} is no output of `shardtalk caption`")
     ledger = Ledger.load(folder)
     shards = list_inputs(map(plain, inputs)).shards if inputs else None
-    found = list(islice(problems(folder, ledger, shards), SHOWN + 1))
+    job = read_job(folder)
+    if shards is not None:
+        require_rules(folder, job)
+    found = list(islice(problems(folder, ledger, shards, ReadOptions.of_job(job)), SHOWN + 1))
     for problem in found[:SHOWN]:
         terminal.show(problem)
     if found:

@@ -15,7 +15,7 @@ from model import checkpoint
 from model.captioner import Captioner
 from model.captioning import Captioning
 from model.ensemble import Ensemble
-from pipeline.errors import InputError
+from pipeline.errors import DataError, InputError
 from pipeline.storage import filesystem, is_remote, open_at
 
 
@@ -58,7 +58,7 @@ def _copied(url: str) -> Path:
                 with open_at(f"{url}/{info.base_name}") as source, (unfinished / info.base_name).open("wb") as copy:
                     shutil.copyfileobj(source, copy)
             _move(unfinished, target)
-    except OSError as error:
+    except (OSError, DataError) as error:
         raise InputError(f"captioner {url} cannot be copied: {error}") from error
     return target
 

@@ -17,6 +17,7 @@ import pyarrow.compute as pc
 
 from pipeline.errors import OutputError
 from pipeline.ledger import Ledger
+from pipeline.outcome import ReadOptions
 from pipeline.output import JOB, MANIFEST, PART, read_part
 from pipeline.schema import ROW
 from pipeline.storage import Folder
@@ -72,6 +73,11 @@ def describe_job(folder: Folder, total: int) -> dict[str, Any]:
         "images_per_s": speed if isinstance(speed, int | float) and speed > 0 else None,  # 0: it had nothing to do
         "finished": _section(manifest, "totals").get("rows") == total,
     }
+
+
+def read_options(folder: Folder) -> ReadOptions:
+    """How the job read its inputs, as far as it is known. Raises OutputError for a record that is damaged."""
+    return ReadOptions.of_job(_record(folder, JOB))
 
 
 def _parts(folder: Folder) -> Iterator[pa.Table]:

@@ -27,7 +27,7 @@ from pipeline.errors import DataError, InputError
 from pipeline.images import load
 from pipeline.names import EXTENSIONS
 from pipeline.storage import Folder, open_at
-from pipeline.tar import samples
+from pipeline.tar_samples import samples
 
 VOCABULARY = "vocabulary.json"
 Numbers = npt.NDArray[np.int64]

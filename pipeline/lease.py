@@ -99,10 +99,11 @@ class Lease:
             raise OutputError(f"{self._folder.url} was taken over by {by}; this driver had been silent for too long")
 
     def renew(self) -> None:
-        """Shows that its owner lives. Raises OutputError as `confirm` does."""
+        """Shows that its owner lives. Raises OutputError as `confirm` does, or FileExistsError."""
+        version = self._folder.version(LEASE)
         self.confirm()
         self._renewals += 1
-        self._folder.write(LEASE, _encoded(self._owner, self._renewals))
+        self._folder.replace(LEASE, _encoded(self._owner, self._renewals), version)
 
     def release(self) -> None:
         """Gives it back, if it is still ours."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, astuple, dataclass, field
 
 import pyarrow as pa
@@ -94,6 +94,16 @@ class Commit:
         return commit
 
 
+@dataclass(frozen=True)
+class Known:
+    """What a reader that begins in the middle of a tar cannot find there."""
+
+    first: int
+    """Index of the first row of the sample that begins at the span's offset."""
+    renamed: Mapping[int, str]
+    """Ids by row of the span, where they depend on rows before."""
+
+
 @dataclass(frozen=True, slots=True)
 class Span:
     """Rows of a shard still to be captioned."""
@@ -105,8 +115,8 @@ class Span:
     """Byte offset at which that row begins."""
     stop: int | None = None
     """Index after its last row; None for the shard's end."""
-    doubled: frozenset[int] | None = None
-    """Indexes of its rows whose key came before in the shard; None where nobody has looked."""
+    known: Known | None = None
+    """Of a tar, what decides its rows and lies before it; None where nobody has looked."""
 
 
 @dataclass

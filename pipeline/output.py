@@ -27,6 +27,7 @@ from pipeline.errors import OutputError
 from pipeline.inputs import expand_braces
 from pipeline.lease import LEASE
 from pipeline.ledger import COMMITS, SUFFIX, Ledger
+from pipeline.outcome import RULES
 from pipeline.schema import ROW, TOKEN_PROBS, extended
 from pipeline.storage import UNFINISHED, Folder, is_remote
 
@@ -76,7 +77,9 @@ def refuse_other(folder: Folder, ledger: Ledger, job: Mapping[str, Any]) -> None
     """
     if not ledger.commits:
         return
-    differences = _differences(read_job(folder), job)
+    before = read_job(folder)
+    require_rules(folder, before, _rules(job))
+    differences = _differences(before, job)
     if differences:
         raise OutputError(
             f"{folder.url} was begun by another job: {'; '.join(differences)}; give another output, or what it had then"
@@ -98,6 +101,20 @@ def claim(folder: Folder, job: Mapping[str, Any]) -> None:
     written = json.dumps(job, indent=2, ensure_ascii=False).encode()
     if not folder.exists(JOB) or folder.read(JOB) != written:
         folder.write(JOB, written)
+
+
+def require_rules(folder: Folder, job: Mapping[str, Any], rules: Any = RULES) -> None:
+    """Raises OutputError for the output of a job that was begun under other rules of what is a row."""
+    if _rules(job) != rules:
+        raise OutputError(
+            f"{folder.url} was begun by a version of Shardtalk with other rules of what is a row (now each image of a"
+            " tar is one, and each damaged place); use that version for it, or give another output"
+        )
+
+
+def _rules(job: Mapping[str, Any]) -> Any:
+    reading = job.get("reading")
+    return reading.get("rules") if isinstance(reading, Mapping) else None
 
 
 def _differences(before: Any, now: Any, name: str = "") -> list[str]:

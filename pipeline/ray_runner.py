@@ -172,7 +172,7 @@ def run_ray(
     flow = ON_GPU if actor_resources.get("num_gpus") else ON_CPU
     _configure(ray.data.DataContext.get_current(), flow, actors[1])
     wanted = TASKS_PER_ACTOR * actors[1]
-    pieces = split(spans, wanted=wanted, piece_bytes=splitting.PIECE_BYTES)
+    pieces = split(spans, wanted=wanted, piece_bytes=splitting.PIECE_BYTES, options=options)
     attempts = _attempts_here()
     source = SpanSource(pieces, wanted=wanted, batch_images=batch_images, options=options)
     actor = {**actor_resources, "runtime_env": {"env_vars": ONE_HEAP}}  # which calls its stages in a thread

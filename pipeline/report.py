@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping
@@ -36,6 +37,8 @@ class Report:
         self._batches = 0.0
         self.run_rows = self.bytes = 0
         self.run_errors: Counter[str] = Counter()
+        self.ignored: Counter[str] = Counter()
+        """Files inside shards that are no images and lie beside none, by kind."""
         self.busy_s = dict.fromkeys((*STAGES, WRITE, START_UP), 0.0)
         """Seconds by stage, summed over its slots."""
 
@@ -45,6 +48,8 @@ class Report:
             self.busy_s[START_UP] = self.seconds
         self.run_rows += len(rows)
         self.run_errors.update(code for code in rows["error_code"].to_pylist() if code)
+        for kinds in rows["ignored"].drop_null().to_pylist():
+            self.ignored.update(json.loads(kinds))
         self.bytes += pc.sum(rows["num_bytes"]).as_py() or 0
         self._batches += pc.sum(pc.divide(1.0, rows["batch_images"])).as_py() or 0.0
         for stage in STAGES:
@@ -110,6 +115,7 @@ class Report:
             "seconds": round(self.seconds, 3),
             "rows": self.run_rows,
             "errors": dict(self.run_errors),
+            "ignored": dict(self.ignored),
             "image_bytes": self.bytes,
             "images_per_s": round(self.images_per_s, 2),
             "batch_images": round(self.batch_images, 2),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
+from itertools import islice
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -14,21 +15,26 @@ from pipeline.inputs import Form, Shard
 from pipeline.lease import Lease
 from pipeline.ledger import Commit, Interval, Ledger
 from pipeline.names import printable
+from pipeline.outcome import DEFAULTS, ReadOptions
 from pipeline.output import MANIFEST, read_part
 from pipeline.schema import ErrorCode
-from pipeline.shard_file import open_shard
 from pipeline.sink import put
 from pipeline.storage import Folder
-from pipeline.tar import samples
+from pipeline.tar_rows import tar_rows
 
 RETRYABLE = frozenset({ErrorCode.UNREADABLE, ErrorCode.OUT_OF_MEMORY})
 
 
-def take_back(folder: Folder, ledger: Ledger, shards: Iterable[Shard], mine: Lease) -> int:
+def take_back(
+    folder: Folder, ledger: Ledger, shards: Iterable[Shard], mine: Lease, *, options: ReadOptions = DEFAULTS
+) -> int:
     """Uncommits the rows of these shards that ended in a retryable error; returns how many.
 
     Each part that holds some is replaced at once by one without them. A row whose place in its shard cannot be found,
     because the shard still cannot be read, stays.
+
+    Args:
+        options: how the shards are read.
     """
     concerned = [commit for commit in ledger.commits if RETRYABLE & commit.errors.keys()]
     if not concerned:
@@ -37,10 +43,12 @@ def take_back(folder: Folder, ledger: Ledger, shards: Iterable[Shard], mine: Lea
     if folder.exists(MANIFEST):
         folder.remove(MANIFEST)  # from here on the output is not complete
     named = {printable(shard.path): shard for shard in shards}
-    return sum(_replace(folder, ledger, commit, named, mine) for commit in concerned)
+    return sum(_replace(folder, ledger, commit, named, mine, options=options) for commit in concerned)
 
 
-def _replace(folder: Folder, ledger: Ledger, commit: Commit, named: Mapping[str, Shard], mine: Lease) -> int:
+def _replace(
+    folder: Folder, ledger: Ledger, commit: Commit, named: Mapping[str, Shard], mine: Lease, *, options: ReadOptions
+) -> int:
     form = commit.file.rpartition(".")[2]
     rows = read_part(folder, commit.file)
     failed = rows.filter(pc.is_in(rows["error_code"], pa.array(sorted(RETRYABLE))))
@@ -49,7 +57,7 @@ def _replace(folder: Folder, ledger: Ledger, commit: Commit, named: Mapping[str,
     for interval in commit.intervals:
         path = commit.paths[interval.shard]
         dropped = {index for shard, index in places if shard == path and interval.start <= index < interval.stop}
-        kept = _without(interval, dropped, named[path], ledger) if dropped and path in named else None
+        kept = _without(interval, dropped, named[path], options) if dropped and path in named else None
         if kept is None:  # as it was
             places -= {(path, index) for index in dropped}
         intervals += [interval] if kept is None else kept
@@ -69,12 +77,12 @@ def _replace(folder: Folder, ledger: Ledger, commit: Commit, named: Mapping[str,
     return len(rows) - len(rest)
 
 
-def _without(interval: Interval, dropped: Container[int], shard: Shard, ledger: Ledger) -> list[Interval] | None:
+def _without(interval: Interval, dropped: Container[int], shard: Shard, options: ReadOptions) -> list[Interval] | None:
     """What is left of an interval; None if the byte offset of a dropped row cannot be found."""
     pieces = list(_pieces(interval, dropped))
     inner = [piece.stop for piece in pieces if piece.stop < interval.stop]
     try:
-        offsets = _offsets(shard, inner, ledger) if inner else {}
+        offsets = _offsets(shard, inner, options) if inner else {}
     except (DataError, OSError):
         return None
     return [
@@ -92,18 +100,11 @@ def _pieces(interval: Interval, dropped: Container[int]) -> Iterator[Interval]:
             start = index + 1
 
 
-def _offsets(shard: Shard, indexes: Sequence[int], ledger: Ledger) -> dict[int, int]:
-    """Byte offset at which each of these rows begins. Reads the headers of a tar. Raises DataError or OSError."""
+def _offsets(shard: Shard, indexes: Sequence[int], options: ReadOptions) -> dict[int, int]:
+    """Byte offset from which each of these rows can be read. Walks a tar. Raises DataError or OSError."""
     if shard.form == Form.PARQUET:  # its rows are found by number
         return dict.fromkeys(indexes, 0)
-    known = [(0, 0), *((i.stop, i.next_offset) for i in ledger.intervals[shard.id] if i.stop <= min(indexes))]
-    index, offset = max(known)
-    found = {index: offset}
-    with open_shard(shard, offset, skim=True) as file:
-        walk = samples(file, size=shard.size, offset=offset, wanted=lambda _: False)
-        while index < max(indexes) and (sample := next(walk, None)):
-            index += 1
-            found[index] = sample.stop
-    if index < max(indexes):
+    found = {row.index: row.start for row in islice(tar_rows(shard, options), max(indexes) + 1)}
+    if max(indexes) not in found:
         raise DataError(ErrorCode.TRUNCATED_SHARD, f"row {max(indexes)} is not there any more")
     return found

@@ -12,22 +12,23 @@ class ErrorCode(StrEnum):
     """Why a row has no caption."""
 
     UNREADABLE = "unreadable"  # the file cannot be opened or read
+    CHANGED_INPUT = "changed_input"  # the object was replaced after it was listed, or while it was read
     EMPTY_FILE = "empty_file"  # zero bytes
     NOT_AN_IMAGE = "not_an_image"  # of no format that Pillow knows
     CORRUPT_IMAGE = "corrupt_image"  # begins like an image and cannot be decoded to its end
     DECOMPRESSION_BOMB = "decompression_bomb"  # more pixels than `pipeline.images.MAX_PIXELS`
-    NO_IMAGE = "no_image"  # a tar sample without a member of an image's extension
-    DUPLICATE_KEY = "duplicate_key"  # a tar sample whose key came before in the same tar
+    NO_IMAGE = "no_image"  # a null in a table; in a tar, a link to nothing that is in it
+    TOO_LARGE = "too_large"  # more bytes than `max_image_bytes`; not read
     TRUNCATED_SHARD = "truncated_shard"  # a tar that ends early; what came before it is captioned
-    CORRUPT_SHARD = "corrupt_shard"  # a tar that stops making sense; what came before it is captioned
+    CORRUPT_SHARD = "corrupt_shard"  # bytes of a tar that are no members; what lies before and behind is captioned
     OUT_OF_MEMORY = "out_of_memory"  # the device has not enough to caption even this image alone
     WORKER_DIED = "worker_died"  # the process ended, without a word, each time it worked on this image alone
-    EMPTY_SHARD = "empty_shard"  # a tar without samples
+    EMPTY_SHARD = "empty_shard"  # a tar or table without images
 
 
 ROW = pa.schema(
     [
-        # Path relative to the input folder, or WebDataset key; the tar's own name in the row that says it was cut.
+        # Path relative to the input folder; in a tar, WebDataset key or member's name, or where it is damaged.
         pa.field("image_id", pa.string(), nullable=False),
         pa.field("shard", pa.string(), nullable=False),  # path or URL of the file that holds the image
         pa.field("index", pa.int64(), nullable=False),  # position in the shard, from 0; 0 for an image file
@@ -45,7 +46,7 @@ ROW = pa.schema(
         ),  # JSON object of what lies beside the image, by extension; null unless asked for
     ]
 )
-"""A row of the output. (shard, index) is its identity; so is (shard, image_id), unless a tar doubles a key."""
+"""A row of the output. (shard, index) is its identity; in a tar, so is (shard, image_id)."""
 
 TOKEN_PROBS = pa.field("token_probs", pa.list_(pa.float32()))
 """Only on request: probability, in [0, 1], of each word of `caption` and of its end; null where there is an error."""
@@ -66,6 +67,8 @@ MEASURES = pa.schema(
         pa.field("decode_s", pa.float32()),
         pa.field("caption_s", pa.float32()),
         pa.field("batch_images", pa.int32()),  # rows captioned together with it, and itself
+        # JSON object: files of the shard up to the next row that are no images, by kind; null if there are none
+        pa.field("ignored", pa.string()),
     ]
 )
 """What the report needs to know of a row. Travels with it, and is not written."""
@@ -74,7 +77,7 @@ ENCODED = pa.schema(
     [
         *(ROW.field(name) for name in ("image_id", "shard", "index", "error_code", "error_message", "siblings")),
         *POSITION,
-        *(MEASURES.field(name) for name in ("num_bytes", "read_s")),
+        *(MEASURES.field(name) for name in ("num_bytes", "read_s", "ignored")),
         pa.field("image", pa.large_binary()),  # the encoded file; null where there is an error
     ]
 )

@@ -20,8 +20,7 @@ from pipeline.parquet import Table
 from pipeline.schema import ENCODED, ErrorCode
 from pipeline.shard_file import open_shard
 from pipeline.storage import open_at
-from pipeline.tar import samples
-from pipeline.tar_rows import tar_outcomes
+from pipeline.tar_rows import tar_outcomes, tar_rows
 
 BLOCK_BYTES = 64 << 20
 
@@ -65,6 +64,7 @@ def _row(span: Span, index: int, outcome: Outcome, *, last: bool) -> Row:
         "error_message": error.message if error else None,
         "num_bytes": 0 if isinstance(outcome.image, DataError) else len(outcome.image),
         "siblings": _as_json(outcome.siblings) if outcome.siblings else None,
+        "ignored": json.dumps(outcome.ignored) if outcome.ignored else None,
     }
 
 
@@ -142,23 +142,24 @@ def _as_data_error(error: DataError | OSError) -> DataError:
     return error if isinstance(error, DataError) else DataError(ErrorCode.UNREADABLE, error.strerror or str(error))
 
 
-def keys(shard: Shard) -> Iterator[str]:
+def keys(shard: Shard, options: ReadOptions = DEFAULTS) -> Iterator[str]:
     """What the rows of a shard are called, in order. Reads no images."""
     found = False
     try:
-        if shard.form == Form.IMAGE:
-            yield shard.image_id
-            return
-        with open_shard(shard, skim=True) as file:
-            if shard.form == Form.TAR:
-                headers = samples(file, size=shard.size, wanted=lambda _: False)
-                names = (sample.key for sample in headers)
-            else:
-                names = (printable(name) for name in Table(file, shard.size).names())
-            for name in names:
-                found = True
-                yield name
+        for name in _names(shard, options):
+            found = True
+            yield name
     except (DataError, OSError):
         found = False
     if not found:
         yield _ending(shard)
+
+
+def _names(shard: Shard, options: ReadOptions) -> Iterator[str]:
+    if shard.form == Form.IMAGE:
+        yield shard.image_id
+    elif shard.form == Form.TAR:
+        yield from (row.image_id for row in tar_rows(shard, options))
+    else:
+        with open_shard(shard, skim=True) as file:
+            yield from (printable(name) for name in Table(file, shard.size).names())

@@ -13,11 +13,14 @@ from functools import partial
 from pipeline.ahead import mapped_ahead
 from pipeline.errors import DataError
 from pipeline.inputs import Form, Shard
-from pipeline.ledger import Span
+from pipeline.ledger import Known, Span
+from pipeline.outcome import DEFAULTS, ReadOptions
 from pipeline.parquet import Table
 from pipeline.shard_file import open_shard
 from pipeline.storage import CONNECTIONS
-from pipeline.tar import Member, find_header, grouped, members
+from pipeline.tar import Element, Member, find_header, walk
+from pipeline.tar_rows import tar_rows
+from pipeline.tar_samples import FreshIds
 
 PIECE_BYTES = 256 << 20
 """Some thousand photos: little enough that at the end of a job none waits long for the last."""
@@ -27,10 +30,10 @@ SEARCHED_BYTES = 16 << 20
 """Within which a segment's first header should be: few members are larger."""
 
 
-def split(spans: Iterable[Span], *, wanted: int, piece_bytes: int) -> list[Span]:
+def split(spans: Iterable[Span], *, wanted: int, piece_bytes: int, options: ReadOptions = DEFAULTS) -> list[Span]:
     """The spans; where fewer than `wanted` of them are of tars and Parquet files, those of large ones in pieces.
 
-    Damage ends the walk: it lies in the last piece, whose reader will say so in a row.
+    What cannot be read lies in the last piece, whose reader will say so in a row.
     """
     of_shard: dict[Shard, list[Span]] = {}
     for span in spans:
@@ -41,79 +44,78 @@ def split(spans: Iterable[Span], *, wanted: int, piece_bytes: int) -> list[Span]
         if is_enough or shard.form == Form.IMAGE or shard.size < 2 * piece_bytes:
             pieces += them
         elif shard.form == Form.TAR:
-            pieces += _pieces_of_tar(shard, them, piece_bytes)
+            pieces += _pieces_of_tar(shard, them, piece_bytes, options)
         else:
             pieces += [piece for span in them for piece in _pieces_of_parquet(span, piece_bytes)]
     return pieces
 
 
-def _pieces_of_tar(shard: Shard, spans: list[Span], piece_bytes: int) -> Iterator[Span]:
-    """The spans of one tar, in order, in pieces that know which of their keys came before."""
-    seen, doubled = set[str](), set[int]()
-    waiting, piece = spans[::-1], None
+def _pieces_of_tar(shard: Shard, spans: list[Span], piece_bytes: int, options: ReadOptions) -> Iterator[Span]:
+    """The spans of one tar, in order, in pieces that know what their ids need to know of the rows before."""
+    ids, waiting = FreshIds(), spans[::-1]
+    piece, began_at, renamed = None, 0, dict[int, str]()
     try:
-        for index, sample in enumerate(grouped(_members(shard))):
-            if piece and index == piece.stop:
-                yield replace(piece, doubled=frozenset(doubled))
-                piece = None
-            if waiting and index == waiting[-1].start:
-                piece, doubled = waiting.pop(), set()
-            elif piece and sample.start - piece.offset >= piece_bytes:
-                yield replace(piece, stop=index, doubled=frozenset(doubled))
-                piece, doubled = replace(piece, start=index, offset=sample.start), set()
-            if sample.key in seen:
-                doubled.add(index)
-            seen.add(sample.key)
-    except (DataError, OSError):
-        yield from filter(None, [piece])  # which keys came before, its reader finds out
-    else:
-        yield from (replace(last, doubled=frozenset(doubled)) for last in [piece] if last)
+        for row in tar_rows(shard, options, _elements(shard), ids):
+            is_large = piece and row.sample and row.at - began_at >= piece_bytes
+            if piece and (row.index == piece.stop or is_large):
+                yield replace(piece, stop=row.index)
+                piece = replace(piece, start=row.index, offset=row.start) if row.index != piece.stop else None
+            if waiting and row.index == waiting[-1].start:
+                piece = waiting.pop()
+            if piece and row.index == piece.start:
+                began_at, renamed = row.at, {}
+                piece = replace(piece, known=Known(row.first, renamed))
+            if row.index in ids.renamed:
+                renamed[row.index] = ids.renamed.pop(row.index)
+    except OSError:
+        piece = piece and replace(piece, known=None)  # its reader finds out
+    yield from filter(None, [piece])
     yield from waiting[::-1]
 
 
-def _members(shard: Shard) -> Iterator[Member]:
-    """The members of a tar, by their headers alone. Raises DataError or OSError.
+def _elements(shard: Shard) -> Iterator[Element]:
+    """The elements of a tar, by its headers alone. Raises OSError.
 
     Its segments are walked at the same time, each from what looks like a header. What a walk found counts only if the
     walk before it ended where it began; else the segment is walked again from there.
     """
     starts = range(0, shard.size, SEGMENT_BYTES)
     walks = mapped_ahead(partial(_walk_segment, shard), starts, threads=CONNECTIONS, depth=2 * CONNECTIONS)
-    reached = 0
+    reached, last = 0, None
     for start, found in zip(starts, walks, strict=True):
         stop = start + SEGMENT_BYTES
-        if reached >= stop:
+        if reached >= min(stop, shard.size):
             continue  # inside of a large member
-        known = [member for member in found if member.start >= reached]
+        known = [element for element in found if element.start >= reached]
         if not known or known[0].start != reached:
             known = list(_walk(shard, reached, stop))
-        if not known:
-            return
         yield from known
-        reached = known[-1].stop
-    yield from _walk(shard, reached, shard.size)  # nothing, but for damage
+        last = known[-1]
+        reached = last.stop
+    if last is None or isinstance(last, Member):
+        yield from _walk(shard, reached, None)  # which ends without padding
 
 
-def _walk_segment(shard: Shard, start: int) -> list[Member]:
-    """The members that begin in a segment, as far as they can be found without knowing where it begins."""
-    found: list[Member] = []
+def _walk_segment(shard: Shard, start: int) -> list[Element]:
+    """The elements that begin in a segment, as far as they can be found without knowing where it begins."""
+    found: list[Element] = []
     try:
         with open_shard(shard, skim=True) as file:
             offset = find_header(file, start=start, stop=min(start + SEARCHED_BYTES, shard.size)) if start else 0
         if offset is not None:
-            for member in _walk(shard, offset, start + SEGMENT_BYTES):
-                found.append(member)  # one by one: those before damage are kept
-    except (DataError, OSError):
+            for element in _walk(shard, offset, start + SEGMENT_BYTES):
+                found.append(element)  # one by one: those before a failure are kept
+    except OSError:
         pass  # whoever walks there for certain meets it again
     return found
 
 
-def _walk(shard: Shard, offset: int, stop: int) -> Iterator[Member]:
+def _walk(shard: Shard, offset: int, stop: int | None) -> Iterator[Element]:
     with open_shard(shard, offset, skim=True) as file:
-        for member in members(file, size=shard.size, offset=offset, wanted=lambda _: False):
-            if member.start >= stop:
+        for element in walk(file, size=shard.size, offset=offset):
+            if stop is not None and element.start >= stop:
                 return
-            yield member
+            yield element
 
 
 def _pieces_of_parquet(span: Span, piece_bytes: int) -> Iterator[Span]:

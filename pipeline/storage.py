@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import hashlib
 import io
 import os
 import shutil
 import tempfile
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path
 from typing import BinaryIO, cast
@@ -20,15 +21,13 @@ import pyarrow.fs as pafs
 from pipeline.errors import InputError, OutputError, WriteError
 from pipeline.names import printable
 from pipeline.paths import plain
-from pipeline.remote import RANGE_BYTES, RemoteFile
+from pipeline.remote import RANGE_BYTES, PyArrowSource, RemoteFile, Source, Version
 
 READ_AHEAD_BYTES = 1 << 20
 SKIMMED_BYTES = 4 << 10, 1 << 20
 """Read at a time, here and remotely, where little of a file is wanted: there, a round trip takes as long as 1 MiB."""
 CONNECTIONS = 24
-"""As many as pyarrow keeps to a store."""
-S3_ATTEMPTS = 5
-"""Of a request, by the SDK, with pauses of up to 1, 2, 4 and 8 s."""
+"""Requests to a store at a time, where there are many small ones."""
 SPOOLED_BYTES = 16 << 20
 """Of a file that is written remotely: more wait on this machine's disk."""
 _CANNOT_SYNC = frozenset({errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EBADF})
@@ -39,6 +38,11 @@ UNFINISHED = ".{}.tmp"
 def is_remote(url: str) -> bool:
     """Whether `url` names its filesystem, as in "s3://bucket/key"; otherwise it is a path of this machine."""
     return "://" in url
+
+
+def is_s3(url: str) -> bool:
+    """Whether `url` names an object of an S3 store, or a folder of them."""
+    return url.startswith("s3://")
 
 
 def filesystem(url: str) -> tuple[pafs.FileSystem, str]:
@@ -52,45 +56,37 @@ def filesystem(url: str) -> tuple[pafs.FileSystem, str]:
     host, _, path = rest.partition("/")
     if ":" in (host if scheme == "s3" else host.rpartition("@")[0]):
         raise InputError(f"an {scheme} URL must not hold a password, as it is logged; give that in the environment")
-    aws = tuple((name, value) for name, value in os.environ.items() if name.startswith("AWS_"))
-    system, base = _connected(scheme, host, aws)
+    system, base = _connected(scheme, host)
     return system, f"{base}/{path}"
 
 
 @lru_cache(maxsize=16)
-def _connected(scheme: str, host: str, aws: tuple[tuple[str, str], ...]) -> tuple[pafs.FileSystem, str]:
+def _connected(scheme: str, host: str) -> tuple[pafs.FileSystem, str]:
     """A filesystem, one for all files on it so that connections are used again, and what its paths begin with."""
+    if scheme == "s3":
+        from pipeline.s3_filesystem import S3Handler
+
+        return pafs.PyFileSystem(S3Handler()), host
     try:
-        if scheme == "s3":
-            return _s3(host, dict(aws)), host
         system, base = pafs.FileSystem.from_uri(f"{scheme}://{host}/")
     except (OSError, pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
         raise InputError(f"{scheme}://{host} cannot be opened: {error}") from error
     return system, base.rstrip("/")
 
 
-def _s3(bucket: str, aws: Mapping[str, str]) -> pafs.S3FileSystem:
-    """The store that the environment names. The SDK finds the credentials by itself; without any it sends none."""
-    endpoint = aws.get("AWS_ENDPOINT_URL_S3") or aws.get("AWS_ENDPOINT_URL")
-    region = aws.get("AWS_REGION") or aws.get("AWS_DEFAULT_REGION")
-    return pafs.S3FileSystem(
-        endpoint_override=endpoint,
-        region=region or (None if endpoint else pafs.resolve_s3_region(bucket)),
-        tls_ca_file_path=aws.get("AWS_CA_BUNDLE"),
-        allow_delayed_open=True,  # so that a small file is one PUT
-        retry_strategy=pafs.AwsStandardS3RetryStrategy(max_attempts=S3_ATTEMPTS),
-    )
+def open_at(url: str, offset: int = 0, *, skim: bool = False, listed: Version | None = None) -> BinaryIO:
+    """A file for reading, from a byte offset on. Local paths need not be UTF-8.
 
-
-def open_at(url: str, offset: int = 0, *, skim: bool = False) -> BinaryIO:
-    """A file for reading, from a byte offset on. Local paths need not be UTF-8. Raises OSError.
+    Opening or reading raises OSError; and DataError, `changed_input`, where an object of S3 is not what was listed, or
+    is replaced while it is read.
 
     Args:
         skim: only small parts of it will be read.
+        listed: what a listing said of it.
     """
     here, remotely = SKIMMED_BYTES if skim else (READ_AHEAD_BYTES, RANGE_BYTES)
     if is_remote(url):
-        raw = RemoteFile(*filesystem(url), range_bytes=remotely)
+        raw = RemoteFile(_source(url, listed), range_bytes=remotely)
         file = cast(BinaryIO, io.BufferedReader(raw, READ_AHEAD_BYTES))
     else:
         file = Path(url).open("rb", buffering=here)  # noqa: SIM115 - the caller closes it
@@ -125,6 +121,15 @@ def _sync_folder(path: Path) -> None:
             raise
     finally:
         os.close(folder)
+
+
+def _source(url: str, listed: Version | None) -> Source:
+    system, path = filesystem(url)
+    if not is_s3(url):
+        return PyArrowSource(system, path)
+    from pipeline.s3_file import S3Source
+
+    return S3Source(path, listed)
 
 
 class Folder:
@@ -163,8 +168,8 @@ class Folder:
 
     def read(self, name: str) -> bytes:
         """All bytes of a file. Raises OSError."""
-        with self.system.open_input_stream(f"{self.path}/{name}") as file:
-            return cast(bytes, file.read())
+        with open_at(f"{self.url}/{name}") as file:
+            return file.read()
 
     def write(self, name: str, data: bytes) -> None:
         """Makes or replaces a file at once: whatever happens, a reader finds all of the old one or all of the new.
@@ -179,6 +184,11 @@ class Folder:
 
         Raises FileExistsError if it is there, WriteError.
         """
+        if is_s3(self.url):
+            from pipeline import s3_conditions
+
+            with self._writing(name, FileExistsError):
+                return s3_conditions.create(f"{self.path}/{name}", data)
         if not self._local:
             return False
         path = Path(self.path, name)
@@ -201,12 +211,48 @@ class Folder:
             raise WriteError(f"{self.url}/{name} cannot be written: {error.strerror or error}") from error
         return True
 
+    def version(self, name: str) -> str | None:
+        """Changes whenever the file does; None where there is none. Raises OSError."""
+        try:
+            if is_s3(self.url):
+                from pipeline import s3
+
+                return str(s3.head(f"{self.path}/{name}")["ETag"])
+            return hashlib.sha256(self.read(name)).hexdigest()
+        except FileNotFoundError:
+            return None
+
+    def replace(self, name: str, data: bytes, version: str | None) -> None:
+        """As `write`, of a file that still has this version.
+
+        S3 compares and writes at once where it has conditions, and a hard link where there was no file; elsewhere the
+        version is read before the file is written. Raises FileExistsError if it is another, WriteError.
+        """
+        if version is None and self.create(name, data):
+            return
+        if is_s3(self.url) and version is not None:
+            from pipeline import s3_conditions
+
+            with self._writing(name, FileExistsError):
+                if s3_conditions.replace(f"{self.path}/{name}", data, version):
+                    return
+        if self.version(name) != version:
+            raise FileExistsError(errno.EEXIST, f"{self.url}/{name} was written by another")
+        self.write(name, data)
+
     @contextlib.contextmanager
     def writer(self, name: str) -> Iterator[BinaryIO]:
         """As `write`, for data that comes in pieces; the file is there once the context ends without an exception."""
+        with self._writing(name), self._writer(name) as file:
+            yield file
+
+    @contextlib.contextmanager
+    def _writing(self, name: str, *passing: type[OSError]) -> Iterator[None]:
+        """Turns errors into WriteErrors, but for these."""
         try:
-            with self._writer(name) as file:
-                yield file
+            yield
+        except passing:
+            raise
         except OSError as error:
             raise WriteError(f"{self.url}/{name} cannot be written: {error.strerror or error}") from error
 
@@ -216,6 +262,11 @@ class Folder:
         if not self._local:
             with tempfile.SpooledTemporaryFile(SPOOLED_BYTES) as pieces:  # closing a stream publishes what it has
                 yield cast(BinaryIO, pieces)
+                if is_s3(self.url):
+                    from pipeline import s3
+
+                    s3.put(target, cast(BinaryIO, pieces))
+                    return
                 pieces.seek(0)
                 with self.system.open_output_stream(target) as stream:
                     shutil.copyfileobj(pieces, stream, SPOOLED_BYTES)
@@ -231,11 +282,11 @@ class Folder:
         _sync_folder(path.parent)  # the rename itself
 
     def remove(self, name: str) -> None:
-        """Deletes a file, if it is there: another driver may have been faster."""
-        with contextlib.suppress(FileNotFoundError):
+        """Deletes a file, if it is there: another driver may have been faster. Raises WriteError."""
+        with contextlib.suppress(FileNotFoundError), self._writing(name, FileNotFoundError):
             self.system.delete_file(f"{self.path}/{name}")
 
     def remove_all(self, below: str) -> None:
         """Deletes a folder with all that is in it, if it is there."""
-        with contextlib.suppress(FileNotFoundError):
+        with contextlib.suppress(FileNotFoundError), self._writing(below, FileNotFoundError):
             self.system.delete_dir(f"{self.path}/{below}")

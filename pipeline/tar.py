@@ -1,191 +1,377 @@
-"""Streams the samples of a WebDataset tar front to back, from any byte offset at which a sample begins.
+"""Walks a tar by its headers, front to back, from any byte at which one of its members begins, and over damage.
 
-A sample is a run of members that share a key: the name up to the first dot of its last part. Headers are parsed by the
-standard library; the walk is ours because `tarfile` takes a tar cut between two members for a complete one.
-Reads GNU, PAX and USTAR headers with long names. Does not read compressed tars, which have no offsets to resume from.
+The elements that it finds lie side by side, from where it begins to the end of the file: members, gaps (damage, which
+ends where the next header is found) and padding. What it finds from a byte on does not depend on where it began.
+Headers are parsed by the standard library; the walk is ours because `tarfile` takes a tar cut between two members for
+a complete one, and ends at the first header that makes no sense.
+
+Reads V7, USTAR, GNU and PAX headers, with long names, links and sparse files. Does not read compressed tars, which have
+no offsets to resume from.
 """
 
 from __future__ import annotations
 
-import contextlib
+import re
 import tarfile
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
-from typing import BinaryIO
+from collections.abc import Iterator
+from typing import BinaryIO, Literal, NamedTuple
 
 from pipeline.errors import DataError
 from pipeline.names import printable
+from pipeline.schema import ErrorCode
+from pipeline.tar_headers import (
+    BLOCK,
+    EXTENDED,
+    MAX_EXTENDED_BYTES,
+    Extended,
+    Header,
+    Parts,
+    Sparse,
+    add_extended,
+    gnu_sparse,
+    is_header,
+    number,
+    parse,
+)
 
-BLOCK = tarfile.BLOCKSIZE
-MAX_HEADER_BYTES = 1 << 20  # of one long name or PAX record: far more than any path, far less than memory
+MAX_EXTENDED_HEADERS = 16
+"""Before one member: tars have three at most, and each that is damaged is searched from anew."""
+SEARCHED_BYTES = 1 << 20
+"""Read at a time where a header is looked for."""
+RECORD = tarfile.RECORDSIZE
+_WITHOUT_DATA = {
+    tarfile.LNKTYPE: "hard link",
+    tarfile.SYMTYPE: "symbolic link",
+    tarfile.CHRTYPE: "other",
+    tarfile.BLKTYPE: "other",
+    tarfile.DIRTYPE: "other",
+    tarfile.FIFOTYPE: "other",
+}
+_MAGIC, _MAGIC_AT = b"ustar", 257
+_CHECKSUM, _CHECKSUM_AT = re.compile(rb"[ 0]*[0-7]{3,6}[ \0]"), 148
+_COMPRESSED = (b"\x1f\x8b", b"BZh", b"\xfd7zXZ", b"\x28\xb5\x2f\xfd")
+
+Kind = Literal["file", "hard link", "symbolic link", "other"]
 
 
-@dataclass(frozen=True, slots=True)
-class Member:
-    """A file of the tar. `data` is None where it was not asked for."""
+class Member(NamedTuple):
+    """What one header, with the extended ones before it, stands for."""
 
     name: str
-    data: bytes | None
     start: int
     """Byte offset of its first header."""
     stop: int
     """Byte offset after its last block."""
+    kind: Kind
+    """Others are folders and devices."""
+    data: int
+    """Byte offset of its data."""
+    size: int
+    """Bytes of its data, as it is stored."""
+    target: str
+    """Of a link."""
+    sparse: Sparse | None
+
+    @property
+    def unpacked(self) -> int:
+        """Bytes of its content, or those of what is stored if they are more."""
+        return max(self.sparse.size, self.size) if self.sparse else self.size
 
 
-@dataclass(slots=True)
-class Sample:
-    """The members that share a key."""
+class Gap(NamedTuple):
+    """Bytes that are no members: damage, and what cannot be read because of it."""
 
-    key: str
     start: int
-    """Byte offset of the first header."""
-    stop: int = 0
-    """Byte offset at which the next sample begins."""
-    files: dict[str, bytes | None] = field(default_factory=dict)
-    """By lower-case extension without the first dot; "" for a member that has none."""
+    stop: int
+    code: str
+    message: str
 
 
-def samples(
-    file: BinaryIO, *, size: int, offset: int = 0, wanted: Callable[[str], bool] = lambda extension: True
-) -> Iterator[Sample]:
-    """Yields the samples from `offset` on. Holds one sample at a time.
+class Padding(NamedTuple):
+    """Zeros behind the last member of a tar."""
+
+    start: int
+    stop: int
+
+
+Element = Member | Gap | Padding
+
+
+class _DamageError(DataError):
+    """Of a member whose headers begin well; `searched` is the byte from which the next header is looked for."""
+
+    def __init__(self, code: str, message: str, searched: int) -> None:
+        super().__init__(code, message)
+        self.searched = searched
+
+
+def walk(file: BinaryIO, *, size: int, offset: int = 0) -> Iterator[Element]:
+    """Yields the elements from `offset` on; each begins where the one before it ends. Reads headers only.
+
+    A tar that has no padding at its end was cut: the last element is a gap then, of 0 bytes if it was cut between two
+    members. The caller may move the file between elements. Raises OSError.
 
     Args:
-        file: positioned at `offset`, which is 0 or some sample's `stop`.
+        file: the tar.
         size: of the whole tar, in bytes.
-        wanted: which extensions to read; the bytes of other members are skipped.
-
-    Raises DataError where the tar ends early or makes no sense, after all whole samples before that place.
+        offset: 0, or where some element ends.
     """
-    return grouped(members(file, size=size, offset=offset, wanted=wanted))
+    element: Element | None = None
+    while element is None or element.stop < size or isinstance(element, Member):
+        offset = element.stop if element else min(offset, size)
+        file.seek(offset)
+        header = file.read(min(BLOCK, size - offset))
+        if len(header) < BLOCK:
+            message = f"the tar ends at byte {offset + len(header)}, inside or before a header"
+            element = Gap(offset, size, ErrorCode.TRUNCATED_SHARD, message)
+        elif header.count(0) == BLOCK:
+            element = _at_zeros(file, offset, size)
+        else:
+            try:
+                element = _member(file, header, offset, size)
+            except _DamageError as damage:
+                element = _gap(file, offset, size, damage, searched=damage.searched)
+            except DataError as damage:
+                element = _gap(file, offset, size, damage, searched=offset + 1)
+        yield element
 
 
-def grouped(found: Iterable[Member]) -> Iterator[Sample]:
-    """The samples that members make up. Raises what the iterable raises, after all whole samples before that place."""
-    sample: Sample | None = None
-    try:
-        for member in found:
-            key, extension = split_name(member.name)
-            if sample and (key != sample.key or extension in sample.files):
-                yield sample
-                sample = None
-            sample = sample or Sample(key, member.start)
-            sample.files[extension] = member.data
-            sample.stop = member.stop
-    except DataError:
-        if sample:  # its last member is whole, and the cut may lie just behind it
-            yield sample
-        raise
-    if sample:
-        yield sample
-
-
-def split_name(name: str) -> tuple[str, str]:
-    """WebDataset's rule: "a/b.seg.png" is key "a/b" and extension "seg.png"."""
-    folder, slash, base = name.rpartition("/")
-    stem, _, extension = base.partition(".")
-    if not stem:  # ".hidden" has a name and no extension
-        stem, extension = base, ""
-    return printable(folder + slash + stem), extension.lower()
-
-
-def members(file: BinaryIO, *, size: int, offset: int, wanted: Callable[[str], bool]) -> Iterator[Member]:
-    """Yields the files of the tar. Arguments and errors are those of `samples`."""
-    start, extended = offset, dict[str, str]()
-    while True:
-        header = _read(file, BLOCK, offset, "a header")
-        if header.count(0) == BLOCK:  # end of archive: a second zero block, if cut off, held nothing
-            if extended:
-                raise DataError("corrupt_shard", f"an extended header without its member at byte {offset}")
-            return
-        info = _parse(header, offset)
-        if "size" in extended:
-            info.size = _number(extended["size"], offset)
-        if info.size < 0:  # base-256 headers can say so; it would be read for ever
-            raise DataError("corrupt_shard", f"a size of {info.size} bytes at byte {offset}")
-        data_start, offset = offset + BLOCK, offset + BLOCK + -(-info.size // BLOCK) * BLOCK
-        if data_start + info.size > size:
-            raise DataError(
-                "truncated_shard",
-                f"{printable(info.name)!r} at byte {start} goes past the end ({size} bytes)",
-            )
-        if info.type in (
-            tarfile.GNUTYPE_LONGNAME,
-            tarfile.GNUTYPE_LONGLINK,
-            tarfile.XHDTYPE,
-            tarfile.XGLTYPE,
-        ):
-            extended |= _extended(info, file, data_start)
-            _skip(file, offset - data_start - info.size, data_start)
-            continue
-        name = extended.get("path", info.name)
-        regular = info.isreg()  # a sparse file is, and comes as it is stored: an image that does not decode
-        take = regular and wanted(split_name(name)[1])
-        data = _read(file, info.size, data_start, printable(name)) if take else None
-        _skip(file, offset - data_start - (info.size if take else 0), data_start)
-        if regular:
-            yield Member(name, data, start, offset)
-        start, extended = offset, {}
+def content(file: BinaryIO, member: Member) -> bytes:
+    """The bytes of a file of the tar; those of a sparse one unpacked. Raises DataError or OSError."""
+    file.seek(member.data)
+    data = file.read(member.size)
+    if len(data) < member.size:
+        message = f"the tar ends at byte {member.data + len(data)}, inside {printable(member.name)!r}"
+        raise DataError(ErrorCode.TRUNCATED_SHARD, message)
+    return _unpacked(data, member.sparse, member.data) if member.sparse else data
 
 
 def find_header(file: BinaryIO, *, start: int, stop: int) -> int | None:
-    """Byte offset of the first block in [start, stop) that may be a header: its sum is right. Images hold none."""
-    first = -(-start // BLOCK) * BLOCK
-    file.seek(first)
-    for offset in range(first, stop, BLOCK):
-        block = file.read(BLOCK)
-        if block[257:262] == b"ustar":  # of all formats with long names; the oldest is found by walking
-            with contextlib.suppress(tarfile.HeaderError):
-                tarfile.TarInfo.frombuf(block, "utf-8", "surrogateescape")
-                return offset
-    return None
+    """Byte offset of the first header in [start, stop); None where there is none.
+
+    A header with `ustar` in it, as all have that were written since 1988, is found at any byte; an older one in steps
+    of 512 bytes from `start`. A block counts as a header if its sum is right, so data of images are taken for none;
+    those of a tar inside the tar are.
+    """
+    return _search(file, start, stop, grid=start)[0]
 
 
-def _parse(header: bytes, offset: int) -> tarfile.TarInfo:
+def _search(file: BinaryIO, start: int, stop: int, *, grid: int) -> tuple[int | None, int]:
+    """The first header, and the byte behind the last one before it that is not zero.
+
+    Args:
+        grid: some byte that blocks of 512 are counted from.
+    """
+    at, filled, kept = start, start, b""
+    while at < stop:
+        file.seek(at + len(kept))
+        read = file.read(SEARCHED_BYTES)
+        chunk = kept + read
+        candidates = [] if not chunk.strip(b"\0") else sorted({*_with_magic(chunk), *_on_grid(chunk, at - grid)})
+        for i in candidates:
+            if at + i < stop and is_header(chunk[i : i + BLOCK]):
+                return at + i, max(filled, at + len(chunk[:i].rstrip(b"\0")))
+        filled = max(filled, at + len(chunk.rstrip(b"\0"))) if chunk.strip(b"\0") else filled
+        if not read:
+            break
+        kept = chunk[-(BLOCK - 1) :]
+        at += len(chunk) - len(kept)
+    return None, min(filled, stop)
+
+
+def _with_magic(chunk: bytes) -> Iterator[int]:
+    at = chunk.find(_MAGIC)
+    while at >= 0:
+        if 0 <= at - _MAGIC_AT <= len(chunk) - BLOCK:
+            yield at - _MAGIC_AT
+        at = chunk.find(_MAGIC, at + 1)
+
+
+def _on_grid(chunk: bytes, shift: int) -> Iterator[int]:
+    """Blocks whose sum is written as one, for headers of the time before `ustar`."""
+    for at in range(-shift % BLOCK, len(chunk) - BLOCK + 1, BLOCK):
+        if _CHECKSUM.match(chunk, at + _CHECKSUM_AT) and chunk[at]:
+            yield at
+
+
+def _member(file: BinaryIO, header: bytes, start: int, size: int) -> Member:
+    """The member whose first header is at `start`. Raises DataError."""
+    offset, extended, count = start, None, 0
+    info = parse(header, offset)
+    while info.type in EXTENDED:
+        data_at, count = offset + BLOCK, count + 1
+        if data_at + info.size > size:
+            message = f"an extended header at byte {offset} goes past the end ({size} bytes)"
+            raise _DamageError(ErrorCode.TRUNCATED_SHARD, message, data_at)
+        if info.size > MAX_EXTENDED_BYTES or count > MAX_EXTENDED_HEADERS:
+            raise _DamageError(
+                ErrorCode.CORRUPT_SHARD, f"an extended header of {info.size} bytes at byte {offset}", data_at
+            )
+        extended = extended or Extended()
+        try:
+            add_extended(info, _exactly(file, info.size, data_at, size), extended)
+            offset = data_at + _padded(info.size)
+            file.seek(offset)
+            header = _exactly(file, BLOCK, offset, size)
+            if header.count(0) == BLOCK:
+                raise DataError(ErrorCode.CORRUPT_SHARD, f"an extended header without its member at byte {offset}")
+            info = parse(header, offset)
+        except DataError as error:
+            raise _DamageError(error.code, error.message, data_at) from error
     try:
-        return tarfile.TarInfo.frombuf(header, "utf-8", "surrogateescape")
-    except tarfile.HeaderError as error:
-        compressed = offset == 0 and header.startswith((b"\x1f\x8b", b"BZh", b"\xfd7zXZ", b"\x28\xb5\x2f\xfd"))
-        reason = "compressed tars are not read; unpack it first" if compressed else f"no tar header at byte {offset}"
-        raise DataError("corrupt_shard", f"{reason} ({error})") from error
+        return _described(file, header, info, extended, start=start, offset=offset, size=size)
+    except _DamageError:
+        raise
+    except DataError as error:
+        raise _DamageError(error.code, error.message, offset + BLOCK) from error
 
 
-def _extended(info: tarfile.TarInfo, file: BinaryIO, offset: int) -> dict[str, str]:
-    """What a GNU or PAX header says of the next member: its "path" or "size"."""
-    if info.size > MAX_HEADER_BYTES:
-        raise DataError("corrupt_shard", f"an extended header of {info.size} bytes at byte {offset}")
-    data = _read(file, info.size, offset, "an extended header")
-    if info.type == tarfile.GNUTYPE_LONGNAME:
-        return {"path": data.rstrip(b"\0").decode("utf-8", "surrogateescape")}
-    if info.type != tarfile.XHDTYPE:  # global headers carry comments, long links no file
-        return {}
-    records = {}
-    while data.strip(b"\0"):
-        length_text, _, rest = data.partition(b" ")
-        length = _number(length_text.decode("ascii", "replace"), offset)
-        keyword, equals, value = data[len(length_text) + 1 : length - 1].partition(b"=")
-        if not equals or not rest or not len(length_text) < length <= len(data):  # 0 would be read for ever
-            raise DataError("corrupt_shard", f"a malformed PAX header at byte {offset}")
-        if keyword in (b"path", b"size"):
-            records[keyword.decode()] = value.decode("utf-8", "surrogateescape")
-        data = data[length:]
-    return records
+def _described(
+    file: BinaryIO,
+    header: bytes,
+    info: Header,
+    extended: Extended | None,
+    *,
+    start: int,
+    offset: int,
+    size: int,
+) -> Member:
+    """The member whose own header is at `offset`. Raises DataError."""
+    name, target, data, stored, sparse = info.name, info.target, offset + BLOCK, info.size, None
+    if extended:
+        found = extended.name
+        name = name if found is None else found
+        target = extended.records.get("linkpath", target)
+        sparse = extended.sparse(offset)
+        stored = extended.size(otherwise=stored)
+    if info.type == tarfile.GNUTYPE_SPARSE:
+        sparse, passed = gnu_sparse(header, file, data)
+        data += passed
+    kind: Kind = "file"
+    if info.type in _WITHOUT_DATA:
+        kind = _WITHOUT_DATA[info.type]  # type: ignore[assignment]
+        if stored and (_can_begin(file, data, size) or not _can_begin(file, data + _padded(stored), size)):
+            stored = 0  # it says how large something else is
+        elif stored and kind == "hard link":
+            kind = "file"  # some write the data once more
+    if data + stored > size:
+        message = f"{printable(name)!r} at byte {start} goes past the end ({size} bytes)"
+        is_tar = name.lower().endswith(".tar") and _can_begin(file, data, size)  # whose members are not of this one
+        raise _DamageError(ErrorCode.TRUNCATED_SHARD, message, size if is_tar else offset + BLOCK)
+    return Member(name, start, min(size, data + _padded(stored)), kind, data, stored, target, sparse)
 
 
-def _number(text: str, offset: int) -> int:
-    if not text.isdecimal() or len(text) > 19:  # noqa: PLR2004 - digits of 2**63
-        raise DataError("corrupt_shard", f"{text[:20]!r} is no size, at byte {offset}")
-    return int(text)
+def _can_begin(file: BinaryIO, offset: int, size: int) -> bool:
+    """Whether a header or the end of the tar lies at a byte."""
+    if offset >= size:
+        return offset == size
+    file.seek(offset)
+    block = file.read(BLOCK)
+    return block.count(0) == len(block) or is_header(block)
 
 
-def _read(file: BinaryIO, count: int, offset: int, what: str) -> bytes:
+def _exactly(file: BinaryIO, count: int, offset: int, size: int) -> bytes:
     data = file.read(count)
     if len(data) < count:
-        raise DataError("truncated_shard", f"the tar ends at byte {offset + len(data)}, inside or before {what}")
+        message = f"the tar ends at byte {min(size, offset + len(data))}, inside or before an extended header"
+        raise DataError(ErrorCode.TRUNCATED_SHARD, message)
     return data
 
 
-def _skip(file: BinaryIO, count: int, offset: int) -> None:
-    """Passes over padding, which may be cut, and unwanted data, which was checked against the size."""
-    if count:
-        file.seek(count, 1)
+def _padded(count: int) -> int:
+    return -(-count // BLOCK) * BLOCK
+
+
+def _at_zeros(file: BinaryIO, start: int, size: int) -> Element:
+    """What begins with a block of zeros: the end of the tar, or of one behind which another one begins, or damage."""
+    first = _skip_zeros(file, start, size)
+    if first == size:
+        lost = _zeros_before(file, start)
+        if lost == start:
+            return Padding(start, size)
+        message = f"nothing but zeros from byte {lost}, inside a member, to the end: {size - lost} bytes may be lost"
+        return Gap(start, size, ErrorCode.CORRUPT_SHARD, message)
+    behind = start + (first - start) // BLOCK * BLOCK
+    file.seek(behind)
+    is_followed = is_header(file.read(BLOCK))
+    # Tars end in two blocks of zeros, most then in as many as make up a whole record; another count is damage.
+    if is_followed and behind - start >= 2 * BLOCK and (behind - start == 2 * BLOCK or behind % RECORD == 0):
+        return Padding(start, behind)
+    zeros = DataError(ErrorCode.CORRUPT_SHARD, f"zeros instead of a header at byte {start}")
+    return _gap(file, start, size, zeros, searched=behind)
+
+
+def _skip_zeros(file: BinaryIO, start: int, size: int) -> int:
+    """Byte offset of the first byte that is not zero; `size` if there is none."""
+    file.seek(start)
+    at = start
+    while chunk := file.read(SEARCHED_BYTES):
+        rest = chunk.lstrip(b"\0")
+        if rest:
+            return min(size, at + len(chunk) - len(rest))
+        at += len(chunk)
+    return size
+
+
+def _zeros_before(file: BinaryIO, offset: int) -> int:
+    """Where the zeros began that reach the end of the tar: `offset`, or inside the data of the last member.
+
+    A file can well end in zeros; that they begin at a block's first byte is rare, unless a disk or a copy lost blocks.
+    """
+    first, step = offset, BLOCK
+    while first > 0:
+        file.seek(max(0, first - step))
+        rest = file.read(min(step, first)).rstrip(b"\0")
+        first, step = max(0, first - step), SEARCHED_BYTES
+        if rest:
+            first += len(rest)
+            break
+    if first == offset or first < BLOCK or (offset - first) % BLOCK:
+        return offset
+    file.seek(first - BLOCK)
+    return offset if is_header(file.read(BLOCK)) else first
+
+
+def _gap(file: BinaryIO, start: int, size: int, damage: DataError, *, searched: int) -> Gap:
+    """Damage up to the next header, or to the padding at the end of the tar, or to the end."""
+    if start == 0:
+        file.seek(0)
+        if file.read(BLOCK).startswith(_COMPRESSED):
+            message = f"compressed tars are not read; unpack it first ({damage.message})"
+            return Gap(0, size, ErrorCode.CORRUPT_SHARD, message)
+    found, filled = _search(file, searched, size, grid=start)
+    if found is None and damage.code == ErrorCode.TRUNCATED_SHARD:
+        return Gap(start, size, damage.code, f"{damage.message}; {size - start} bytes lost")
+    if found is None:
+        stop = start + _padded(max(filled, start + 1) - start)
+        stop = stop if size - stop >= BLOCK else size
+        message = f"{damage.message}; {stop - start} bytes lost, behind which no header is found"
+        return Gap(start, stop, ErrorCode.CORRUPT_SHARD, message)
+    message = f"{damage.message}; {found - start} bytes lost, read on at byte {found}"
+    return Gap(start, found, ErrorCode.CORRUPT_SHARD, message)
+
+
+def _unpacked(data: bytes, sparse: Sparse, offset: int) -> bytes:
+    """The content of a sparse file. Raises DataError where its map makes no sense."""
+    parts = sparse.parts
+    if parts is None:
+        parts, data = _map_before(data, offset)
+    whole, read = bytearray(sparse.size), 0
+    for first, count in parts:
+        if first + count > sparse.size or read + count > len(data):
+            raise DataError(ErrorCode.CORRUPT_SHARD, f"the map of a sparse file does not fit its data at byte {offset}")
+        whole[first : first + count] = data[read : read + count]
+        read += count
+    return bytes(whole)
+
+
+def _map_before(data: bytes, offset: int) -> tuple[Parts, bytes]:
+    """The parts of a sparse file that are listed before its data, a number a line, and the data."""
+    numbers, wanted, at = list[int](), 1, 0
+    while len(numbers) < wanted:
+        end = data.find(b"\n", at, min(at + BLOCK, MAX_EXTENDED_BYTES))
+        if end < 0:
+            raise DataError(ErrorCode.CORRUPT_SHARD, f"the map of a sparse file at byte {offset} has no end")
+        numbers.append(number(data[at:end].decode("ascii", "replace"), offset))
+        wanted, at = 1 + 2 * numbers[0], end + 1
+    return tuple(zip(numbers[1::2], numbers[2::2], strict=True)), data[_padded(at) :]

@@ -18,10 +18,12 @@ from PIL import Image, ImageOps
 from model.preprocessing import to_rgb
 from pipeline.errors import DataError, InputError
 from pipeline.images import load
-from pipeline.names import EXTENSIONS
+from pipeline.inputs import Shard
+from pipeline.outcome import DEFAULTS, ReadOptions
 from pipeline.parquet import Table
 from pipeline.storage import is_remote, open_at
-from pipeline.tar import samples
+from pipeline.tar_rows import read_image, tar_rows
+from pipeline.tar_samples import Row
 
 QUALITY = 80
 _ORIENTATION = 0x0112  # EXIF
@@ -32,19 +34,17 @@ class Source:
     """Where the bytes of one image are."""
 
     path: str
-    start: int = 0
-    """Byte offset at which the tar sample begins."""
-    stop: int = -1
-    """Byte offset after it; -1 for an image file."""
+    in_tar: Row | None = None
     row: int = -1
     """Of a Parquet file."""
 
 
-def sources(rows: Iterable[tuple[str, int]]) -> Iterator[Source | None]:
+def sources(rows: Iterable[tuple[str, int]], options: ReadOptions = DEFAULTS) -> Iterator[Source | None]:
     """Where the image of each row is; None where it cannot be found. Reads headers only, each tar once.
 
     Args:
         rows: `shard` and `index`, in this order.
+        options: how the shards were read.
     """
     for shard, group in groupby(rows, key=itemgetter(0)):
         indices = [index for _, index in group]
@@ -55,11 +55,11 @@ def sources(rows: Iterable[tuple[str, int]]) -> Iterator[Source | None]:
         if not path.lower().endswith(".tar"):
             yield from (Source(path) for _ in indices)
             continue
-        walk, found = enumerate(_walk(path)), (-1, Source(path))
+        walk, found = _walk(path, options), None
         for index in indices:
-            while found[0] < index and (following := next(walk, None)):
+            while (found is None or found.index < index) and (following := next(walk, None)):
                 found = following
-            yield found[1] if found[0] == index else None
+            yield Source(path, found) if found and found.index == index else None
 
 
 def thumbnail(source: Source | None, *, size: int) -> bytes | None:
@@ -80,28 +80,28 @@ def thumbnail(source: Source | None, *, size: int) -> bytes | None:
     return buffer.getvalue()
 
 
-def _walk(path: str) -> Iterator[Source]:
-    """The samples of a tar, up to the place where it cannot be read on."""
+def _walk(path: str, options: ReadOptions) -> Iterator[Row]:
+    """The rows of a tar, up to the place where it cannot be read on."""
     try:
-        with open_at(path) as file:
-            size = file.seek(0, os.SEEK_END)
-            file.seek(0)
-            for sample in samples(file, size=size, wanted=lambda _: False):
-                yield Source(path, sample.start, sample.stop)
-    except (OSError, DataError, InputError):
+        yield from tar_rows(_shard(path), options)
+    except (OSError, InputError):
         return
+
+
+def _shard(path: str) -> Shard:
+    with open_at(path, skim=True) as file:
+        return Shard(path, "", file.seek(0, os.SEEK_END), 0)
 
 
 def _read(source: Source) -> bytes:
     """The encoded image. Raises OSError, DataError or InputError."""
-    with open_at(source.path, source.start, skim=True) as file:
+    if source.in_tar:
+        return read_image(_shard(source.path), source.in_tar, DEFAULTS)
+    with open_at(source.path, skim=True) as file:
         if source.row >= 0:
             size = file.seek(0, os.SEEK_END)
             return next(row.image or b"" for row in Table(file, size).rows(source.row))
-        if source.stop < 0:
-            return file.read()
-        sample = next(samples(file, size=source.stop, offset=source.start, wanted=EXTENSIONS.__contains__))
-    return next((data for data in sample.files.values() if data is not None), b"")
+        return file.read()
 
 
 def _existing(shard: str) -> str:

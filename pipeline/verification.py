@@ -17,6 +17,7 @@ import pyarrow as pa
 from pipeline.inputs import Shard
 from pipeline.ledger import Commit, Ledger, gaps, hash_keys
 from pipeline.names import printable
+from pipeline.outcome import DEFAULTS, ReadOptions
 from pipeline.output import MANIFEST, PART, read_part
 from pipeline.schema import ROW, ErrorCode, extended
 from pipeline.source import keys
@@ -25,13 +26,16 @@ from pipeline.storage import Folder
 CACHED_TARS = 16
 
 
-def problems(folder: Folder, ledger: Ledger, shards: Iterable[Shard] | None = None) -> Iterator[str]:
+def problems(
+    folder: Folder, ledger: Ledger, shards: Iterable[Shard] | None = None, options: ReadOptions = DEFAULTS
+) -> Iterator[str]:
     """Yields what is wrong, a line each; nothing if the output is proven.
 
     Args:
         folder: the output.
         ledger: its commit records.
         shards: the input's listing, to compare key by key; None checks the output by itself.
+        options: how the job read them.
     """
     yield from _check_manifest(folder, ledger)
     for commit in ledger.late:
@@ -41,7 +45,7 @@ def problems(folder: Folder, ledger: Ledger, shards: Iterable[Shard] | None = No
     if listed is not None:
         yield from _check_listing(ledger, listed)
     for commit in ledger.commits:
-        yield from _check_part(folder, commit, listed)
+        yield from _check_part(folder, commit, listed, options)
 
 
 def _check_manifest(folder: Folder, ledger: Ledger) -> Iterator[str]:
@@ -93,7 +97,7 @@ def _check_listing(ledger: Ledger, listed: dict[str, Shard]) -> Iterator[str]:
         yield f"{path}: in the output, and not in the input"
 
 
-def _check_part(folder: Folder, commit: Commit, listed: dict[str, Shard] | None) -> Iterator[str]:
+def _check_part(folder: Folder, commit: Commit, listed: dict[str, Shard] | None, options: ReadOptions) -> Iterator[str]:
     if not folder.exists(commit.file):
         yield f"{commit.file}: missing, with {commit.rows} rows"
         return
@@ -110,10 +114,10 @@ def _check_part(folder: Folder, commit: Commit, listed: dict[str, Shard] | None)
     held = sorted(zip(rows["shard"].to_pylist(), rows["index"].to_pylist(), strict=True))
     if recorded != held:
         yield f"{commit.file}: its rows are not in the intervals of its commit record"
-    yield from _check_rows(commit.file, rows, listed)
+    yield from _check_rows(commit.file, rows, listed, options)
 
 
-def _check_rows(file: str, rows: pa.Table, listed: dict[str, Shard] | None) -> Iterator[str]:
+def _check_rows(file: str, rows: pa.Table, listed: dict[str, Shard] | None, options: ReadOptions) -> Iterator[str]:
     known = set(ErrorCode)
     columns = rows.select(["shard", "index", "image_id", "caption", "error_code"]).to_pylist()
     for row in columns:
@@ -123,7 +127,7 @@ def _check_rows(file: str, rows: pa.Table, listed: dict[str, Shard] | None) -> I
             yield f"{file}: {row['image_id']} has an unknown error code {row['error_code']!r}"
     for path, group in groupby(columns, key=itemgetter("shard")):
         if listed and path in listed:
-            expected_keys = _keys(listed[path])
+            expected_keys = _keys(listed[path], options)
             for row in group:
                 expected = expected_keys[row["index"]] if row["index"] < len(expected_keys) else None
                 if row["image_id"] != expected:
@@ -131,6 +135,6 @@ def _check_rows(file: str, rows: pa.Table, listed: dict[str, Shard] | None) -> I
 
 
 @lru_cache(CACHED_TARS)
-def _keys(shard: Shard) -> tuple[str, ...]:
+def _keys(shard: Shard, options: ReadOptions) -> tuple[str, ...]:
     """What the rows of a shard are called, in order, from its headers alone."""
-    return tuple(keys(shard))
+    return tuple(keys(shard, options))

@@ -60,7 +60,18 @@ def test_the_model_loads_neither_ray_nor_pyarrow() -> None:
 @pytest.mark.parametrize("arguments", [["--help"], ["nonsense"]])
 def test_help_loads_nothing_heavy(arguments: list[str]) -> None:
     loaded = loaded_after(f"from jobs.cli import main; main({arguments})")
-    assert not loaded & {"torch", "ray", "pyarrow", "PIL", "numpy", "pandas"}
+    assert not loaded & {"torch", "ray", "pyarrow", "PIL", "numpy", "pandas", "boto3"}
+
+
+def test_what_lies_on_this_machine_is_read_and_written_without_boto3(tmp_path: Path) -> None:
+    code = f"""import jobs.caption, pipeline.local_runner
+from pipeline.storage import Folder
+folder = Folder({str(tmp_path)!r})
+folder.create("a", b"x")
+folder.replace("a", folder.read("a"), folder.version("a"))
+assert folder.names() == ["a"]"""
+    loaded = loaded_after(code)
+    assert "pyarrow" in loaded and not loaded & {"boto3", "botocore"}
 
 
 @pytest.mark.parametrize("package", sorted(PACKAGES))

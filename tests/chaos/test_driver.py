@@ -18,19 +18,19 @@ IMAGES = 400
 """More than a run can caption one by one between its first commit and being asked to stop."""
 
 KILLED_AT_EVERY_STEP = """
-import contextlib, os, signal, sys
+import os, signal, sys
 
 import torch
 
 import jobs.caption
 import pipeline.local_runner
 from jobs import cli
-from pipeline import lease, storage
+from pipeline import lease, s3
 
 where, chosen, arguments = sys.argv[1], eval(sys.argv[2]), sys.argv[3:]
 torch.set_num_threads(1)
 lease.SETTLING_S = 0.0
-sync, writer, left = os.fsync, storage.Folder.writer, -1
+sync, put, left = os.fsync, s3.put, -1
 
 
 def step():
@@ -45,12 +45,11 @@ def step_and_sync(file):
     sync(file)
 
 
-@contextlib.contextmanager
-def step_and_put(folder, name):
-    with writer(folder, name) as file:
-        yield file
-        step()
+def step_and_put(path, data, **conditions):
     step()
+    etag = put(path, data, **conditions)
+    step()
+    return etag
 
 
 def run(output, step_of_death):
@@ -63,7 +62,7 @@ def run(output, step_of_death):
 
 
 if "://" in where:
-    storage.Folder.writer = step_and_put  # before and after each PUT
+    s3.put = step_and_put  # before and after each PUT
 else:
     os.fsync = step_and_sync  # before and after each rename
 for n in chosen:
@@ -93,9 +92,9 @@ def test_killed_before_and_after_every_write(  # noqa: PLR0917
     assert caption(*inputs, "--format", form)[0] == 0
     undisturbed = rows_of(tmp_path / "out")
     where = str(tmp_path / "killed") if store == "disk" else f"{request.getfixturevalue('bucket').url}/killed"
-    # Lease, claim of the epoch, job, what it found, plan, three parts, three records, two of the manifest; twice: before
-    # and after.
-    steps = 2 * (5 + 3 + 3 + 2)
+    # Lease, claim of the epoch, job, what it found, plan, three parts and records, two of the manifest; twice: before
+    # and after. On S3 a write that finds out whether the store has conditions, too.
+    steps = 2 * (5 + 3 + 3 + 2 + (store == "S3"))
     places = [*chosen(range(1, steps + 1), few=steps if store == "disk" else 4), steps + 1]
     done = subprocess.run(
         [

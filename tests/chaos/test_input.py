@@ -21,6 +21,6 @@ def test_a_tar_cut_at_any_block_keeps_what_came_before(
         *before, last = rows_of(output)
         known = [row | {"shard": str(tar)} for row in whole[: len(before)]]
         assert_same(before, known)
-        assert last["error_code"] == "truncated_shard" and last["image_id"] == "s.tar"
+        assert last["error_code"] == "truncated_shard" and last["image_id"].startswith("s.tar@")
         assert shardtalk("verify", output, tar)[0] == 0
         survived("tar cut at a 512-byte block", "the rows before it, and one that says so")

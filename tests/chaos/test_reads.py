@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from conftest import Run, encoded, picture, rows_of, tar_bytes
-from faults import Survived, chosen, only_full
+from faults import Survived, chosen
 from s3_store import name_store
 
 from pipeline import remote
@@ -117,7 +117,7 @@ def store(monkeypatch: pytest.MonkeyPatch) -> Iterator[Store]:
     Thread(target=store.serve_forever, args=(0.01,)).start()
     name_store(monkeypatch, f"http://127.0.0.1:{store.server_port}")
     monkeypatch.setattr("pipeline.remote.FIRST_PAUSE_S", 0.0)
-    monkeypatch.setattr("pipeline.storage.S3_ATTEMPTS", 1)
+    monkeypatch.setattr("pipeline.s3.S3_ATTEMPTS", 1)
     yield store
     store.shutdown()
     store.server_close()
@@ -161,15 +161,6 @@ def test_a_reset_at_any_byte_changes_no_row(
 ) -> None:
     monkeypatch.setattr("pipeline.storage.RANGE_BYTES", range_bytes)
     reset_at_each(store, name, chosen(range(len(SHARDS[name])), few=20), 1, survived)
-
-
-@only_full  # the SDK pauses
-def test_nor_does_a_reset_that_the_sdk_makes_good(
-    store: Store, survived: Survived, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("pipeline.storage.S3_ATTEMPTS", 2)
-    monkeypatch.setattr("pipeline.remote.ATTEMPTS", 1)
-    reset_at_each(store, "s.tar", around_blocks(len(SHARDS["s.tar"])), 1, survived)
 
 
 def captions(output: Path) -> list[tuple[str, int, str, str]]:

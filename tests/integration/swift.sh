@@ -102,9 +102,8 @@ CONF
     launch "$folder" "${!server}" "swift-$server-server" "$folder/$server.conf" -v
   done
 
-  # Swift 2.30 refuses the checksums in chunks that SDKs send unless asked not to.
   printf 'export %s\n' "AWS_ENDPOINT_URL=http://127.0.0.1:$proxy" "AWS_ACCESS_KEY_ID=$KEY" \
-    "AWS_SECRET_ACCESS_KEY=$SECRET" AWS_DEFAULT_REGION=us-east-1 AWS_REQUEST_CHECKSUM_CALCULATION=when_required
+    "AWS_SECRET_ACCESS_KEY=$SECRET" AWS_DEFAULT_REGION=us-east-1
 }
 
 stop() {

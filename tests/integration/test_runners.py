@@ -1,5 +1,6 @@
 """The same rows whatever runs the flow, and however it is cut into batches and fragments."""
 
+import tarfile
 from pathlib import Path
 
 import pytest
@@ -16,22 +17,31 @@ KEPT = ("--siblings", "txt")
 
 @pytest.fixture
 def inputs(tmp_path: Path) -> list[Path]:
-    """A folder, a tar, one that is cut and one with a doubled key; good and bad images: 20 rows."""
+    """A folder, a tar, one that is cut and an odd one; good and bad images: 24 rows."""
     folder = pictures(tmp_path / "in", 7)
     (folder / "bad.jpg").write_bytes(jpeg(3)[:400])
     (folder / "link.jpg").symlink_to("nowhere")
     cut = tar_of_pictures(tmp_path / "cut.tar", 3, first=20)
     cut.write_bytes(cut.read_bytes()[:-1600])
-    doubled = tmp_path / "doubled.tar"
-    doubled.write_bytes(tar_bytes([("a.jpg", jpeg(1)), ("a.jpg", jpeg(2)), ("b.txt", b"said")]))
-    return [folder, tar_of_pictures(tmp_path / "s.tar", 5, first=10), cut, doubled]
+    return [folder, tar_of_pictures(tmp_path / "s.tar", 5, first=10), cut, odd_tar(tmp_path / "odd.tar")]
+
+
+def odd_tar(path: Path) -> Path:
+    """A key that comes again, two images of a sample, a damaged header and a link to an image before it."""
+    names = ["a.jpg", "a.jpg", "a.txt", "b.left.jpg", "b.right.jpg", "lost.jpg", "d.jpg"]
+    data = tar_bytes([(name, b"said" if name == "a.txt" else jpeg(i)) for i, name in enumerate(names)])
+    link = tarfile.TarInfo("e.jpg")
+    link.type, link.linkname = tarfile.LNKTYPE, "b.left.jpg"
+    at = data.index(b"lost.jpg")
+    path.write_bytes(data[:at] + bytes(512) + data[at + 512 : -1024] + link.tobuf(tarfile.GNU_FORMAT) + bytes(1024))
+    return path
 
 
 @pytest.fixture
 def reference(inputs: list[Path], caption: Run, tmp_path: Path) -> list[dict[str, object]]:
     assert caption(*inputs, *KEPT, "--batch_images", 3, output=tmp_path / "reference")[0] == 0
     rows = rows_of(tmp_path / "reference")
-    assert len(rows) == 20
+    assert len(rows) == 24
     assert '{"txt": "said"}' in {row["siblings"] for row in rows}
     assert len({row["caption"] for row in rows}) > 4  # so that a row which got another's caption is found out
     return rows

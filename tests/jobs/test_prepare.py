@@ -15,7 +15,7 @@ from jobs.prepare import main, run
 from model.vocabulary import Vocabulary
 from pipeline.errors import InputError, OutputError
 from pipeline.ingest import read_split
-from pipeline.tar import samples
+from pipeline.tar_samples import samples
 
 CHECKOUT = Path(__file__).parents[2]
 FLICKR8K = CHECKOUT.parent / "shared" / "data" / "flickr8k"

@@ -236,3 +236,39 @@ def test_a_damaged_record_is_refused_by_name(tmp_path: Path, caption: Run) -> No
     assert code == 2 and record.name in said and "remove it" in said
     record.unlink()
     assert caption(folder)[0] == 0
+
+
+def test_an_output_of_the_old_rules_is_refused(tmp_path: Path, caption: Run, shardtalk: Run) -> None:
+    tar, job = tar_of_pictures(tmp_path / "s.tar", 2), tmp_path / "out" / "_job.json"
+    assert caption(tar)[0] == 0
+    job.write_text(json.dumps({key: value for key, value in json.loads(job.read_text()).items() if key != "reading"}))
+    for code, said in (caption(tar), shardtalk("verify", tmp_path / "out", tar)):
+        assert code == 2 and "other rules of what is a row" in said and said.count("\n") == 1
+    assert shardtalk("verify", tmp_path / "out")[0] == 0
+
+
+def test_a_sample_of_several_images_may_be_interrupted_anywhere(tmp_path: Path, caption: Run, shardtalk: Run) -> None:
+    names = ["0.left.jpg", "0.right.jpg", "0.txt", "1.left.jpg", "1.right.jpg", "0.left.jpg"]
+    tar = tmp_path / "s.tar"
+    tar.write_bytes(tar_bytes([(name, jpeg(i)) for i, name in enumerate(names)]))
+    job = (tar, "--fragment_rows", 1, "--batch_images", 1, "--siblings", "txt")
+    assert caption(*job)[0] == 0
+    rows = rows_of(tmp_path / "out")
+    assert [row["image_id"] for row in rows] == ["0.left", "0.right", "1.left", "1.right", "0"]
+    for record in records(tmp_path / "out"):
+        record.unlink()
+        assert caption(*job)[0] == 0
+        assert_same(rows_of(tmp_path / "out"), rows)
+    assert shardtalk("verify", tmp_path / "out", tar)[0] == 0
+
+
+def test_image_members_are_part_of_the_job(tmp_path: Path, caption: Run, shardtalk: Run) -> None:
+    tar = tmp_path / "s.tar"
+    tar.write_bytes(tar_bytes({"0.left.jpg": jpeg(0), "0.right.jpg": jpeg(1), "1.txt": b"x", "._1.jpg": b"x"}))
+    code, said = caption(tar, "--image_members", "right.jpg")
+    assert code == 0 and "ignored 2 other files inside shards: hidden 1, .txt 1" in said
+    assert [row["image_id"] for row in rows_of(tmp_path / "out")] == ["0"]
+    assert shardtalk("verify", tmp_path / "out", tar)[0] == 0
+    assert "1 images are no longer found" not in shardtalk("gallery", tmp_path / "out")[1]
+    code, said = caption(tar)
+    assert code == 2 and "reading.image_members was ['right.jpg'] and is []" in said

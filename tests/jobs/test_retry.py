@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from conftest import Run, assert_same, codes, jpeg, pictures, rows_of, tar_bytes
 
-from pipeline import retry, source
+from pipeline import retry, tar_rows
 from pipeline.inputs import Shard
 from pipeline.schema import ErrorCode
 from pipeline.storage import Folder
@@ -81,7 +81,7 @@ def test_a_tar_goes_on_where_it_could_not_be_read(
         return file
 
     with monkeypatch.context() as patch:
-        patch.setattr(source, "open_shard", failing)
+        patch.setattr(tar_rows, "open_shard", failing)
         assert caption(tar)[0] == 0
     found = codes(tmp_path / "out")
     assert 2 <= len(found) < 6 and found["s.tar"] == "unreadable"

@@ -15,7 +15,7 @@ from torch7_files import FIXTURES
 
 from model.vocabulary import Vocabulary
 from pipeline.ingest import read_split, read_vocabulary
-from pipeline.tar import samples
+from pipeline.tar_samples import samples
 
 h5py = pytest.importorskip("h5py")
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from pipeline import remote
-from pipeline.remote import ATTEMPTS, RemoteFile
+from pipeline.remote import ATTEMPTS, PyArrowSource, RemoteFile
 
 DATA = random.Random(0).randbytes(1000)
 
@@ -53,7 +53,7 @@ def pauses(monkeypatch: pytest.MonkeyPatch) -> list[float]:
 
 
 def opened(system: Any) -> io.BufferedReader:
-    return io.BufferedReader(RemoteFile(system, "a/b", range_bytes=64), 16)
+    return io.BufferedReader(RemoteFile(PyArrowSource(system, "a/b"), range_bytes=64), 16)
 
 
 def test_it_reads_as_the_file_would() -> None:
@@ -75,7 +75,7 @@ def test_front_to_back_every_byte_is_asked_for_once() -> None:
 
 def test_a_range_is_asked_for_before_it_is_read() -> None:
     system = Flaky()
-    with RemoteFile(system, "a/b", range_bytes=64) as file:  # type: ignore[arg-type]
+    with RemoteFile(PyArrowSource(system, "a/b"), range_bytes=64) as file:  # type: ignore[arg-type]
         for _ in range(3):
             file.read(64)
         file._ahead[1].result()  # type: ignore[index]
@@ -109,8 +109,8 @@ REFUSED = OSError("When reading information for key 'b': AWS Error ACCESS_DENIED
 
 @pytest.mark.parametrize("error", [FileNotFoundError("gone"), PermissionError("denied"), REFUSED])
 def test_what_cannot_heal_is_not_tried_again(error: Exception, pauses: list[float]) -> None:
-    with pytest.raises(type(error)):
-        opened(Flaky(failing={0}, error=error))
+    with opened(Flaky(failing={0}, error=error)) as file, pytest.raises(type(error)):
+        file.read(1)
     assert not pauses
 
 

@@ -8,7 +8,7 @@ from PIL import Image
 from pipeline.errors import DataError
 from pipeline.schema import ErrorCode
 from pipeline.shard_writer import Keys, ShardWriter, check_image, read_image, stored_image
-from pipeline.tar import samples
+from pipeline.tar_samples import samples
 
 
 def picture(path: Path, width: int, height: int, **options: object) -> Path:

@@ -12,7 +12,7 @@ from pipeline.inputs import list_inputs
 from pipeline.ledger import Span
 from pipeline.outcome import ReadOptions
 from pipeline.schema import ENCODED
-from pipeline.source import read
+from pipeline.source import keys, read
 
 
 def spans(*paths: Path) -> list[Span]:
@@ -78,7 +78,7 @@ def test_rows_know_where_the_next_begins(tmp_path: Path) -> None:
         assert tar.read_bytes()[row["next_offset"] :].startswith(f"{following['image_id']}.jpg".encode())
 
 
-@pytest.mark.parametrize("start", range(5))
+@pytest.mark.parametrize("start", range(4))
 def test_a_tar_can_be_read_from_any_row(start: int, tmp_path: Path) -> None:
     members = [
         ("a.jpg", jpeg(0)),
@@ -92,19 +92,54 @@ def test_a_tar_can_be_read_from_any_row(start: int, tmp_path: Path) -> None:
     tar.write_bytes(tar_bytes(members))
     (span,) = spans(tar)
     whole = rows([span])
-    assert len(whole) == 5
+    assert [(row["image_id"], row["index"]) for row in whole] == [("a", 0), ("a.jpg", 1), ("c", 2), ("d", 3)]
     offset = whole[start - 1]["next_offset"] if start else 0
     assert rows([Span(span.shard, start, offset)]) == whole[start:]
-    for stop in range(start, 5):
+    for stop in range(start, 4):
         assert rows([Span(span.shard, start, offset, stop)]) == whole[start:stop]
 
 
-def test_the_first_member_with_an_images_extension_is_the_image(tmp_path: Path) -> None:
-    (tmp_path / "s.tar").write_bytes(
-        tar_bytes({"a.json": b"{}", "a.seg.png": b"no", "a.png": b"yes", "a.jpg": b"late"})
-    )
-    (row,) = rows(spans(tmp_path / "s.tar"))
-    assert row["image"] == b"yes"
+def test_each_image_of_a_sample_is_a_row(tmp_path: Path) -> None:
+    members = {"a.json": b"{}", "a.seg.png": b"1", "a.png": b"2", "a.jpg": b"3", "a.txt": b"all", "a.seg.txt": b"one"}
+    (tmp_path / "s.tar").write_bytes(tar_bytes(members))
+    (table,) = read(spans(tmp_path / "s.tar"), batch_images=9, options=ReadOptions(("txt",)))
+    found = [(row["image_id"], row["image"], json.loads(row["siblings"])["txt"]) for row in table.to_pylist()]
+    assert found == [("a.seg", b"1", "one"), ("a.png", b"2", "all"), ("a.jpg", b"3", "all")]
+
+
+@pytest.mark.parametrize(
+    ("named", "expected"),
+    [
+        (("left.jpg",), ["0", "1"]),
+        (("left.jpg", "depth.raw"), ["0.left", "0.depth", "1"]),
+        (("jpg",), ["0.left", "0.right", "1.left", "1.right"]),
+        (("1.left.jpg",), ["1"]),
+    ],
+)
+def test_image_members_are_named(named: tuple[str, ...], expected: list[str], tmp_path: Path) -> None:
+    members = dict.fromkeys(["0.left.jpg", "0.right.jpg", "0.depth.raw", "1.left.jpg", "1.right.jpg"], b"x")
+    (tmp_path / "s.tar").write_bytes(tar_bytes(members))
+    options = ReadOptions(image_members=named)
+    (table,) = read(spans(tmp_path / "s.tar"), batch_images=9, options=options)
+    assert table["image_id"].to_pylist() == expected
+    assert list(keys(spans(tmp_path / "s.tar")[0].shard, options)) == expected
+
+
+def test_an_image_that_is_too_large_is_not_read(tmp_path: Path) -> None:
+    (tmp_path / "s.tar").write_bytes(tar_bytes({"a.jpg": b"12345", "b.jpg": b"1234"}))
+    (table,) = read(spans(tmp_path / "s.tar"), batch_images=9, options=ReadOptions(max_image_bytes=4))
+    assert table["error_code"].to_pylist() == ["too_large", None]
+
+
+def test_members_that_are_no_images_are_counted(tmp_path: Path) -> None:
+    names = [".DS_Store", "._a.jpg", "a.jpg", "a.txt", "b.txt", "__MACOSX/c.jpg", "README", "d.jpg", "e.json"]
+    (tmp_path / "s.tar").write_bytes(tar_bytes(dict.fromkeys(names, b"x")))
+    (span,) = spans(tmp_path / "s.tar")
+    found = [json.loads(row["ignored"]) for row in rows([span])]
+    assert found == [{"hidden": 3, ".txt": 1, "no extension": 1}, {".json": 1}]
+    (tmp_path / "t.tar").write_bytes(tar_bytes({"a.txt": b"x"}))
+    (row,) = rows(spans(tmp_path / "t.tar"))
+    assert (row["error_code"], row["ignored"]) == ("empty_shard", '{".txt": 1}')
 
 
 def test_what_is_wrong_becomes_a_row(tmp_path: Path) -> None:

@@ -1,0 +1,51 @@
+"""Reads an object again and again: `python -m benchmarks.s3_reading WAY ENDPOINT TIMES`, which prints MiB/s as JSON.
+
+Ways: "boto3", as shards are read; "pyarrow", the same with pyarrow's filesystem below; "stream", pyarrow's own stream.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import sys
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import pyarrow.fs as pafs
+
+from pipeline.remote import PyArrowSource, RemoteFile
+from pipeline.storage import READ_AHEAD_BYTES, open_at
+
+PIECE_BYTES = 1 << 20
+OBJECT = "bucket/object"
+
+
+def _system() -> pafs.S3FileSystem:
+    return pafs.S3FileSystem(endpoint_override=os.environ["AWS_ENDPOINT_URL"], region="us-east-1")
+
+
+WAYS: Mapping[str, Callable[[], Any]] = {
+    "boto3": lambda: open_at(f"s3://{OBJECT}"),
+    "pyarrow": lambda: io.BufferedReader(RemoteFile(PyArrowSource(_system(), OBJECT)), READ_AHEAD_BYTES),
+    "stream": lambda: _system().open_input_stream(OBJECT),
+}
+
+
+def measure(way: str, times: int) -> float:
+    """MiB/s, of bytes that are dropped as soon as they are there; the first time does not count."""
+    read = 0
+    for i in range(times + 1):
+        if i == 1:
+            read, started = 0, time.perf_counter()
+        with WAYS[way]() as file:
+            while piece := file.read(PIECE_BYTES):
+                read += len(piece)
+    return read / (time.perf_counter() - started) / (1 << 20)
+
+
+if __name__ == "__main__":
+    credentials = {"AWS_ACCESS_KEY_ID": "somebody", "AWS_SECRET_ACCESS_KEY": "none"}
+    os.environ.update(credentials, AWS_ENDPOINT_URL=sys.argv[2], AWS_DEFAULT_REGION="us-east-1")
+    print(json.dumps({"mib_per_s": measure(sys.argv[1], int(sys.argv[3]))}))
