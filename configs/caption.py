@@ -163,6 +163,9 @@ class CaptionConfig:
     """Images captioned at a time; 0: 256 on cuda, 32 on the CPU."""
     max_error_rate: float = 0.5
     """The job fails (exit code 1) if more than this share of all rows are errors, and stops early after 1,000 rows."""
+    max_lost_shards: float = -1.0
+    """The job fails (exit code 1) if of more than this share of its shards (tars, Parquet files and other files of many
+    images) not one image could be read; -1: 0.01, or 1 where max_error_rate is 1."""
     retry_errors: bool = False
     """Caption again what ended in an error that may have passed: unreadable, out_of_memory."""
     fragment_rows: int = 10_000
@@ -191,6 +194,13 @@ class CaptionConfig:
         return captioners_and_weights(self.captioner, self.weights)[1]
 
     @property
+    def lost_shards_allowed(self) -> float:
+        """`max_lost_shards`, with its default in the place of -1."""
+        if self.max_lost_shards >= 0:
+            return self.max_lost_shards
+        return 1.0 if self.max_error_rate == 1.0 else 0.01
+
+    @property
     def sibling_names(self) -> list[str]:
         """`siblings`, one by one."""
         return sorted({name.strip().removeprefix(".") for name in self.siblings.split(",")} - {""})
@@ -207,6 +217,8 @@ class CaptionConfig:
         check_reranking(self.rerank, self.search)
         if not 0.0 <= self.max_error_rate <= 1.0:
             raise ConfigError(f"max_error_rate is {self.max_error_rate}; it must be in [0, 1]")
+        if self.max_lost_shards != -1.0 and not 0.0 <= self.max_lost_shards <= 1.0:
+            raise ConfigError(f"max_lost_shards is {self.max_lost_shards}; it must be in [0, 1], or -1")
         if (
             self.batch_images < 0
             or self.fragment_rows < 1

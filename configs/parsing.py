@@ -7,6 +7,7 @@ winning, from the defaults, `--config FILE`, then `--section.key value`. Of a li
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import difflib
 import json
@@ -49,7 +50,9 @@ class _Parser(jsonargparse.ArgumentParser):
         if not self.exit_on_error:  # the parser of an entry of a list: that of the whole says where it is
             super().error(message, ex)
         text = re.sub(r"Problem with given class_path '[^']*': ", "", " ".join(str(message).split()))
-        print(f"{self.prog}: error: {text}{self._suggestion(text)}", file=sys.stderr)  # noqa: T201
+        text = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)  # as the terminal may get it
+        with contextlib.suppress(OSError):  # nobody can read it
+            print(f"{self.prog}: error: {text}{self._suggestion(text)}", file=sys.stderr)  # noqa: T201
         sys.exit(2)
 
     def _suggestion(self, text: str) -> str:

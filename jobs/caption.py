@@ -24,16 +24,18 @@ from cluster import connect
 from cluster.connect import Resources
 from cluster.metrics import Metrics
 from configs.caption import CaptionConfig
-from jobs import __version__, cli
+from jobs import __version__, cli, placement
 from jobs.identity import describe, find_captioners, read_options
 from jobs.stopping import stop_requests
+from jobs.summary import judge, say, summarise
 from model import checkpoint
 from model.device import choose_device
 from model.search import Search
 from pipeline import exports, lease, output, retry
-from pipeline.file_kinds import counted
 from pipeline.inputs import Listing, list_inputs
 from pipeline.ledger import Ledger, Span
+from pipeline.paths import plain
+from pipeline.renamed import refuse_renamed
 from pipeline.report import Report
 from pipeline.sink import Sink
 from pipeline.stages import Decode
@@ -50,22 +52,32 @@ def run(config: CaptionConfig) -> int:
     """Captions the inputs; returns the exit code."""
     Search(**asdict(config.search))  # fails here rather than in a worker
     speaking, rescoring = find_captioners(config)
-    output.refuse_inside(config.output, config.inputs)
-    listing = list_inputs(config.inputs, read_options(config))
+    inputs = [plain(given) for given in config.inputs]
     folder = Folder(config.output)
+    output.refuse_inside(folder.url, inputs)
+    listing = list_inputs(inputs, read_options(config))
     job = describe(config, speaking, rescoring)
-    output.claim(folder, job)
+    output.refuse_foreign(folder)
+    on_ray = config.runner == "ray" or (config.runner == "auto" and connect.is_expected())
+    device = "" if on_ray else placement.check_device(config, None)
     with lease.held(folder) as mine:
         ledger = Ledger.load(folder)
-        if config.retry_errors:
-            taken_back = retry.take_back(
-                folder, ledger, listing.shards, confirm=mine.confirm, options=read_options(config)
-            )
-            say(f"{taken_back} rows with errors are tried again")
-        spans = list(ledger.left(listing.shards))
-        output.sweep(folder, ledger)
-        write_plan(folder, ledger, spans)
+        output.refuse_other(folder, ledger, job)
+        refuse_renamed(ledger, listing.shards)
+        spans = list(ledger.left(listing.shards)) if not config.retry_errors else []
+        # Connected before `stop_requests`: Ray takes SIGTERM for itself.
+        resources = connect.connect(config.ray.address) if on_ray and (spans or config.retry_errors) else None
+        if resources:
+            device = placement.check_device(config, resources)
 
+        output.claim(folder, job)
+        mine.begin(ledger, job)
+        if config.retry_errors:
+            taken_back = retry.take_back(folder, ledger, listing.shards, mine, options=read_options(config))
+            say(f"{taken_back} rows with errors are tried again")
+            spans = list(ledger.left(listing.shards))
+        output.sweep(folder, ledger, confirm=mine.confirm)
+        write_plan(folder, ledger, spans)
         sink = Sink(
             folder,
             ledger,
@@ -73,19 +85,19 @@ def run(config: CaptionConfig) -> int:
             fragment_rows=config.fragment_rows,
             fragment_s=config.fragment_s,
             confirm=mine.confirm,
+            epoch=mine.epoch.id,
         )
-        # Connected before `stop_requests`: Ray takes SIGTERM for itself.
-        on_ray = config.runner == "ray" or (config.runner == "auto" and connect.is_expected())
-        resources = connect.connect(config.ray.address) if on_ray and spans else None
-        report = Report(ledger, slots(config, resources), expected_rows=_expected_rows(ledger, spans))
+        report = Report(ledger, placement.slots(config, resources), expected_rows=_expected_rows(ledger, spans))
         tables = captioned(config, [*speaking, *rescoring], spans, resources)
-        stopped = _commit(config, tables, sink, report, Metrics() if resources else None)
-        code = _judge(config, report, stopped=stopped)
+        stopped = _commit(config, tables, sink, report, device=device, metrics=Metrics() if resources else None)
+        code = _judge(config, folder, ledger, listing, report, stopped=stopped)
         if code == 0:
-            if spans or not folder.exists(output.MANIFEST):  # else the record of the run that finished it stays
-                output.finish(folder, ledger, job=job, run={"run": report.record(), "versions": _versions()})
+            mine.confirm()
+            if spans or not output.is_finished(folder, ledger):  # else the record of the run that finished it stays
+                run = {"run": report.record(), "device": device, "versions": _versions()}
+                output.finish(folder, ledger, job=job, run=run, confirm=mine.confirm)
             exports.write(folder, ledger, vis=config.vis_json, coco=config.coco_json)
-            summarise(config.output, ledger, listing, report)
+            summarise(config.output, ledger, listing, report, device)
         return code
 
 
@@ -95,12 +107,18 @@ def _expected_rows(ledger: Ledger, spans: list[Span]) -> int | None:
 
 
 def _commit(
-    config: CaptionConfig, tables: Generator[pa.Table], sink: Sink, report: Report, metrics: Metrics | None
+    config: CaptionConfig,
+    tables: Generator[pa.Table],
+    sink: Sink,
+    report: Report,
+    *,
+    device: str,
+    metrics: Metrics | None,
 ) -> bool:
     """Does the work, and says whether somebody asked to stop before it was done. What was done is committed."""
     announce, give_up = partial(say, "stopping: committing what is done"), partial(_give_up, config.grace_s)
     with stop_requests(announce, grace_s=config.grace_s, give_up=give_up) as stop:
-        for rows in _shown(stop.until_requested(tables), report):
+        for rows in _shown(stop.until_requested(tables), report, device):
             report.count(rows)
             with report.writing():
                 sink.write(rows)
@@ -123,15 +141,15 @@ def _give_up(grace_s: float) -> None:
     os._exit(cli.INTERRUPTED)
 
 
-def _judge(config: CaptionConfig, report: Report, *, stopped: bool) -> int:
+def _judge(
+    config: CaptionConfig, folder: Folder, ledger: Ledger, listing: Listing, report: Report, *, stopped: bool
+) -> int:
     """The exit code; says why it is not 0."""
-    if report.is_rotten(config.max_error_rate, EARLY_STOP_ROWS if stopped else 0):
-        say(f"failed: {report.errors} of {report.rows} rows are errors; max_error_rate is {config.max_error_rate}")
-        return cli.FAILED
-    if stopped:
+    code = judge(config, folder, ledger, listing, report, least_rows=EARLY_STOP_ROWS if stopped else 0)
+    if code == 0 and stopped:
         say(f"interrupted: {report.rows} rows are committed; the same command again does the rest")
         return cli.INTERRUPTED
-    return 0
+    return code
 
 
 def captioned(
@@ -150,7 +168,7 @@ def captioned(
         "search": asdict(config.search),
         "weights": config.captioner_weights,
         "rerank": asdict(config.rerank) | {"captioner": _as_workers_find_it(config.rerank.captioner)},
-        "device": config.device,
+        "device": placement.device(config, resources),
         "dtype": config.dtype,
     }
     if not resources:
@@ -168,7 +186,7 @@ def captioned(
         return
     from pipeline.ray_runner import run_ray
 
-    num_gpus, most = _actors(config, resources)
+    num_gpus, most = placement.actors(config, resources)
     yield from run_ray(
         spans,
         decode,
@@ -178,21 +196,6 @@ def captioned(
         actors=(min(config.ray.min_actors or most, most), most),
         actor_resources={"num_cpus": config.ray.num_cpus, "num_gpus": num_gpus},
     )
-
-
-def _actors(config: CaptionConfig, resources: Resources) -> tuple[float, int]:
-    """GPUs of each captioner on Ray, and how many captioners there are at most."""
-    num_gpus = config.ray.num_gpus if config.ray.num_gpus >= 0 else float(resources.num_gpus > 0)
-    most = config.ray.max_actors or max(1, int(resources.num_gpus / num_gpus if num_gpus else resources.num_cpus))
-    return num_gpus, most
-
-
-def slots(config: CaptionConfig, resources: Resources | None) -> dict[str, float]:
-    """By stage, how many of them can work at the same time. On Ray without GPUs a captioner decodes, too."""
-    if not resources:
-        return {"read": 1, "decode": config.local.decode_threads, "caption": 1}
-    num_gpus, actors = _actors(config, resources)
-    return {"read": resources.num_cpus, "decode": resources.num_cpus if num_gpus else actors, "caption": actors}
 
 
 def _versions() -> dict[str, str]:
@@ -205,7 +208,7 @@ def _as_workers_find_it(captioner: str) -> str:
     return str(Path(captioner).absolute()) if captioner and Path(captioner).exists() else captioner
 
 
-def _shown(tables: Generator[pa.Table], report: Report) -> Iterator[pa.Table]:
+def _shown(tables: Generator[pa.Table], report: Report, device: str) -> Iterator[pa.Table]:
     """The tables, with a progress bar on a terminal and a line now and then in a log; closes them in the end."""
     total, done = report.expected_rows, report.rows
     bar = tqdm(total=total, initial=done, unit="image", smoothing=0.1, disable=None, dynamic_ncols=True)
@@ -217,30 +220,7 @@ def _shown(tables: Generator[pa.Table], report: Report) -> Iterator[pa.Table]:
             bar.update(len(rows))
             if bar.disable and time.monotonic() >= shown + SHOWN_EVERY_S:
                 shown = time.monotonic()
-                say(f"{report.rows:,} rows, {report.errors:,} errors; {report.images_per_s:.1f} images/s")
-
-
-def summarise(where: str, ledger: Ledger, listing: Listing, report: Report) -> None:
-    """Says what was done."""
-    errors = sum(ledger.errors.values())
-    say(
-        f"{ledger.rows - errors} captions and {errors} errors in {where};"
-        f" this run {report.run_rows} rows in {report.seconds:.1f} s, {report.images_per_s:.1f} images/s"
-    )
-    if report.run_rows:
-        bottleneck, *others = (f"{stage} {share:.0%}" for stage, share in report.busy.items())
-        say(f"busy: {bottleneck} (the bottleneck), {', '.join(others)}")
-    if errors:
-        say("errors: " + ", ".join(f"{code} {count}" for code, count in ledger.errors.items()))
-    if listing.ignored:
-        say(f"ignored {listing.ignored.total()} other files: {counted(listing.ignored)}")
-    if report.ignored:
-        say(f"ignored {report.ignored.total()} other files inside shards: {counted(report.ignored)}")
-
-
-def say(text: str) -> None:
-    """A line for the user, on stderr: stdout is for data."""
-    tqdm.write(f"shardtalk caption: {text}", file=sys.stderr)
+                say(f"{report.rows:,} rows, {report.errors:,} errors; {report.images_per_s:.1f} images/s on {device}")
 
 
 if __name__ == "__main__":

@@ -1,16 +1,28 @@
 """`shardtalk VERB …`: the verbs, and what every one of them does about options, mistakes and interruption.
 
-Exit codes: 0 done, 1 failed, 2 usage or configuration error (one line, no traceback), 3 interrupted and resumable.
+Exit codes: 0 done, 1 failed (network and disk faults, too), 2 usage or configuration error, 3 interrupted and
+resumable. All but 0 say why in a line, without a traceback, unless it is a bug of ours.
 A verb's module is imported only once its options are known to be right: torch takes seconds to import.
 """
 
 from __future__ import annotations
 
+import errno
 import importlib
 import sys
 from dataclasses import dataclass
 
-FAILED, USAGE, INTERRUPTED = 1, 2, 3
+from jobs import early, terminal
+
+FAILED, USAGE, INTERRUPTED = 1, 2, early.INTERRUPTED
+_FAULTS = frozenset(
+    [
+        *(errno.EIO, errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.ESTALE, errno.ETIMEDOUT, errno.ENOTCONN),
+        *(errno.ECONNREFUSED, errno.ECONNRESET, errno.ECONNABORTED, errno.EPIPE, errno.EHOSTUNREACH),
+        *(errno.ENETUNREACH, errno.ENETDOWN, errno.ENETRESET),
+    ]
+)
+"""What nobody mends at the command line."""
 
 
 @dataclass(frozen=True)
@@ -49,15 +61,35 @@ VERBS = {
 
 def main(argv: list[str] | None = None) -> int:
     """Runs one verb. Returns the exit code."""
+    terminal.open_closed_streams()
     arguments = sys.argv[1:] if argv is None else argv
     name = arguments[0] if arguments else "--help"
+    try:
+        code = _main(name, arguments[1:], is_given=bool(arguments))
+    except SystemExit as ended:  # as the parser of options does
+        code = ended.code if isinstance(ended.code, int) else FAILED
+    except OSError as error:  # of help that nobody can read
+        code = _fail(f"shardtalk {name}", error)
+    try:
+        terminal.flush()
+    except OSError as error:
+        code = code or _fail(f"shardtalk {name}", error)
+    return code
+
+
+def _fail(command: str, error: BaseException) -> int:
+    terminal.tell(command, f"failed: {error}")
+    return FAILED
+
+
+def _main(name: str, arguments: list[str], *, is_given: bool) -> int:
     if name in ("-h", "--help"):
         sys.stdout.write(_usage())
-        return 0 if arguments else USAGE
+        return 0 if is_given else USAGE
     if name not in VERBS:
-        sys.stderr.write(f"shardtalk: error: there is no verb {name!r}; choose {', '.join(VERBS)}\n")
+        terminal.tell("shardtalk", f"error: there is no verb {name!r}; choose {', '.join(VERBS)}")
         return USAGE
-    return _run(name, VERBS[name], arguments[1:])
+    return _run(name, VERBS[name], arguments)
 
 
 def _usage() -> str:
@@ -69,33 +101,41 @@ def _usage() -> str:
 
 
 def _run(name: str, verb: Verb, arguments: list[str]) -> int:
-    from configs.parsing import ConfigError, parse
+    command = f"shardtalk {name}"
+    with early.handled():
+        early.end_at_signals(command)
+        from configs.parsing import ConfigError, parse
 
-    module, _, attribute = verb.config.partition(":")
-    config = parse(
-        getattr(importlib.import_module(module), attribute),
-        arguments,
-        prog=f"shardtalk {name}",
-        positional=verb.positional,
-        metavar=verb.metavar,
-        required=verb.required,
-    )
-    from cluster.connect import ClusterError
-    from model.errors import ModelError
-    from pipeline.errors import PipelineError, TrainingError, WriteError
+        module, _, attribute = verb.config.partition(":")
+        config = parse(
+            getattr(importlib.import_module(module), attribute),
+            arguments,
+            prog=command,
+            positional=verb.positional,
+            metavar=verb.metavar,
+            required=verb.required,
+        )
+        from cluster.connect import ClusterError
+        from model.errors import ModelError
+        from pipeline.errors import PipelineError, TrainingError
 
-    try:
-        code: int = importlib.import_module(f"jobs.{name.replace('-', '_')}").run(config)
-    except (ConfigError, ClusterError, ModelError, PipelineError) as error:
-        sys.stderr.write(f"shardtalk {name}: error: {error}\n")
-        return USAGE
-    except (WriteError, TrainingError) as error:
-        sys.stderr.write(f"shardtalk {name}: failed: {error}\n")
-        return FAILED
-    except KeyboardInterrupt:
-        sys.stderr.write(f"shardtalk {name}: interrupted\n")
-        return INTERRUPTED
-    return code
+        run = importlib.import_module(f"jobs.{name.replace('-', '_')}").run
+        early.interrupt_at_signals()
+        try:
+            return int(run(config))
+        except (ConfigError, ClusterError, ModelError, PipelineError) as error:
+            fault = isinstance(error, PipelineError) and _is_fault(error.__cause__)
+            terminal.tell(command, f"{'failed' if fault else 'error'}: {error}")
+            return FAILED if fault else USAGE
+        except (OSError, TrainingError) as error:
+            return _fail(command, error)
+        except KeyboardInterrupt:
+            terminal.tell(command, "interrupted")
+            return INTERRUPTED
+
+
+def _is_fault(error: BaseException | None) -> bool:
+    return isinstance(error, OSError) and (isinstance(error, ConnectionError | TimeoutError) or error.errno in _FAULTS)
 
 
 if __name__ == "__main__":

@@ -22,7 +22,7 @@ import pyarrow.parquet as pq
 
 from configs.caption import CaptionConfig
 from configs.evaluate import EvaluateConfig
-from jobs import __version__, cli
+from jobs import __version__, cli, terminal
 from pipeline.captions import Said, is_output, read_captions, read_job
 from pipeline.diversity import diversity, known_captions
 from pipeline.errors import InputError
@@ -222,7 +222,7 @@ def _put(file: str, data: bytes) -> None:
 
 def say(text: str) -> None:
     """A line for the user, on stderr: stdout is for data."""
-    sys.stderr.write(f"shardtalk evaluate: {text}\n")
+    terminal.tell("shardtalk evaluate", text)
 
 
 if __name__ == "__main__":

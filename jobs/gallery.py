@@ -30,7 +30,7 @@ import pyarrow as pa
 from tqdm import tqdm
 
 from configs.gallery import GalleryConfig
-from jobs import cli
+from jobs import cli, terminal
 from pipeline.ahead import mapped_ahead
 from pipeline.errors import OutputError
 from pipeline.gallery import Shown, describe_job, read_options, rows_to_show
@@ -68,7 +68,7 @@ def run(config: GalleryConfig) -> int:
     except OSError as error:
         raise OutputError(f"cannot write the page {page}: {error.strerror or error}") from error
     _summarise(shown, pictures)
-    sys.stdout.write(f"{page}\n")
+    terminal.show(str(page))
     return 0
 
 
@@ -154,9 +154,10 @@ def _summarise(shown: Shown, pictures: list[bool]) -> None:
     errors = sum(shown.errors.values())
     without = shown.rows["error_code"].null_count - sum(pictures)
     sampled = f", a sample of {len(pictures)} shown" if len(pictures) < shown.total else ""
-    sys.stderr.write(
-        f"shardtalk gallery: {shown.total - errors} captions and {errors} errors{sampled}"
-        f"{f'; {without} images are no longer found' if without else ''}\n"
+    terminal.tell(
+        "shardtalk gallery",
+        f"{shown.total - errors} captions and {errors} errors{sampled}"
+        f"{f'; {without} images are no longer found' if without else ''}",
     )
 
 

@@ -21,6 +21,8 @@ def find_captioners(config: CaptionConfig) -> tuple[list[Path], list[Path]]:
     """
     speaking = [captioners.find(captioner) for captioner in config.captioners]
     rescoring = [captioners.find(config.rerank.captioner)] if config.rerank.captioner else []
+    for captioner in [*speaking, *rescoring]:
+        checkpoint.check(captioner)
     if len(speaking) + len(rescoring) > 1:
         require_one_vocabulary({str(path): checkpoint.load_vocabulary(path) for path in [*speaking, *rescoring]})
     return speaking, rescoring

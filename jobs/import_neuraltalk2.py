@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from configs.import_neuraltalk2 import ImportNeuraltalk2Config
-from jobs import cli
+from jobs import cli, terminal
 from model import checkpoint, neuraltalk2
 from model.neuraltalk2 import Checkpoint
 from pipeline.errors import OutputError, WriteError
@@ -35,7 +35,8 @@ def run(config: ImportNeuraltalk2Config) -> int:
         _write(found, file, output)
     except OSError as error:
         raise WriteError(f"{output} cannot be written: {error.strerror or error}") from error
-    sys.stdout.write(f"{summary(found, file)}\n\n{_hint(output)}\n")
+    for line in f"{summary(found, file)}\n\n{_hint(output)}".split("\n"):
+        terminal.show(line)
     return 0
 
 

@@ -19,7 +19,7 @@ from typing import Any
 from tqdm import tqdm
 
 from configs.prepare import PrepareConfig
-from jobs import cli
+from jobs import cli, terminal
 from model.vocabulary import UNKNOWN, Vocabulary, tokenize, tokenize_as_neuraltalk2
 from pipeline.annotations import (
     SPLITS,
@@ -249,7 +249,8 @@ def _report(output: Path, vocabulary: Vocabulary, written: Mapping[Split, Writte
     lines.append(
         f"{output / 'stats.json'}: skipped {len(skipped.images)} images{why}; {len(skipped.captions)} captions"
     )
-    sys.stdout.write("\n".join(lines) + "\n")
+    for line in lines:
+        terminal.show(line)
 
 
 def main(argv: list[str] | None = None) -> int:

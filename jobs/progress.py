@@ -10,6 +10,7 @@ from typing import Any
 
 from tqdm import tqdm
 
+from jobs import terminal
 from jobs.stopping import Stop
 from pipeline.recipe import Progress
 
@@ -65,4 +66,4 @@ class Shown:
 
 def say(text: str) -> None:
     """A line for the user, on stderr: stdout is for data."""
-    tqdm.write(f"shardtalk train: {text}", file=sys.stderr)
+    terminal.tell("shardtalk train", text)

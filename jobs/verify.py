@@ -6,12 +6,13 @@ import sys
 from itertools import islice
 
 from configs.verify import VerifyConfig
-from jobs import cli
+from jobs import cli, terminal
 from pipeline.errors import OutputError
 from pipeline.inputs import list_inputs
 from pipeline.ledger import Ledger
 from pipeline.outcome import ReadOptions
 from pipeline.output import JOB, read_job, require_rules
+from pipeline.paths import plain
 from pipeline.storage import Folder
 from pipeline.verification import problems
 
@@ -27,21 +28,21 @@ def run(config: VerifyConfig) -> int:
     ledger = Ledger.load(folder)
     job = read_job(folder)
     options = ReadOptions.of_job(job)
-    shards = list_inputs(inputs, options).shards if inputs else None
+    shards = list_inputs(map(plain, inputs), options).shards if inputs else None
     if shards is not None:
         require_rules(folder, job)
     found = list(islice(problems(folder, ledger, shards, options), SHOWN + 1))
     for problem in found[:SHOWN]:
-        sys.stdout.write(f"{problem}\n")
+        terminal.show(problem)
     if found:
         more = f"more than {SHOWN}" if len(found) > SHOWN else str(len(found))
-        sys.stdout.write(f"NOT verified: {more} problems in {out}\n")
+        terminal.show(f"NOT verified: {more} problems in {out}")
         return cli.FAILED
     against = "itself" if shards is None else f"the {len(shards)} files of its input"
     errors = sum(ledger.errors.values())
-    sys.stdout.write(
+    terminal.show(
         f"verified: {ledger.rows} rows, each key once: {ledger.rows - errors} captions, {errors} errors,"
-        f" checked against {against}\n"
+        f" checked against {against}"
     )
     return 0
 

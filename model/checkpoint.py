@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 
 from model.errors import CheckpointError, ModelError
@@ -82,10 +82,7 @@ def load(directory: Path) -> tuple[Network, Vocabulary, Preprocessing]:
         weights = load_file(directory / "model.safetensors")
     except (OSError, SafetensorError, ModelError) as error:
         raise CheckpointError(f"{directory} is not a whole captioner: {error}") from error
-    if vocabulary.size != architecture.vocabulary_size:
-        raise CheckpointError(
-            f"{directory}: the vocabulary has {vocabulary.size} ids and the network {architecture.vocabulary_size}"
-        )
+    _require_size(directory, vocabulary, architecture)
     network = architecture.build()
     expected = network.state_dict()
     wrong = sorted(
@@ -98,6 +95,24 @@ def load(directory: Path) -> tuple[Network, Vocabulary, Preprocessing]:
         raise CheckpointError(f"{directory} holds another architecture than its config.json says: {wrong[0]} differs")
     network.load_state_dict({name: value.float() for name, value in weights.items()}, strict=False, assign=True)
     return network.eval(), vocabulary, preprocessing
+
+
+def check(directory: Path) -> None:
+    """Raises CheckpointError for a captioner that is not whole. Reads no weights: `load` finds what is wrong there."""
+    architecture, _ = _config(directory / "config.json")
+    _require_size(directory, load_vocabulary(directory), architecture)
+    try:
+        with safe_open(directory / "model.safetensors", framework="pt"):
+            pass  # its length is that of its header
+    except (OSError, SafetensorError) as error:
+        raise CheckpointError(f"{directory} is not a whole captioner: {error}") from error
+
+
+def _require_size(directory: Path, vocabulary: Vocabulary, architecture: Architecture) -> None:
+    if vocabulary.size != architecture.vocabulary_size:
+        raise CheckpointError(
+            f"{directory}: the vocabulary has {vocabulary.size} ids and the network {architecture.vocabulary_size}"
+        )
 
 
 def load_architecture(directory: Path) -> Architecture:

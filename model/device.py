@@ -34,6 +34,11 @@ def choose_device(name: str | torch.device = "auto") -> torch.device:
     return device
 
 
+def describe_device(device: torch.device) -> str:
+    """The device for people: "cpu", "cuda (NVIDIA H100)"."""
+    return f"{device} ({torch.cuda.get_device_name(device)})" if device.type == "cuda" else str(device)
+
+
 def _is_here(device: torch.device) -> bool:
     accelerator = torch.accelerator.current_accelerator(check_available=True)
     return (

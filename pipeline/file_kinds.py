@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from pipeline.errors import InputError
 from pipeline.names import EXTENSIONS, printable
@@ -65,9 +65,9 @@ def holds_no_images(given: str, ignored: Counter[str]) -> InputError:
     return InputError(f"{printable(given)} holds no images{found}")
 
 
-def counted(kinds: Counter[str]) -> str:
-    """Counts by kind, as text."""
-    return ", ".join(f"{kind} {count}" for kind, count in kinds.most_common())
+def counted(kinds: Mapping[str, int]) -> str:
+    """Counts by kind, as text; the most frequent first."""
+    return ", ".join(f"{kind} {count}" for kind, count in Counter(kinds).most_common())
 
 
 def names_a_kind(pattern: str, extensions: Iterable[str]) -> bool:

@@ -1,7 +1,7 @@
 """What is committed: the records of an output folder, and what is left to do.
 
 A commit record is a small JSON file under `_commits/` that names one data file, the rows in it, and hashes of both.
-Data without a record is garbage.
+Data without a record is garbage. So is a record of a driver that had lost the output (`pipeline.epochs`).
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from dataclasses import asdict, astuple, dataclass, field
 
 import pyarrow as pa
 
+from pipeline import epochs
 from pipeline.ahead import mapped_ahead
 from pipeline.errors import OutputError
 from pipeline.names import printable
@@ -40,6 +41,15 @@ class Interval:
 
 
 @dataclass(frozen=True, slots=True)
+class Damage:
+    """Rows that stand for what could not be read of a shard that holds many images."""
+
+    rows: int
+    reason: str
+    """Code and message of the first."""
+
+
+@dataclass(frozen=True, slots=True)
 class Commit:
     """One data file and what is in it."""
 
@@ -57,6 +67,10 @@ class Commit:
     """When, in seconds since 1970 by the driver's clock. For people: nothing depends on it."""
     replaces: str = ""
     """File of a commit that does not count any more, now that this one does."""
+    epoch: str = ""
+    """Of the driver that wrote it: `pipeline.epochs.Epoch.id`."""
+    damage: dict[str, Damage] = field(default_factory=dict)
+    """By shard id."""
 
     @property
     def record(self) -> str:
@@ -72,7 +86,9 @@ class Commit:
     def decode(cls, data: bytes) -> Commit:
         """Reads a record's file. Raises ValueError, KeyError or TypeError where it is none."""
         fields = json.loads(data)
-        commit = cls(**fields | {"intervals": [Interval(*values) for values in fields["intervals"]]})
+        intervals = [Interval(*values) for values in fields["intervals"]]
+        damage = {shard: Damage(**found) for shard, found in dict(fields.get("damage", {})).items()}
+        commit = cls(**fields | {"intervals": intervals, "damage": damage})
         if {interval.shard for interval in commit.intervals} != commit.paths.keys():
             raise ValueError("its intervals and paths are not of the same shards")
         return commit
@@ -114,10 +130,13 @@ class Ledger:
     """Shard id by path."""
     replaced: list[Commit] = field(default_factory=list)
     """Commits that others replace: what a crash left between the two."""
+    late: list[Commit] = field(default_factory=list)
+    """Commits that do not count, of drivers that had lost the output."""
 
     @classmethod
     def load(cls, folder: Folder) -> Ledger:
         """Reads the records. Raises OutputError for one that is torn."""
+        begun = epochs.current(folder)
         names = [f"{COMMITS}/{name}" for name in folder.names(COMMITS) if name.endswith(SUFFIX) and name[0] != "."]
         commits = []
         contents = mapped_ahead(folder.read, names, threads=CONNECTIONS, depth=2 * CONNECTIONS)
@@ -128,9 +147,11 @@ class Ledger:
                 raise OutputError(
                     f"{folder.url}/{name} is damaged ({error}); remove it, and its rows are redone"
                 ) from error
-        gone = {commit.replaces for commit in commits}
-        ledger = cls(replaced=[commit for commit in commits if commit.file in gone])
-        for commit in commits:
+        late = [commit for commit in commits if begun and not begun.counts(commit.epoch, commit.file)]
+        counting = [commit for commit in commits if commit not in late] if late else commits
+        gone = {commit.replaces for commit in counting}
+        ledger = cls(replaced=[commit for commit in counting if commit.file in gone], late=late)
+        for commit in counting:
             if commit.file not in gone:
                 ledger.add(commit)
         return ledger
@@ -159,6 +180,20 @@ class Ledger:
                     " or --retry_errors if it was unreadable then"
                 )
             yield from gaps(shard, self.intervals.get(shard_id, ()))
+
+    def lost(self) -> dict[str, str]:
+        """The shards of many images of which not one could be read, by id, with the reason."""
+        damaged: dict[str, int] = {}
+        reasons: dict[str, str] = {}
+        for commit in self.commits:
+            for shard, damage in commit.damage.items():
+                damaged[shard] = damaged.get(shard, 0) + damage.rows
+                reasons.setdefault(shard, damage.reason)
+        return {
+            shard: reasons[shard]
+            for shard, rows in damaged.items()
+            if rows >= sum(interval.stop - interval.start for interval in self.intervals[shard])
+        }
 
     @property
     def rows(self) -> int:

@@ -49,3 +49,16 @@ def from_printable(text: str) -> str:
 def is_text(name: str) -> bool:
     """Whether a name from the operating system is UTF-8."""
     return not any("\udc80" <= character <= "\udcff" for character in name)
+
+
+def for_terminal(text: str) -> str:
+    r"""Text as a terminal may get it: names in it that hold control characters cannot move the cursor or make lines.
+
+    They, line ends, and marks that turn the direction of writing, become `\n`, `\x1b`, `\u202e` and the like.
+    """
+    text = printable(text)
+    return text if text.isprintable() else "".join(c if c.isprintable() else _escaped(c) for c in text)
+
+
+def _escaped(character: str) -> str:
+    return character.encode("unicode_escape").decode("ascii")

@@ -1,7 +1,8 @@
 """The output folder as a whole: whose it is, what is in it, and the manifest that says it is complete.
 
-_job.json        what decides the captions; written first
+_job.json        what decides the captions
 _lease.json      whose turn it is to write; gone when nobody does
+_epochs/         which commits the driver that wrote last found, and the job: what older drivers write does not count
 _plan.json       what there is to do in all, for those who watch
 part-*.parquet   or .jsonl: the rows
 _commits/        a record for each part
@@ -13,15 +14,18 @@ _manifest.json   written last, once every input is committed; readers trust it
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from pipeline import epochs
 from pipeline.errors import OutputError
 from pipeline.inputs import expand_braces
+from pipeline.lease import LEASE
 from pipeline.ledger import COMMITS, SUFFIX, Ledger
 from pipeline.outcome import RULES
 from pipeline.schema import ROW, TOKEN_PROBS, extended
@@ -30,6 +34,8 @@ from pipeline.storage import UNFINISHED, Folder, is_remote
 
 JOB, MANIFEST, PART = "_job.json", "_manifest.json", "part-"
 HUGGING_FACE = ".huggingface.yaml"
+_UNFINISHED = ("._", ".part-", ".0", f".{HUGGING_FACE}")
+"""What the names of our files begin with while they are written."""
 
 
 def refuse_inside(output: str, inputs: Iterable[str]) -> None:
@@ -44,23 +50,33 @@ def refuse_inside(output: str, inputs: Iterable[str]) -> None:
             raise OutputError(f"output {output} lies inside the input {given}; give one outside")
 
 
-def claim(folder: Folder, job: Mapping[str, Any]) -> None:
-    """Makes the folder this job's, or checks that it is.
+def refuse_foreign(folder: Folder) -> None:
+    """Raises OutputError for what cannot be a folder to write into, or holds files that are not of an output."""
+    if not is_remote(folder.url):
+        place = Path(folder.path)
+        there = next(path for path in (place, *place.parents) if os.path.lexists(path))
+        if not there.is_dir():
+            raise OutputError(f"{folder.url} cannot be a folder for the rows: {there} is none")
+        if not os.access(there, os.W_OK | os.X_OK):
+            raise OutputError(f"{folder.url} cannot be a folder for the rows: {there} is not to be written into")
+    if folder.exists(JOB):
+        return
+    try:
+        found = [name for name in folder.names() if name != LEASE and not _is_unfinished(name)]
+    except UnicodeDecodeError as error:  # pyarrow's, of other names in it
+        raise OutputError(f"{folder.url} cannot be a folder for the rows: {error}") from error
+    if found and epochs.current(folder) is None:
+        raise OutputError(f"{folder.url} holds other files, such as {found[0]}; give an empty or new folder")
+
+
+def refuse_other(folder: Folder, ledger: Ledger, job: Mapping[str, Any]) -> None:
+    """Raises OutputError for an output of a job that differs, saying in what. One without rows may be anybody's.
 
     Args:
+        ledger: what is committed.
         job: what decides the captions, as nested JSON.
-
-    Raises OutputError if the folder cannot be made, or holds something else, or the output of a job that differs,
-    saying in what.
     """
-    if not folder.exists(JOB):
-        try:
-            found = [name for name in folder.names() if name != UNFINISHED.format(JOB)]
-            if found:
-                raise OutputError(f"{folder.url} holds other files, such as {found[0]}; give an empty or new folder")
-            folder.write(JOB, json.dumps(job, indent=2, ensure_ascii=False).encode())
-        except (OSError, UnicodeDecodeError) as error:
-            raise OutputError(f"{folder.url} cannot be a folder for the rows: {error}") from error
+    if not ledger.commits:
         return
     before = read_job(folder)
     require_rules(folder, before, _rules(job))
@@ -71,13 +87,21 @@ def claim(folder: Folder, job: Mapping[str, Any]) -> None:
         )
 
 
-def read_job(folder: Folder) -> dict[str, Any]:
-    """What `claim` wrote. Raises OutputError."""
+def read_job(folder: Folder) -> Mapping[str, Any]:
+    """What decides the rows of an output. Raises OutputError where it is damaged."""
+    if begun := epochs.current(folder):
+        return begun.job
     try:
-        job = json.loads(folder.read(JOB))
-        return {**job}
+        return dict(json.loads(folder.read(JOB)))
     except (ValueError, TypeError) as error:
         raise OutputError(f"{folder.url}/{JOB} is damaged: {error}") from error
+
+
+def claim(folder: Folder, job: Mapping[str, Any]) -> None:
+    """Makes the folder this job's, where `refuse_other` had nothing to say."""
+    written = json.dumps(job, indent=2, ensure_ascii=False).encode()
+    if not folder.exists(JOB) or folder.read(JOB) != written:
+        folder.write(JOB, written)
 
 
 def require_rules(folder: Folder, job: Mapping[str, Any], rules: Any = RULES) -> None:
@@ -101,32 +125,58 @@ def _differences(before: Any, now: Any, name: str = "") -> list[str]:
     return [] if before == now else [f"{name} was {before!r} and is {now!r}"]
 
 
-def sweep(folder: Folder, ledger: Ledger) -> None:
-    """Deletes data without a commit record: what a crash left between the two.
+def sweep(folder: Folder, ledger: Ledger, *, confirm: Callable[[], None]) -> None:
+    """Deletes what does not count: data without a record, records that came late, and what a crash left unfinished.
+
+    Args:
+        confirm: called between listing and deleting; raises if this process may not write any more, for then what is
+            listed may be another's.
 
     Raises OutputError for a record without its data: somebody took that away.
     """
-    names, committed = folder.names(), {commit.file for commit in ledger.commits}
-    for name in sorted(committed.difference(names)):
+    names, records = folder.names(), folder.names(COMMITS)
+    claims = [name for name in folder.names(epochs.EPOCHS) if _is_unfinished(name)]
+    confirm()
+    files, own = {commit.file for commit in ledger.commits}, {commit.record for commit in ledger.commits}
+    for name in sorted(files.difference(names)):
         record = next(commit.record for commit in ledger.commits if commit.file == name)
         raise OutputError(f"{folder.url}/{name} is gone; delete {record} there, too, to have its rows captioned again")
     for name in names:
-        if name.startswith((PART, f".{PART}")) and name not in committed:
+        if (name.startswith(PART) and name not in files) or _is_unfinished(name):
             folder.remove(name)
-    replaced = {commit.record for commit in ledger.replaced}
-    for name in folder.names(COMMITS):
-        if name.startswith(f".{PART}") or f"{COMMITS}/{name}" in replaced:
+    for name in records:
+        if (name.endswith(SUFFIX) and f"{COMMITS}/{name}" not in own) or _is_unfinished(name):
             folder.remove(f"{COMMITS}/{name}")
+    for name in claims:
+        folder.remove(f"{epochs.EPOCHS}/{name}")
 
 
-def finish(folder: Folder, ledger: Ledger, *, job: Mapping[str, Any], run: Mapping[str, Any]) -> dict[str, Any]:
+def _is_unfinished(name: str) -> bool:
+    """Whether a crash may have left it in the place of one of our files. The lease's own is being renewed, perhaps."""
+    return name.startswith(_UNFINISHED) and name.endswith(".tmp") and name != UNFINISHED.format(LEASE)
+
+
+def is_finished(folder: Folder, ledger: Ledger) -> bool:
+    """Whether the manifest is there, and of these commits. A driver that woke up late may have written an older one."""
+    if not folder.exists(MANIFEST):
+        return False
+    try:
+        return bool(json.loads(folder.read(MANIFEST))["files"] == _files(ledger))
+    except (ValueError, KeyError, TypeError):
+        return False
+
+
+def finish(
+    folder: Folder, ledger: Ledger, *, job: Mapping[str, Any], run: Mapping[str, Any], confirm: Callable[[], None]
+) -> dict[str, Any]:
     """Writes the manifest, and returns it.
 
     Args:
         job: as given to `claim`.
         run: what is worth knowing of the run that finished it: timings, versions.
+        confirm: as `sweep` takes it.
     """
-    _remove_strangers(folder, ledger)
+    sweep(folder, ledger, confirm=confirm)
     manifest = {
         "totals": {
             "rows": ledger.rows,
@@ -137,23 +187,19 @@ def finish(folder: Folder, ledger: Ledger, *, job: Mapping[str, Any], run: Mappi
         "errors": ledger.errors,
         **job,
         **run,
-        "files": {
-            commit.file: {"rows": commit.rows, "sha256": commit.file_sha256}
-            for commit in sorted(ledger.commits, key=lambda commit: commit.file)
-        },
+        "files": _files(ledger),
     }
     folder.write(HUGGING_FACE, json.dumps(_describe_to_datasets(job), indent=2).encode())
+    confirm()
     folder.write(MANIFEST, json.dumps(manifest, indent=2, ensure_ascii=False).encode())
     return manifest
 
 
-def _remove_strangers(folder: Folder, ledger: Ledger) -> None:
-    """Removes what a driver committed that had lost the lease between asking for it and committing."""
-    own = {commit.record for commit in ledger.commits}
-    for name in folder.names(COMMITS):
-        if name.endswith(SUFFIX) and f"{COMMITS}/{name}" not in own:
-            folder.remove(f"{COMMITS}/{name}")
-    sweep(folder, ledger)
+def _files(ledger: Ledger) -> dict[str, dict[str, Any]]:
+    return {
+        commit.file: {"rows": commit.rows, "sha256": commit.file_sha256}
+        for commit in sorted(ledger.commits, key=lambda commit: commit.file)
+    }
 
 
 def _describe_to_datasets(job: Mapping[str, Any]) -> dict[str, Any]:

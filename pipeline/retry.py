@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from itertools import islice
 
 import pyarrow as pa
@@ -11,6 +12,7 @@ import pyarrow.compute as pc
 
 from pipeline.errors import DataError
 from pipeline.inputs import Form, Shard
+from pipeline.lease import Lease
 from pipeline.ledger import Commit, Interval, Ledger
 from pipeline.names import printable
 from pipeline.outcome import DEFAULTS, ReadOptions
@@ -24,12 +26,7 @@ RETRYABLE = frozenset({ErrorCode.UNREADABLE, ErrorCode.OUT_OF_MEMORY})
 
 
 def take_back(
-    folder: Folder,
-    ledger: Ledger,
-    shards: Iterable[Shard],
-    *,
-    confirm: Callable[[], None],
-    options: ReadOptions = DEFAULTS,
+    folder: Folder, ledger: Ledger, shards: Iterable[Shard], mine: Lease, *, options: ReadOptions = DEFAULTS
 ) -> int:
     """Uncommits the rows of these shards that ended in a retryable error; returns how many.
 
@@ -37,26 +34,20 @@ def take_back(
     because the shard still cannot be read, stays.
 
     Args:
-        confirm: called before a part is replaced; raises if this process may not commit any more.
         options: how the shards are read.
     """
     concerned = [commit for commit in ledger.commits if RETRYABLE & commit.errors.keys()]
     if not concerned:
         return 0
+    mine.confirm()
     if folder.exists(MANIFEST):
         folder.remove(MANIFEST)  # from here on the output is not complete
     named = {printable(shard.path): shard for shard in shards}
-    return sum(_replace(folder, ledger, commit, named, confirm, options=options) for commit in concerned)
+    return sum(_replace(folder, ledger, commit, named, mine, options=options) for commit in concerned)
 
 
 def _replace(
-    folder: Folder,
-    ledger: Ledger,
-    commit: Commit,
-    named: Mapping[str, Shard],
-    confirm: Callable[[], None],
-    *,
-    options: ReadOptions,
+    folder: Folder, ledger: Ledger, commit: Commit, named: Mapping[str, Shard], mine: Lease, *, options: ReadOptions
 ) -> int:
     form = commit.file.rpartition(".")[2]
     rows = read_part(folder, commit.file)
@@ -74,10 +65,13 @@ def _replace(
         return 0
     keys = zip(rows["shard"].to_pylist(), rows["index"].to_pylist(), strict=True)
     rest = rows.filter(pa.array([key not in places for key in keys]))
-    confirm()
     ledger.remove(commit)
     if len(rest):
-        ledger.add(put(folder, rest, intervals, commit.paths, form=form, replaces=commit.file, confirm=confirm))
+        writing = partial(put, form=form, replaces=commit.file, confirm=mine.confirm, epoch=mine.epoch.id)
+        ledger.add(writing(folder, rest, intervals, commit.paths))
+    else:
+        mine.drop(ledger)
+    mine.confirm()  # whoever comes after this has found that the old commit does not count
     folder.remove(commit.record)
     folder.remove(commit.file)
     return len(rows) - len(rest)

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import io
 import json
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping
+from functools import partial
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from pipeline.damage import find_damage
+from pipeline.errors import OutputError
 from pipeline.ledger import Commit, Interval, Ledger, find_intervals, hash_keys
 from pipeline.schema import CAPTIONED, ROW, extended
 from pipeline.storage import Folder
@@ -42,6 +46,8 @@ class Sink:
         fragment_rows: rows of a full fragment.
         fragment_s: a fragment is committed after this time even if it is not full: what a crash can cost.
         confirm: called before a record is written; raises if this process may not commit any more.
+        epoch: of this driver.
+        clock: seconds that pass.
     """
 
     def __init__(
@@ -53,8 +59,11 @@ class Sink:
         fragment_rows: int = 10_000,
         fragment_s: float = 60.0,
         confirm: Callable[[], None] = lambda: None,
+        epoch: str = "",
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._folder, self._ledger, self._form, self._confirm = folder, ledger, form, confirm
+        self._folder, self._ledger, self._clock = folder, ledger, clock
+        self._put = partial(put, folder, form=form, confirm=confirm, epoch=epoch)
         self._fragment_rows, self._fragment_s = fragment_rows, fragment_s
         self._waiting: list[pa.Table] = []
         self._since = 0.0
@@ -62,10 +71,10 @@ class Sink:
     def write(self, rows: pa.Table) -> None:
         """Takes rows of `schema.CAPTIONED`, in any order; commits when there are enough or they have waited long."""
         if not self._waiting:
-            self._since = time.monotonic()
+            self._since = self._clock()
         self._waiting.append(rows)
         enough = self.rows_waiting >= self._fragment_rows
-        if enough or time.monotonic() - self._since >= self._fragment_s:
+        if enough or self._clock() - self._since >= self._fragment_s:
             self.commit()
 
     @property
@@ -82,9 +91,7 @@ class Sink:
         rows = rows.sort_by([("shard", "ascending"), ("index", "ascending")])
         self._waiting = []
         paths = dict(zip(rows["shard_id"].to_pylist(), rows["shard"].to_pylist(), strict=True))
-        intervals = find_intervals(rows)
-        commit = put(self._folder, rows, intervals, paths, form=self._form, confirm=self._confirm)
-        self._ledger.add(commit)
+        self._ledger.add(self._put(rows, find_intervals(rows), paths))
 
 
 def put(
@@ -96,6 +103,7 @@ def put(
     form: str,
     replaces: str = "",
     confirm: Callable[[], None] = lambda: None,
+    epoch: str = "",
 ) -> Commit:
     """Writes rows as one fragment, and then its record, which makes it count.
 
@@ -105,9 +113,10 @@ def put(
         paths: of the intervals' shards.
         replaces: the file of a commit that stops to count at the same moment.
         confirm: called before the record is written; raises if this process may not commit any more.
+        epoch: of this driver.
     """
-    # Named by what is in it: the same rows written again replace themselves.
-    name = "part-" + hashlib.sha256(repr(intervals).encode()).hexdigest()[:16]
+    # Named by what is in it, and by who writes: no driver that was paused ever writes over another's file.
+    name = "part-" + hashlib.sha256(f"{epoch} {intervals!r}".encode()).hexdigest()[:16]
     data = ENCODERS[form](rows.select(extended(ROW, rows.column_names).names))
     commit = Commit(
         file=f"{name}.{form}",
@@ -119,8 +128,15 @@ def put(
         paths={interval.shard: paths[interval.shard] for interval in intervals},
         committed=round(time.time(), 3),
         replaces=replaces,
+        epoch=epoch,
+        damage=find_damage(rows, {path: shard for shard, path in paths.items()}),
     )
     folder.write(commit.file, data)
-    confirm()
+    try:
+        confirm()
+    except OutputError:
+        with contextlib.suppress(OSError):
+            folder.remove(commit.file)
+        raise
     folder.write(commit.record, commit.encode())
     return commit

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 
 from pipeline import lease
 from pipeline.ledger import Ledger, Span
-from pipeline.output import MANIFEST
+from pipeline.output import is_finished
 from pipeline.storage import Folder
 
 PLAN = "_plan.json"
@@ -64,7 +64,7 @@ def committed_bytes(ledger: Ledger) -> int:
 def read_status(folder: Folder) -> Status:
     """Reads how far the job is. Raises OutputError for records that are damaged."""
     ledger, owner = Ledger.load(folder), lease.holder(folder)
-    complete = folder.exists(MANIFEST) and owner is None
+    complete = is_finished(folder, ledger) and owner is None
     done = committed_bytes(ledger)
     finished = sum(any(interval.last for interval in intervals) for intervals in ledger.intervals.values())
     plan = Plan(**json.loads(folder.read(PLAN))) if folder.exists(PLAN) else Plan(len(ledger.intervals), done)

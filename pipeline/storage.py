@@ -21,6 +21,7 @@ import pyarrow.fs as pafs
 from pipeline import stores
 from pipeline.errors import InputError, OutputError, WriteError
 from pipeline.names import is_text, printable
+from pipeline.paths import plain
 from pipeline.remote import RANGE_BYTES, PyArrowSource, RemoteFile, Source, Version
 
 READ_AHEAD_BYTES = 1 << 20
@@ -30,6 +31,7 @@ CONNECTIONS = 24
 """Requests to a store at a time, where there are many small ones."""
 SPOOLED_BYTES = 16 << 20
 """Of a file that is written remotely: more wait on this machine's disk."""
+_CANNOT_SYNC = frozenset({errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EBADF})
 UNFINISHED = ".{}.tmp"
 """Name of a file while it is written."""
 
@@ -92,6 +94,35 @@ def open_at(url: str, offset: int = 0, *, skim: bool = False, listed: Version | 
     return file
 
 
+def _write_through(file: BinaryIO, data: bytes) -> None:
+    file.write(data)
+    file.flush()
+    os.fsync(file.fileno())
+
+
+def _create_in_place(path: Path, data: bytes) -> None:
+    """As `Folder.create`; a crash may leave a part of it."""
+    with path.open("xb") as file:
+        try:
+            _write_through(file, data)
+        except OSError:
+            path.unlink()
+            raise
+    _sync_folder(path.parent)
+
+
+def _sync_folder(path: Path) -> None:
+    """Sees to it that the names in a folder outlast a crash, where its filesystem can."""
+    folder = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    except OSError as error:
+        if error.errno not in _CANNOT_SYNC:
+            raise
+    finally:
+        os.close(folder)
+
+
 def _source(url: str, listed: Version | None) -> Source:
     system, path = filesystem(url)
     if not is_s3(url):
@@ -113,7 +144,7 @@ class Folder:
     def __init__(self, url: str) -> None:
         if not is_text(url):
             raise OutputError(f"{printable(url)} is not UTF-8; give another name")
-        self.url = url
+        self.url = url = plain(url)
         self.system, self.path = filesystem(url)
         self._local = isinstance(self.system, pafs.LocalFileSystem)
 
@@ -161,12 +192,23 @@ class Folder:
         if not self._local:
             return False
         path = Path(self.path, name)
-        unfinished = path.with_name(UNFINISHED.format(f"{path.name}-{uuid.uuid4().hex}"))
         try:
-            unfinished.write_bytes(data)
-            path.hardlink_to(unfinished)
-        finally:
-            unfinished.unlink(missing_ok=True)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            unfinished = path.with_name(UNFINISHED.format(f"{path.name}-{uuid.uuid4().hex}"))
+            try:
+                with unfinished.open("xb") as file:
+                    _write_through(file, data)
+                with contextlib.suppress(OSError):  # no links on FUSE and SMB, say; what follows says why
+                    path.hardlink_to(unfinished)
+                    return True
+            finally:
+                unfinished.unlink(missing_ok=True)
+                _sync_folder(path.parent)
+            _create_in_place(path, data)
+        except FileExistsError:
+            raise
+        except OSError as error:
+            raise WriteError(f"{self.url}/{name} cannot be written: {error.strerror or error}") from error
         return True
 
     def version(self, name: str) -> str | None:
@@ -237,13 +279,11 @@ class Folder:
             file.flush()
             os.fsync(file.fileno())
         unfinished.replace(path)
-        folder = os.open(path.parent, os.O_RDONLY)
-        os.fsync(folder)  # the rename itself
-        os.close(folder)
+        _sync_folder(path.parent)  # the rename itself
 
     def remove(self, name: str) -> None:
-        """Deletes a file. Raises FileNotFoundError where it is known not to be there, WriteError."""
-        with self._writing(name, FileNotFoundError):
+        """Deletes a file, if it is there: another driver may have been faster. Raises WriteError."""
+        with contextlib.suppress(FileNotFoundError), self._writing(name, FileNotFoundError):
             self.system.delete_file(f"{self.path}/{name}")
 
     def remove_all(self, below: str) -> None:

@@ -38,6 +38,8 @@ def problems(
         options: how the job read them.
     """
     yield from _check_manifest(folder, ledger)
+    for commit in ledger.late:
+        yield f"{commit.record} is of a driver that had lost the output: its rows do not count"
     yield from _check_intervals(ledger)
     listed = None if shards is None else {printable(shard.path): shard for shard in shards}
     if listed is not None:

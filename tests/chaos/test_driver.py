@@ -92,9 +92,9 @@ def test_killed_before_and_after_every_write(  # noqa: PLR0917
     assert caption(*inputs, "--format", form)[0] == 0
     undisturbed = rows_of(tmp_path / "out")
     where = str(tmp_path / "killed") if store == "disk" else f"{request.getfixturevalue('bucket').url}/killed"
-    # Job and plan, three parts, three records, two of the manifest; twice: before and after. On S3 the lease, and a
-    # write that finds out whether the store has conditions, too.
-    steps = 2 * (2 + 3 + 3 + 2 + 2 * (store == "S3"))
+    # Lease, claim of the epoch, job, what it found, plan, three parts and records, two of the manifest; twice: before
+    # and after. On S3 a write that finds out whether the store has conditions, too.
+    steps = 2 * (5 + 3 + 3 + 2 + (store == "S3"))
     places = [*chosen(range(1, steps + 1), few=steps if store == "disk" else 4), steps + 1]
     done = subprocess.run(
         [

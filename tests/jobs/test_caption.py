@@ -47,6 +47,7 @@ def test_the_manifest_says_what_was_done(tmp_path: Path, caption: Run) -> None:
     assert manifest["totals"] == {"rows": 4, "captions": 3, "errors": 1, "shards": 4}
     assert manifest["errors"] == {"empty_file": 1}
     assert manifest["search"]["beam_size"] == 2
+    assert manifest["device"] == "cpu" and "images/s on cpu" in said
     assert sorted(manifest["files"]) == sorted(path.name for path in (tmp_path / "out").glob("part-*"))
 
 

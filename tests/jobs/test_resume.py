@@ -24,7 +24,7 @@ from conftest import (
 )
 
 import jobs.caption
-from pipeline import lease
+from pipeline import epochs, lease
 from pipeline.sink import Sink
 from pipeline.storage import Folder
 
@@ -83,11 +83,13 @@ def test_a_second_driver_on_the_same_output_is_refused(tmp_path: Path, caption: 
     folder = pictures(tmp_path / "in", 2)
     assert caption(folder)[0] == 0
     (folder / "2.jpg").write_bytes(jpeg(2))
-    before = {path: path.read_bytes() for path in (tmp_path / "out").rglob("*") if path.is_file()}
+    before = {path: path.read_bytes() for path in (tmp_path / "out").rglob("*.*") if "_epochs" not in path.parts}
     with lease.held(Folder(str(tmp_path / "out"))):
         code, said = caption(folder)
         assert code == 2 and "is being written by process" in said and said.count("\n") == 1
-    assert {path: path.read_bytes() for path in (tmp_path / "out").rglob("*") if path.is_file()} == before
+    assert {
+        path: path.read_bytes() for path in (tmp_path / "out").rglob("*.*") if "_epochs" not in path.parts
+    } == before
     assert caption(folder)[0] == 0
     assert shardtalk("verify", tmp_path / "out", folder)[0] == 0
 
@@ -95,18 +97,19 @@ def test_a_second_driver_on_the_same_output_is_refused(tmp_path: Path, caption: 
 def test_a_driver_that_lost_its_lease_commits_nothing(
     tmp_path: Path, caption: Run, shardtalk: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    folder, stolen = pictures(tmp_path / "in", 2), lease.Owner("other", "another-host", 7, "", "2026-01-01")
+    folder, stolen = pictures(tmp_path / "in", 2), lease.Owner("other", "another-host", "", 7, "", "2026-01-01")
     write = Sink.write
 
     def steal(sink: Sink, rows: pa.Table) -> None:
         (tmp_path / "out" / lease.LEASE).write_text(json.dumps(asdict(stolen) | {"renewals": 0}))
+        epochs.claim(Folder(str(tmp_path / "out")), "other")
         write(sink, rows)
 
     with monkeypatch.context() as patch:
         patch.setattr(Sink, "write", steal)
         code, said = caption(folder)
     assert code == 2 and "was taken over by process 7 on another-host" in said
-    assert not (tmp_path / "out" / "_commits").exists()
+    assert not (tmp_path / "out" / "_commits").exists() and not list((tmp_path / "out").glob("part-*"))
     (tmp_path / "out" / lease.LEASE).unlink()
     assert caption(folder)[0] == 0
     assert shardtalk("verify", tmp_path / "out", folder)[0] == 0
@@ -200,7 +203,7 @@ def test_another_job_on_the_same_output_is_refused(tmp_path: Path, captioner: Pa
     (other / "config.json").write_text(json.dumps(config))
     folder = pictures(tmp_path / "in", 2)
     assert caption(folder)[0] == 0
-    before = {path: path.read_bytes() for path in (tmp_path / "out").rglob("*.*")}
+    before = {path: path.read_bytes() for path in (tmp_path / "out").rglob("*.*") if "_epochs" not in path.parts}
     changes: dict[str, tuple[Any, ...]] = {
         "captioner.sha256": ("--captioner", other),
         "search.beam_size was 2 and is 3": ("--search.beam_size", 3),
@@ -210,7 +213,9 @@ def test_another_job_on_the_same_output_is_refused(tmp_path: Path, captioner: Pa
     for difference, options in changes.items():
         code, said = caption(folder, *options)
         assert code == 2 and said.count("\n") == 1 and difference in said
-    assert {path: path.read_bytes() for path in (tmp_path / "out").rglob("*.*")} == before
+    assert {
+        path: path.read_bytes() for path in (tmp_path / "out").rglob("*.*") if "_epochs" not in path.parts
+    } == before
 
 
 def test_scores_and_provenance_do_not_make_another_captioner(tmp_path: Path, captioner: Path, caption: Run) -> None:

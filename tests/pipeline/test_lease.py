@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import socket
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from pipeline import lease
-from pipeline.errors import OutputError
-from pipeline.lease import LEASE, SETTLING_S, SILENCE_S, Owner, take
+from pipeline.errors import OutputError, WriteError
+from pipeline.lease import LEASE, SETTLING_S, SILENCE_S, Owner, holder, take
+from pipeline.ledger import Ledger
 from pipeline.storage import Folder
 
 
@@ -49,7 +53,7 @@ def folder(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.M
 
 
 def elsewhere(name: str = "other") -> Owner:
-    return Owner(name, "another-host", 7, "boot 1", "2026-01-01")
+    return Owner(name, "another-host", "boot 1", 7, "99", "2026-01-01")
 
 
 def write(folder: Folder, owner: Owner, renewals: int = 0) -> None:
@@ -85,8 +89,7 @@ def test_a_driver_that_died_on_this_machine_is_followed_at_once(tmp_path: Path, 
 
 
 def test_a_number_that_another_process_has_now_is_no_sign_of_life(folder: Folder, clock: Clock) -> None:
-    mine = Owner.me()
-    write(folder, Owner("before", mine.host, mine.pid, "another boot 99", "2026-01-01"))
+    write(folder, replace(Owner.me(), id="before", started="1"))
     take(folder).confirm()
     assert clock.now in (0.0, SETTLING_S)
 
@@ -122,6 +125,8 @@ def test_of_two_that_come_at_once_one_goes_on(tmp_path: Path, clock: Clock, monk
 
 def test_a_driver_that_slept_too_long_finds_out(folder: Folder, clock: Clock) -> None:
     mine = take(folder)
+    folder.remove(LEASE)
+    other = take(folder)
     write(folder, elsewhere())
     for attempt in (mine.confirm, mine.renew):
         with pytest.raises(OutputError, match="taken over by process 7 on another-host"):
@@ -129,11 +134,102 @@ def test_a_driver_that_slept_too_long_finds_out(folder: Folder, clock: Clock) ->
     mine.release()
     assert json.loads(folder.read(LEASE))["id"] == "other"
     folder.remove(LEASE)
-    with pytest.raises(OutputError, match="taken over"):
+    with pytest.raises(OutputError, match="taken over by another driver"):
         mine.confirm()
+    other.confirm()
 
 
-def test_a_damaged_lease_is_named(folder: Folder, clock: Clock) -> None:
-    folder.write(LEASE, b"{")
-    with pytest.raises(OutputError, match=r"_lease\.json is damaged"):
+def test_a_renewal_that_came_late_does_not_stop_the_driver_that_took_over(folder: Folder, clock: Clock) -> None:
+    slow = take(folder)
+    late = folder.read(LEASE)
+    folder.remove(LEASE)
+    mine = take(folder)
+    folder.write(LEASE, late)
+    mine.renew()
+    assert json.loads(folder.read(LEASE))["id"] == mine.epoch.driver
+    with pytest.raises(OutputError, match="taken over"):
+        slow.renew()
+
+
+def test_an_epoch_begins_with_each_driver(folder: Folder, clock: Clock) -> None:
+    numbers = []
+    for _ in range(3):
+        mine = take(folder)
+        mine.begin(Ledger(), {"format": "parquet"})
+        numbers.append(mine.epoch.number)
+        mine.release()
+    assert numbers == [1, 2, 3]
+    assert folder.names("_epochs") == ["000003", f"{mine.epoch.id}.json"]
+
+
+def test_after_many_epochs_an_old_driver_still_finds_out(folder: Folder, clock: Clock) -> None:
+    old = take(folder)
+    for _ in range(3):
+        folder.remove(LEASE)
+        take(folder).begin(Ledger(), {})
+    with pytest.raises(OutputError, match="taken over"):
+        old.confirm()
+
+
+def test_a_process_in_another_pid_namespace_is_watched(folder: Folder, clock: Clock) -> None:
+    """Its number may be anybody's here."""
+    place = Owner.me().place.rpartition("[")[0] + "[1]"
+    write(folder, replace(Owner.me(), id="other", place=place, pid=2**22 + 1))
+    take(folder).confirm()
+    assert clock.now >= SILENCE_S
+
+
+def test_a_process_that_ended_and_whom_nobody_waited_for_is_dead(folder: Folder, clock: Clock) -> None:
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as child:
+        write(folder, replace(Owner.me(), id="other", pid=child.pid, started=lease._started(child.pid)))
+        with pytest.raises(OutputError, match=f"process {child.pid}"):
+            take(folder)
+        child.kill()
+        os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)  # it is dead now, and still has its number
+        take(folder).confirm()
+    assert clock.now in (0.0, SETTLING_S)
+
+
+@pytest.mark.parametrize("torn", [b"", b"{", b"[]", b"\xff", b'{"renewals": 3}', b'{"id": "of another version"}'])
+def test_a_lease_that_cannot_be_read_is_watched_and_taken_over(torn: bytes, folder: Folder, clock: Clock) -> None:
+    folder.write(LEASE, torn)
+    assert holder(folder) is None
+    take(folder).confirm()
+    assert SILENCE_S <= clock.now <= SILENCE_S + SETTLING_S
+
+
+def test_a_lease_that_cannot_be_read_and_changes_is_somebodys(folder: Folder, clock: Clock) -> None:
+    folder.write(LEASE, b"")
+    clock.events.append((20.0, lambda: write(folder, elsewhere())))
+    with pytest.raises(OutputError, match="process 7 on another-host"):
         take(folder)
+
+
+@pytest.mark.parametrize("refusal", [errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK, errno.EACCES])
+def test_a_filesystem_without_hard_links_has_leases(
+    refusal: int, tmp_path: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(refusal, os.strerror(refusal))
+
+    monkeypatch.setattr(Path, "hardlink_to", refuse)
+    folder = Folder(str(tmp_path))
+    mine = take(folder)
+    with pytest.raises(OutputError, match="being written by process"):
+        take(folder)
+    mine.release()
+    take(folder).confirm()
+    assert clock.now == 0.0
+    assert sorted(path.name for path in tmp_path.rglob("*") if path.is_file()) == ["000001", "000002", LEASE]
+
+
+def test_a_lease_without_room_on_the_disk_is_no_lease(
+    tmp_path: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr("pipeline.storage.os.fsync", full)
+    with pytest.raises(WriteError, match="No space left on device"):
+        take(Folder(str(tmp_path)))
+    assert not list(tmp_path.iterdir())

@@ -1,8 +1,11 @@
+import dataclasses
 from pathlib import Path
 
 import pyarrow as pa
 import pytest
 
+from pipeline import epochs
+from pipeline.epochs import Epoch
 from pipeline.errors import OutputError
 from pipeline.inputs import Shard
 from pipeline.ledger import Commit, Interval, Ledger, Span, find_intervals, gaps, hash_keys
@@ -92,3 +95,70 @@ def test_the_hash_of_keys_depends_on_the_rows_and_not_on_their_order() -> None:
     assert hash_keys(table) != hash_keys(table.slice(1))
     renamed = table.set_column(2, "image_id", pa.array(["a", "c", "a"]))
     assert hash_keys(table) != hash_keys(renamed)
+
+
+def test_rows_of_several_shards_that_follow_each_other_make_one_interval_each() -> None:
+    found = find_intervals(
+        rows(*((shard, index, 10 * index, index == 3) for index in (1, 2, 3) for shard in ("s", "t", "u")))
+    )
+    assert found == [Interval(shard, 1, 4, 30, True) for shard in ("s", "t", "u")]
+
+
+def test_a_row_that_ends_a_shard_is_not_joined_by_the_next_shards_first() -> None:
+    found = find_intervals(rows(("s", 0, 9, True), ("t", 1, 20, False)))
+    assert found == [Interval("s", 0, 1, 9, True), Interval("t", 1, 2, 20, False)]
+
+
+def test_commits_are_counted_in_and_out() -> None:
+    ledger, first = Ledger(), commit(interval(0, 3), empty_file=1)
+    second = commit(interval(3, 5, last=True), interval(0, 1, last=True, shard=IMAGE), name="part-2", no_image=2)
+    ledger.add(first)
+    ledger.add(second)
+    assert ledger.commits == [first, second] and ledger.rows == 6
+    assert ledger.errors == {"empty_file": 1, "no_image": 2}
+    assert ledger.intervals == {
+        TAR.id: [interval(0, 3), interval(3, 5, last=True)],
+        IMAGE.id: [interval(0, 1, last=True, shard=IMAGE)],
+    }
+    assert ledger.shard_of == {TAR.path: TAR.id, IMAGE.path: IMAGE.id}
+    assert list(ledger.left([TAR, IMAGE])) == []
+    ledger.remove(second)
+    assert ledger.commits == [first] and ledger.shard_of == {TAR.path: TAR.id}
+    assert list(ledger.left([TAR, IMAGE])) == [Span(TAR, 3, 3000), Span(IMAGE)]
+
+
+@pytest.mark.parametrize(("file", "record"), [("part-1.parquet", "part-1"), ("part-1.2.jsonl", "part-1.2")])
+def test_a_record_has_its_parts_name(file: str, record: str) -> None:
+    made = Commit(file, 0, {}, "", "", [], {}, 0.0)
+    assert made.record == f"_commits/{record}.commit"
+
+
+def store(folder: Folder, *commits: Commit) -> None:
+    for one in commits:
+        folder.write(one.record, one.encode())
+
+
+def of(epoch: str, name: str, *intervals: Interval, replaces: str = "") -> Commit:
+    return dataclasses.replace(commit(*intervals, name=name), epoch=epoch, replaces=replaces)
+
+
+def test_commits_count_that_the_newest_driver_made_or_found(tmp_path: Path) -> None:
+    folder, before = Folder(str(tmp_path)), of("", "part-0", interval(0, 1))
+    found, late = of("000001-a", "part-1", interval(1, 2)), of("000001-a", "part-2", interval(2, 3))
+    own = of("000002-b", "part-3", interval(2, 4))
+    store(folder, before, found, late, own)
+    assert len(Ledger.load(folder).commits) == 4  # of a version without epochs
+    epochs.begin(folder, Epoch(2, "b"), [before.file, found.file], {})
+    ledger = Ledger.load(folder)
+    assert ledger.commits == [before, found, own] and ledger.late == [late]
+
+
+def test_a_commit_that_does_not_count_replaces_nothing(tmp_path: Path) -> None:
+    folder, before = Folder(str(tmp_path)), of("000001-a", "part-1", interval(0, 2))
+    late = of("000001-a", "part-2", interval(0, 1), replaces=before.file)
+    own = of("000002-b", "part-3", interval(0, 1), replaces=before.file)
+    store(folder, before, late)
+    epochs.begin(folder, Epoch(2, "b"), [before.file], {})
+    assert Ledger.load(folder).commits == [before] and Ledger.load(folder).replaced == []
+    store(folder, own)
+    assert Ledger.load(folder).commits == [own] and Ledger.load(folder).replaced == [before]

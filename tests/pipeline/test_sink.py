@@ -1,11 +1,13 @@
 import hashlib
 import json
+import re
 from pathlib import Path
 
 import pyarrow as pa
 import pytest
 
-from pipeline.ledger import Interval, Ledger
+from pipeline.errors import OutputError
+from pipeline.ledger import Damage, Interval, Ledger
 from pipeline.output import read_part, read_rows
 from pipeline.schema import CAPTIONED, ROW
 from pipeline.sink import Sink
@@ -91,11 +93,80 @@ def test_a_part_is_committed_when_it_is_full(tmp_path: Path) -> None:
     assert Ledger.load(folder).rows == 5
 
 
-def test_a_part_is_committed_when_it_has_waited_long(tmp_path: Path) -> None:
-    folder = Folder(str(tmp_path))
-    writing = sink(folder, fragment_s=0)
-    writing.write(captioned(("t", 0)))
-    assert Ledger.load(folder).rows == 1
+def test_a_part_is_committed_when_its_first_rows_have_waited_long(tmp_path: Path) -> None:
+    folder, now = Folder(str(tmp_path)), [1000.0]
+    writing = Sink(folder, Ledger(), form="parquet", fragment_rows=100, fragment_s=60.0, clock=lambda: now[0])
+    committed = []
+    for index, time in enumerate([1000.0, 1059.9, 1060.0, 1100.0, 1160.0]):
+        now[0] = time
+        writing.write(captioned(("t", index)))
+        committed.append(Ledger.load(folder).rows)
+    assert committed == [0, 0, 3, 3, 5]
+
+
+def test_rows_that_wait_are_counted(tmp_path: Path) -> None:
+    writing = sink(Folder(str(tmp_path)), fragment_rows=4)
+    waiting = []
+    for index in range(3):
+        writing.write(captioned(("s", index), ("t", index)))
+        waiting.append(writing.rows_waiting)
+    assert waiting == [2, 0, 2]
+
+
+def test_the_ledger_gets_every_commit(tmp_path: Path) -> None:
+    folder, ledger = Folder(str(tmp_path)), Ledger()
+    writing = Sink(folder, ledger, form="jsonl", fragment_rows=2)
+    for index in range(4):
+        writing.write(captioned(("t", index)))
+    assert ledger.rows == 4 and ledger.errors == {"corrupt_image": 2}
+    assert sorted(ledger.commits, key=lambda c: c.file) == Ledger.load(folder).commits
+
+
+def test_a_driver_confirms_after_the_part_and_before_its_record(tmp_path: Path) -> None:
+    folder, there = Folder(str(tmp_path)), []
+    confirm = lambda: there.append((len(folder.names()), len(folder.names("_commits"))))  # noqa: E731
+    writing = Sink(folder, Ledger(), form="parquet", fragment_rows=1, confirm=confirm)
+    for index in range(2):
+        writing.write(captioned(("t", index)))
+    assert there == [(1, 0), (2, 1)]
+
+
+def test_a_driver_that_may_not_commit_leaves_nothing(tmp_path: Path) -> None:
+    def lost() -> None:
+        raise OutputError("taken over")
+
+    folder, ledger = Folder(str(tmp_path)), Ledger()
+    writing = Sink(folder, ledger, form="parquet", fragment_rows=1, confirm=lost)
+    with pytest.raises(OutputError, match="taken over"):
+        writing.write(captioned(("t", 0)))
+    assert ledger.commits == [] and folder.names() == folder.names("_commits") == []
+
+
+def test_the_record_has_the_parts_name_and_its_drivers_epoch(tmp_path: Path) -> None:
+    folder, names = Folder(str(tmp_path)), set()
+    for epoch in ("000001-a", "000002-b"):
+        writing = Sink(folder, Ledger(), form="parquet", fragment_rows=1, epoch=epoch)
+        writing.write(captioned(("t", 0)))
+        (commit,) = (one for one in Ledger.load(folder).commits if one.epoch == epoch)
+        assert commit.record == f"_commits/{commit.file.removesuffix('.parquet')}.commit"
+        names.add(commit.file)
+    assert len(names) == 2 and all(re.fullmatch(r"part-[0-9a-f]{16}\.parquet", name) for name in names)
+
+
+def test_what_is_damaged_is_in_the_record(tmp_path: Path) -> None:
+    rows = captioned(("t", 3), ("t", 4), ("s", 1))
+    codes = pa.array(["corrupt_shard", None, "corrupt_image"])
+    rows = rows.set_column(rows.schema.get_field_index("error_code"), rows.schema.field("error_code"), codes)
+    ledger = Ledger()
+    Sink(Folder(str(tmp_path)), ledger, form="jsonl", fragment_rows=1).write(rows)
+    assert ledger.commits[0].damage == {"t": Damage(1, "corrupt_shard: cut")}
+
+
+def test_when_a_commit_was_made_is_in_its_record(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pipeline.sink.time.time", lambda: 1234.56789)
+    ledger = Ledger()
+    Sink(Folder(str(tmp_path)), ledger, form="jsonl", fragment_rows=1).write(captioned(("t", 0)))
+    assert (ledger.commits[0].committed, ledger.commits[0].replaces) == (1234.568, "")
 
 
 def test_nothing_to_commit_writes_nothing(tmp_path: Path) -> None:

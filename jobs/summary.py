@@ -1,0 +1,99 @@
+"""What a captioning job says at its end, and whether it failed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+from configs.caption import CaptionConfig
+from jobs import cli, terminal
+from pipeline.file_kinds import counted
+from pipeline.inputs import Form, Listing, Shard
+from pipeline.ledger import Ledger
+from pipeline.names import printable
+from pipeline.output import read_part
+from pipeline.report import Report
+from pipeline.storage import Folder
+
+SHOWN_REASONS = 3
+
+
+def judge(
+    config: CaptionConfig, folder: Folder, ledger: Ledger, listing: Listing, report: Report, *, least_rows: int
+) -> int:
+    """The exit code, were it not for a request to stop; says why it is not 0.
+
+    Args:
+        least_rows: with fewer, nothing is judged.
+    """
+    failed = False
+    if report.is_rotten(config.max_error_rate, least_rows):
+        say(f"failed: {report.errors} of {report.rows} rows are errors; max_error_rate is {config.max_error_rate}")
+        say(f"errors: {counted(ledger.errors)}; the first: {first_error(folder, ledger)}")
+        failed = True
+    reasons, allowed = _lost(ledger, listing), config.lost_shards_allowed
+    shards = sum(shard.form != Form.IMAGE for shard in listing.shards) if reasons else 0
+    if len(reasons) > allowed * shards and report.rows >= least_rows:
+        say(
+            f"failed: {len(reasons)} of {shards} shards could not be read; max_lost_shards is {allowed};"
+            f" {_first_reasons(reasons)}"
+        )
+        failed = True
+    return cli.FAILED if failed else 0
+
+
+def _lost(ledger: Ledger, listing: Listing) -> dict[str, str]:
+    """The shards of many images of which not one could be read, by path, with the reason."""
+    lost = ledger.lost()
+    if not lost:
+        return {}
+    many = (shard for shard in listing.shards if shard.form != Form.IMAGE)
+    return {printable(shard.path): lost[shard.id] for shard in many if shard.id in lost}
+
+
+def _first_reasons(reasons: Mapping[str, str]) -> str:
+    first = [f"{path}: {reason}" for path, reason in list(reasons.items())[:SHOWN_REASONS]]
+    more = len(reasons) - len(first)
+    return "; ".join([*first, *([f"and {more} more"] if more else [])])
+
+
+def first_error(folder: Folder, ledger: Ledger) -> str:
+    """An error of the output, as an example."""
+    for commit in ledger.commits:
+        if commit.errors:
+            for row in read_part(folder, commit.file, ["image_id", "error_code", "error_message"]).to_pylist():
+                if row["error_code"]:
+                    return f"{row['image_id']}: {row['error_code']}: {row['error_message']}"
+    return "none"
+
+
+def summarise(where: str, ledger: Ledger, listing: Listing, report: Report, device: str) -> None:
+    """Says what was done."""
+    errors = sum(ledger.errors.values())
+    say(
+        f"{ledger.rows - errors} captions and {errors} errors in {where};"
+        f" this run {report.run_rows} rows in {report.seconds:.1f} s, {report.images_per_s:.1f} images/s on {device}"
+    )
+    if report.run_rows:
+        bottleneck, *others = (f"{stage} {share:.0%}" for stage, share in report.busy.items())
+        say(f"busy: {bottleneck} (the bottleneck), {', '.join(others)}")
+    if errors:
+        say(f"errors: {counted(ledger.errors)}")
+    if reasons := _lost(ledger, listing):
+        say(f"{len(reasons)} shards could not be read; {_first_reasons(reasons)}")
+    if damaged := {shard for commit in ledger.commits for shard in commit.damage} - ledger.lost().keys():
+        say(f"{len(damaged)} shards are damaged; the images beside the damage are captioned")
+    if gone := len(ledger.shard_of.keys() - _names(listing.shards)):
+        say(f"{gone} files of this output are not among the inputs now; their rows stay")
+    if listing.ignored:
+        say(f"ignored {listing.ignored.total()} other files: {counted(listing.ignored)}")
+    if report.ignored:
+        say(f"ignored {report.ignored.total()} other files inside shards: {counted(report.ignored)}")
+
+
+def _names(shards: Iterable[Shard]) -> set[str]:
+    return {printable(shard.path) for shard in shards}
+
+
+def say(text: str) -> None:
+    """A line for the user."""
+    terminal.tell("shardtalk caption", text)

@@ -1,0 +1,31 @@
+"""One name for each place: what a user gives, without the other ways to write it."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from urllib.parse import unquote
+
+from pipeline.errors import InputError
+
+_FILE = "file://"
+
+
+def plain(name: str) -> str:
+    """`file:///in` and `/x/../in` as `/in`; other names as they are.
+
+    What is before a `..` is resolved, for a link's parent is not the folder that the link is in. Raises InputError for
+    a file URL of another machine.
+    """
+    if name.lower().startswith(_FILE):
+        host, slash, path = name[len(_FILE) :].partition("/")
+        if host not in ("", "localhost"):
+            raise InputError(f"{name} is on another machine; mount its folder here, and give the path")
+        name = slash + path
+        if not os.path.lexists(name):
+            name = unquote(name, errors="surrogateescape")
+    if "://" in name or ".." not in name.split("/"):
+        return name
+    parts = Path(name).expanduser().absolute().parts
+    after = len(parts) - parts[::-1].index("..")
+    return str(Path(os.path.realpath(Path(*parts[:after])), *parts[after:]))

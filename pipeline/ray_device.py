@@ -1,0 +1,46 @@
+"""Asks a worker of Ray what a captioner would compute on there, before a job begins."""
+
+from __future__ import annotations
+
+import socket
+
+import ray
+from ray.exceptions import RayTaskError
+
+from model.device import choose_device, describe_device
+from model.errors import OptionError
+
+
+def device_of_worker(device: str, *, num_gpus: float, num_cpus: float, wait_s: float) -> str:
+    """The device of a worker with these resources. Raises OptionError if it has none, or no worker has the resources.
+
+    Args:
+        device: as `choose_device` takes it.
+        wait_s: for a worker.
+    """
+    asked = f"{num_gpus:g} GPUs for each captioner"
+    instead = "give --ray.num_gpus 0 to caption on CPUs"
+    answer = ray.remote(_device_here).options(num_cpus=num_cpus, num_gpus=num_gpus, max_retries=2).remote(device)
+    ready, _ = ray.wait([answer], timeout=wait_s)
+    if not ready:
+        ray.cancel(answer)
+        found = ray.cluster_resources().get("GPU", 0.0)  # type: ignore[no-untyped-call]
+        raise OptionError(f"{asked} were asked for, and the cluster has {found:g} in all; {instead}")
+    try:
+        name, problem = ray.get(answer)
+    except RayTaskError as error:
+        raise OptionError(f"the worker that has {asked} cannot say what it computes on: {error.cause}") from error
+    if problem:
+        raise OptionError(f"{asked} were asked for, and on {name} {problem}; {instead}")
+    return str(name)
+
+
+def _device_here(device: str) -> tuple[str, str]:
+    """The device; or the machine, and what is wrong there."""
+    import torch
+
+    try:
+        return describe_device(choose_device(device)), ""
+    except OptionError:
+        built = f"built for CUDA {torch.version.cuda}" if torch.version.cuda else "built without CUDA"
+        return socket.gethostname(), f"PyTorch {torch.__version__}, {built}, finds no device {device}"

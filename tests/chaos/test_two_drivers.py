@@ -1,0 +1,259 @@
+"""Two drivers of one output, in every order of their steps that has a driver stopped for a while and going on.
+
+The output is in memory, and each thing that a driver asks of it is a step. Drivers are elsewhere to each other: one
+that is stopped is silent, so the other takes over. What the first does when it goes on must change nothing that counts.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import pyarrow as pa
+import pytest
+from faults import Survived, chosen, is_full
+
+from pipeline import lease, ledger, output, retry, verification
+from pipeline.errors import OutputError
+from pipeline.inputs import Shard
+from pipeline.lease import Owner
+from pipeline.ledger import Ledger
+from pipeline.schema import CAPTIONED
+from pipeline.sink import Sink
+from pipeline.storage import Folder
+
+JOB = {"captioner": "c", "format": "jsonl", "search": {}}
+SHARDS = [Shard(f"/in/{name}.jpg", f"{name}.jpg", 10, 1) for name in "abcd"]
+NEVER = 10_000
+
+
+class Store(Folder):
+    """An output in memory; `step` is called before anything is asked of it."""
+
+    def __init__(self, files: dict[str, bytes], step: Callable[[], None] = lambda: None) -> None:
+        self.url, self.files, self.step = "memory://out", files, step
+
+    def names(self, below: str = "") -> list[str]:
+        self.step()
+        prefix = f"{below}/" if below else ""
+        found = [name.removeprefix(prefix) for name in self.files if name.startswith(prefix)]
+        return sorted(name for name in found if "/" not in name)
+
+    def exists(self, name: str) -> bool:
+        self.step()
+        return name in self.files
+
+    def read(self, name: str) -> bytes:
+        self.step()
+        try:
+            return self.files[name]
+        except KeyError:
+            raise FileNotFoundError(name) from None
+
+    def write(self, name: str, data: bytes) -> None:
+        self.step()
+        self.files[name] = data
+
+    def create(self, name: str, data: bytes) -> bool:
+        self.step()
+        if name in self.files:
+            raise FileExistsError(name)
+        self.files[name] = data
+        return True
+
+    def remove(self, name: str) -> None:
+        self.step()
+        self.files.pop(name, None)
+
+
+class StoreWithoutExclusion(Store):
+    """One that cannot create exclusively."""
+
+    def create(self, name: str, data: bytes) -> bool:
+        return False
+
+
+def rows(shards: list[Shard], driver: str, failing: str) -> Iterator[pa.Table]:
+    """A row for each shard, with the driver's name for a caption; or an error, of those that fail."""
+    for shard in shards:
+        failed = shard.image_id[0] in failing
+        row: Mapping[str, Any] = {
+            "image_id": shard.image_id,
+            "shard": shard.path,
+            "index": 0,
+            "shard_id": shard.id,
+            "next_offset": 10,
+            "last": True,
+            "caption": None if failed else driver,
+            "error_code": "unreadable" if failed else None,
+            "error_message": "try again" if failed else None,
+        }
+        yield pa.Table.from_pylist([row], schema=CAPTIONED)
+
+
+def run(folder: Store, name: str, *, failing: str = "", retrying: bool = False, part_rows: int = 1) -> Ledger:
+    """What `jobs.caption.run` asks of an output, in its order; a renewal of the lease comes before each row."""
+    output.refuse_foreign(folder)
+    mine = lease.take(folder)
+    found = Ledger.load(folder)
+    output.refuse_other(folder, found, JOB)
+    output.claim(folder, JOB)
+    mine.begin(found, JOB)
+    if retrying:
+        retry.take_back(folder, found, SHARDS, mine)
+    left = [span.shard for span in found.left(SHARDS)]
+    output.sweep(folder, found, confirm=mine.confirm)
+    sink = Sink(
+        folder, found, form="jsonl", fragment_rows=part_rows, fragment_s=1e9, confirm=mine.confirm, epoch=mine.epoch.id
+    )
+    for table in rows(left, name, failing):
+        mine.renew()
+        sink.write(table)
+    sink.commit()
+    mine.confirm()
+    if left or not output.is_finished(folder, found):
+        output.finish(folder, found, job=JOB, run={}, confirm=mine.confirm)
+    mine.release()
+    return found
+
+
+class Driver:
+    """A driver in a thread of its own that goes on a number of steps when it is told to."""
+
+    def __init__(self, kind: type[Store], files: dict[str, bytes], name: str, **options: Any) -> None:
+        self._go, self._stopped = threading.Semaphore(0), threading.Semaphore(0)
+        self.ended, self.left, self.files = False, 0, files
+        self.ledger: Ledger | None = None
+        self.failure: Exception | None = None
+        self.at_end: dict[str, bytes] = {}
+        self._work = lambda: run(kind(files, self._step), name, **options)
+        self._thread = threading.Thread(target=self._drive, daemon=True)
+        self._thread.start()
+
+    def go(self, steps: int) -> None:
+        """Returns once it stopped again, or ended."""
+        if not self.ended and steps:
+            self.left = steps
+            self._go.release()
+            self._stopped.acquire()
+
+    def _step(self) -> None:
+        if not self.left:
+            self._stopped.release()
+            self._go.acquire()
+        self.left -= 1
+
+    def _drive(self) -> None:
+        self._go.acquire()
+        try:
+            self.ledger = self._work()
+            self.at_end = dict(self.files)
+        except (OutputError, OSError) as error:
+            self.failure = error
+        self.ended = True
+        self._stopped.release()
+
+
+@pytest.fixture(autouse=True)
+def elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every driver is on a machine of its own, silence passes at once, and records are read one by one."""
+    numbers = itertools.count(1)
+    monkeypatch.setattr(Owner, "me", lambda: Owner(f"d{(n := next(numbers)):05}", f"host-{n}", "", n, "", "now"))
+    monkeypatch.setattr(lease.time, "sleep", lambda seconds: None)
+    monkeypatch.setattr(ledger, "mapped_ahead", lambda function, names, **_: map(function, names))
+    monkeypatch.setattr(output, "is_remote", lambda url: True)
+
+
+BEFORE: dict[str, Callable[[], dict[str, bytes]]] = {
+    "a new output": dict,
+    "an output that is begun": lambda: begun_output(),  # noqa: PLW0108 - it comes later
+    "an output with errors to retry": lambda: finished_output("acd"),
+}
+
+
+def finished_output(failing: str = "") -> dict[str, bytes]:
+    """Two parts of two rows each."""
+    files: dict[str, bytes] = {}
+    run(Store(files), "before", failing=failing, part_rows=2)
+    return files
+
+
+def begun_output() -> dict[str, bytes]:
+    """One part of two rows."""
+    files = finished_output()
+    return {name: data for name, data in files.items() if b"/in/c.jpg" not in data and name != "_manifest.json"}
+
+
+def counting(files: dict[str, bytes]) -> dict[str, bytes]:
+    """The data of the commits that count."""
+    return {commit.file: files[commit.file] for commit in Ledger.load(Store(files)).commits}
+
+
+RETRYING = {"neither": (False, False), "both": (True, True), "slow": (True, False), "other": (False, True)}
+"""Which of the drivers retries errors: the slow one, the other one."""
+
+
+def assert_mended(files: dict[str, bytes]) -> None:
+    """The same command again leaves a whole output and nothing else, without a person."""
+    run(Store(files), "after")
+    found = Ledger.load(Store(files))
+    assert list(verification.problems(Store(files), found)) == []
+    assert sorted(path for commit in found.commits for path in commit.paths.values()) == [s.path for s in SHARDS]
+    known = {commit.file for commit in found.commits} | {commit.record for commit in found.commits}
+    assert {name for name in files if "part-" in name} == known and not found.late
+    for commit in found.commits:
+        assert hashlib.sha256(files[commit.file]).hexdigest() == commit.file_sha256
+
+
+def steps_of(kind: type[Store], before: dict[str, bytes], *, retrying: bool) -> int:
+    driver = Driver(kind, dict(before), "alone", retrying=retrying)
+    steps = 0
+    while not driver.ended:
+        driver.go(1)
+        steps += 1
+    assert driver.failure is None
+    return steps
+
+
+@pytest.mark.parametrize("retrying", RETRYING)
+@pytest.mark.parametrize("before", BEFORE)
+@pytest.mark.parametrize("kind", [Store, StoreWithoutExclusion])
+def test_a_driver_that_wakes_after_another_finished_spoils_nothing(
+    kind: type[Store], before: str, retrying: str, survived: Survived
+) -> None:
+    start = BEFORE[before]()
+    steps = steps_of(kind, start, retrying=RETRYING[retrying][0])
+    for stop in chosen(range(1, steps + 1), few=12):
+        files = dict(start)
+        slow, other = (Driver(kind, files, "a driver", retrying=retries) for retries in RETRYING[retrying])
+        slow.go(stop)
+        other.go(NEVER)
+        assert other.failure is None and other.ledger is not None, stop
+        finished = counting(files)
+        assert len(finished) == len(other.ledger.commits)
+        slow.go(NEVER)
+        if slow.failure is not None:  # else it had begun nothing yet, and did its own work after the other's
+            assert counting(files) == finished, stop
+        assert_mended(files)
+        survived("driver stopped at a step that goes on after another finished", "what it writes does not count")
+
+
+@pytest.mark.parametrize("retrying", RETRYING)
+@pytest.mark.parametrize("before", BEFORE)
+def test_two_drivers_by_turns_leave_what_the_same_command_mends(before: str, retrying: str, survived: Survived) -> None:
+    start = BEFORE[before]()
+    steps = steps_of(Store, start, retrying=RETRYING[retrying][0])
+    for first, second, third in itertools.product(*[chosen(range(1, steps + 1, 2 * is_full() + 1), few=3)] * 3):
+        files = dict(start)
+        slow, other = (Driver(Store, files, "a driver", retrying=retries) for retries in RETRYING[retrying])
+        for driver, times in ((slow, first), (other, second), (slow, third), (other, NEVER)):
+            driver.go(times)
+        finished = counting(files)
+        slow.go(NEVER)
+        if other.failure is None and slow.failure is not None:
+            assert counting(files) == finished, (first, second, third)
+        assert_mended(files)
+        survived("two drivers by turns", "each row once after the same command again")
