@@ -74,10 +74,10 @@ def _search(file: BinaryIO, start: int, stop: int, *, grid: int) -> tuple[int | 
     Args:
         grid: some byte that blocks of 512 are counted from.
     """
-    at, filled, kept = start, start, b""
+    at, filled, kept, step = start, start, b"", 8 * BLOCK  # small at first: in a tar of nothing but damage, it is near
     while at < stop:
         file.seek(at + len(kept))
-        read = file.read(SEARCHED_BYTES)
+        read, step = file.read(step), min(2 * step, SEARCHED_BYTES)
         chunk = kept + read
         candidates = [] if not chunk.strip(b"\0") else sorted({*_with_magic(chunk), *_on_grid(chunk, at - grid)})
         for i in candidates:
