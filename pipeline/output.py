@@ -190,8 +190,12 @@ def finish(
         "files": _files(ledger),
     }
     folder.write(HUGGING_FACE, json.dumps(_describe_to_datasets(job), indent=2).encode())
+    before = folder.version(MANIFEST)
     confirm()
-    folder.write(MANIFEST, json.dumps(manifest, indent=2, ensure_ascii=False).encode())
+    try:
+        folder.replace(MANIFEST, json.dumps(manifest, indent=2, ensure_ascii=False).encode(), before)
+    except FileExistsError as error:
+        raise OutputError(f"{folder.url} was finished by another driver meanwhile") from error
     return manifest
 
 
