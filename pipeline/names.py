@@ -26,11 +26,14 @@ def printable(name: str) -> str:
     Two names never become one: a backslash that stands before such a byte, or in the name itself before `x80` to
     `xff`, is doubled. Other names stay as they are.
     """
-    distinct = _AMBIGUOUS.sub(lambda match: 2 * match[0], name)
+    return _valid(_AMBIGUOUS.sub(lambda match: 2 * match[0], name))
+
+
+def _valid(name: str) -> str:
     try:
-        return distinct.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+        return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
     except UnicodeEncodeError:  # half of a UTF-16 pair, of JSON say, and no byte
-        return distinct.encode("utf-8", "surrogatepass").decode("utf-8", "backslashreplace")
+        return name.encode("utf-8", "surrogatepass").decode("utf-8", "backslashreplace")
 
 
 def from_printable(text: str) -> str:
@@ -56,7 +59,7 @@ def for_terminal(text: str) -> str:
 
     They, line ends, and marks that turn the direction of writing, become `\n`, `\x1b`, `\u202e` and the like.
     """
-    text = printable(text)
+    text = _valid(text)
     return text if text.isprintable() else "".join(c if c.isprintable() else _escaped(c) for c in text)
 
 
