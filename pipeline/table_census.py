@@ -8,7 +8,6 @@ from __future__ import annotations
 import csv
 import io
 import json
-import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, BinaryIO
@@ -22,7 +21,6 @@ from pipeline.outcome import ReadOptions
 
 PARQUET_KEYS = ("__key__", "key", "image_id", "id", "file_name", "filename", "path", "url")
 LIST_KEYS = ("__key__", "key", "image_id", "id")
-_LIST = re.compile(r"\.(list|bag|array)\.|\.(element|item)$")
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,17 +37,30 @@ def count_parquet(file: BinaryIO, options: ReadOptions) -> TableCensus:
     """Reads the footer, and the column of names. Raises OSError."""
     try:
         table = pq.ParquetFile(file, pre_buffer=False)
-        groups = [table.metadata.row_group(group) for group in range(table.num_row_groups)]
-        counts = {sum(group.num_rows for group in groups)}
-        for i in range(table.metadata.num_columns):
-            path = table.schema.column(i).path
-            if _LIST.search(path) and path.startswith(options.image_column):
-                counts.add(sum(group.column(i).num_values for group in groups))
-        return TableCensus(frozenset(counts), _keys_of_parquet(table, file, options))
+        counts = _counts(table, [table.metadata.row_group(group) for group in range(table.num_row_groups)], options)
+        return TableCensus(counts, _keys_of_parquet(table, file, options))
     except Exception as error:  # whatever pyarrow raises on a damaged file
         if isinstance(error, OSError) and error.errno is not None:  # of the file itself
             raise
         return TableCensus(frozenset())
+
+
+def _counts(table: pq.ParquetFile, groups: list[pq.RowGroupMetaData], options: ReadOptions) -> frozenset[int]:
+    """Rows, and entries of columns of lists, by the footer: of those of bytes, or of all where there are none."""
+    rows = sum(group.num_rows for group in groups)
+    of_bytes, of_others = set[int](), set[int]()
+    for i in range(table.metadata.num_columns):
+        column = table.schema.column(i)
+        lists = column.max_repetition_level
+        is_numbers = column.physical_type.startswith("INT")
+        if not f"{column.path}.".startswith(f"{options.image_column}." if options.image_column else ""):
+            continue
+        if is_numbers and lists > 1:
+            return frozenset()  # lists of images that are lists of bytes: the footer counts these
+        count = sum(group.column(i).num_values for group in groups) if lists > is_numbers else rows
+        is_text = column.logical_type.type == "STRING" or column.path in {*PARQUET_KEYS, options.key_column}
+        (of_bytes if column.physical_type.endswith("BYTE_ARRAY") and not is_text else of_others).add(count)
+    return frozenset(of_bytes or of_others | {rows})
 
 
 def _keys_of_parquet(table: pq.ParquetFile, file: BinaryIO, options: ReadOptions) -> list[str | None]:
