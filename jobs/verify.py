@@ -8,13 +8,14 @@ from itertools import islice
 from configs.verify import VerifyConfig
 from jobs import cli, terminal
 from pipeline.errors import OutputError
+from pipeline.folder_census import list_files
 from pipeline.inputs import list_inputs
 from pipeline.ledger import Ledger
 from pipeline.outcome import ReadOptions
 from pipeline.output import JOB, read_job, require_rules
 from pipeline.paths import plain
 from pipeline.storage import Folder
-from pipeline.verification import problems
+from pipeline.verification import Counts, problems
 
 SHOWN = 100
 
@@ -28,20 +29,23 @@ def run(config: VerifyConfig) -> int:
     ledger = Ledger.load(folder)
     job = read_job(folder)
     options = ReadOptions.of_job(job)
-    shards = list_inputs(map(plain, inputs), options).shards if inputs else None
+    names = [plain(name) for name in inputs]
+    shards = list_inputs(names, options).shards if inputs else None
     if shards is not None:
         require_rules(folder, job)
-    found = list(islice(problems(folder, ledger, shards, options), SHOWN + 1))
+    counts = Counts()
+    lines = problems(folder, ledger, shards, options, files=list_files(names), counts=counts)
+    found = list(islice(lines, SHOWN + 1))
     for problem in found[:SHOWN]:
         terminal.show(problem)
     if found:
         more = f"more than {SHOWN}" if len(found) > SHOWN else str(len(found))
         terminal.show(f"NOT verified: {more} problems in {out}")
         return cli.FAILED
-    against = "itself" if shards is None else f"the {len(shards)} files of its input"
-    errors = sum(ledger.errors.values())
+    against = f"the {len(shards)} files of its input" if shards is not None else "itself only; give its inputs, too"
+    errors = counts.errors.total()
     terminal.show(
-        f"verified: {ledger.rows} rows, each key once: {ledger.rows - errors} captions, {errors} errors,"
+        f"verified: {counts.captions + errors} rows, each key once: {counts.captions} captions, {errors} errors,"
         f" checked against {against}"
     )
     return 0

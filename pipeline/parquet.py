@@ -91,17 +91,6 @@ class Table:
                 yield Row(name, image, self._offsets[bisect_right(self._starts, number + 1) - 1], others)
         self._refuse_missing()
 
-    def names(self) -> Iterator[str]:
-        """What the images are called. Reads no images, but those of lists."""
-        for group in range(self._file.num_groups):
-            if self._image.in_lists:
-                yield from (name for name, _, _ in self._entries(group, 0, []))
-                continue
-            count, number = self._count_of(group), self._starts[group]
-            names = zip(self._keys(group, 0, count), self._paths(group, 0, count), strict=True)
-            yield from (_name(key, path, number + i) for i, (key, path) in enumerate(names))
-        self._refuse_missing()
-
     def _refuse_missing(self) -> None:
         if self._file.num_rows > self._file.num_rows_in_groups:
             promised = f"{self._file.num_rows:,} rows, and its row groups {self._file.num_rows_in_groups:,}"

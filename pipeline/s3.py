@@ -135,6 +135,16 @@ def entries(path: str, *, recursive: bool, limit: int | None = None) -> Iterator
         options["ContinuationToken"] = page["NextContinuationToken"]
 
 
+def keys_below(path: str) -> Iterator[str]:
+    """Bucket and key of what is below a folder, by botocore's own pages of the older listing: for `verify`."""
+    bucket, key = split(path)
+    pages = _client().get_paginator("list_objects").paginate(Bucket=bucket, Prefix=f"{key}/" if key else "")
+    try:
+        yield from (f"{bucket}/{entry['Key']}" for page in pages for entry in page.get("Contents", []))
+    except (BotoCoreError, ClientError) as error:
+        raise as_os_error(error, path) from error
+
+
 def put(path: str, data: bytes | BinaryIO, **conditions: str) -> str:
     """Writes an object by one request, so that readers see all of it or the old one; returns its ETag.
 

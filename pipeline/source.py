@@ -20,8 +20,8 @@ from pipeline.schema import ENCODED, ErrorCode
 from pipeline.shard_file import open_regular, open_shard, read_bounded
 from pipeline.shards import Form, Shard
 from pipeline.storage import is_remote
-from pipeline.table_rows import list_outcomes, names, parquet_outcomes
-from pipeline.tar_rows import tar_outcomes, tar_rows
+from pipeline.table_rows import list_outcomes, parquet_outcomes
+from pipeline.tar_rows import tar_outcomes
 
 BLOCK_BYTES = 64 << 20
 MAX_SIBLING_BYTES = 16 << 20
@@ -161,25 +161,3 @@ def _as_data_error(error: DataError | OSError) -> DataError:
         return error
     code = ErrorCode.CHANGED_INPUT if isinstance(error, ChangedError) else ErrorCode.UNREADABLE
     return DataError(code, error.strerror or str(error))
-
-
-def keys(shard: Shard, options: ReadOptions = DEFAULTS) -> Iterator[str]:
-    """What the rows of a shard are called, in order. Reads no images."""
-    found = False
-    try:
-        for name in _names(shard, options):
-            found = True
-            yield name
-    except (DataError, OSError):
-        found = False
-    if not found:
-        yield _ending(shard)
-
-
-def _names(shard: Shard, options: ReadOptions) -> Iterator[str]:
-    if shard.form == Form.IMAGE:
-        yield shard.image_id
-    elif shard.form == Form.TAR:
-        yield from (row.image_id for row in tar_rows(shard, options))
-    else:
-        yield from names(shard, options)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
@@ -76,16 +76,6 @@ def image_at(path: str, row: int, options: ReadOptions) -> bytes:
     if isinstance(image, DataError):
         raise image
     return image
-
-
-def names(shard: Shard, options: ReadOptions) -> Iterator[str]:
-    """What the rows of a Parquet file or a list are called, in order. Raises DataError or OSError."""
-    with open_shard(shard, skim=True) as file:
-        if shard.form == Form.PARQUET:
-            yield from Table(file, shard.size, options).names()
-        else:
-            kind = extension_of(shard.data or shard.path)
-            yield from (printable(entry.name) for entry in entries(file, kind, options))
 
 
 def _outcomes(rows: Iterable[_Row], shard: Shard, options: ReadOptions, *, confined: bool) -> Generator[Outcome]:

@@ -139,7 +139,8 @@ def _described(
     kind: Kind = "file"
     if info.type in _WITHOUT_DATA:
         kind = _WITHOUT_DATA[info.type]
-        if stored and (_can_begin(file, data, size) or not _can_begin(file, data + padded(stored), size)):
+        is_passed = _can_begin if kind == "hard link" else _has_header  # zeros may be those of a member
+        if stored and (_can_begin(file, data, size) or not is_passed(file, data + padded(stored), size)):
             stored = 0  # it says how large something else is
         elif stored and kind == "hard link":
             kind = "file"  # some write the data once more
@@ -148,6 +149,11 @@ def _described(
         is_tar = name.lower().endswith(".tar") and _can_begin(file, data, size)  # whose members are not of this one
         raise _DamageError(ErrorCode.TRUNCATED_SHARD, message, size if is_tar else offset + BLOCK)
     return Member(name, start, min(size, data + padded(stored)), kind, data, stored, target, sparse)
+
+
+def _has_header(file: BinaryIO, offset: int, size: int) -> bool:
+    file.seek(min(offset, size))
+    return is_header(file.read(BLOCK))
 
 
 def _can_begin(file: BinaryIO, offset: int, size: int) -> bool:

@@ -14,7 +14,7 @@ from pipeline.inputs import list_inputs
 from pipeline.ledger import Span
 from pipeline.outcome import ReadOptions
 from pipeline.schema import ENCODED
-from pipeline.source import keys, read
+from pipeline.source import read
 
 
 def spans(*paths: Path) -> list[Span]:
@@ -124,7 +124,6 @@ def test_image_members_are_named(named: tuple[str, ...], expected: list[str], tm
     options = ReadOptions(image_members=named)
     (table,) = read(spans(tmp_path / "s.tar"), batch_images=9, options=options)
     assert table["image_id"].to_pylist() == expected
-    assert list(keys(spans(tmp_path / "s.tar")[0].shard, options)) == expected
 
 
 def test_an_image_that_is_too_large_is_not_read(tmp_path: Path) -> None:

@@ -1,0 +1,101 @@
+"""Lists what must be in an output by another way than the job's listing: `os.walk`, `pathlib`, a paginator of boto3.
+
+Stores other than S3 have one listing only: pyarrow's or fsspec's, which is the job's.
+"""
+
+from __future__ import annotations
+
+import glob
+import os
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from pipeline.braces import expand_braces
+from pipeline.names import EXTENSIONS
+from pipeline.shards import STANDARD_INPUT
+from pipeline.storage import is_remote, is_s3
+
+TABLE = ".parquet"
+
+
+def list_files(inputs: Iterable[str]) -> Iterator[str]:
+    """Paths and URLs of the files that hold images, by their names; those that are given are taken at their word."""
+    for given in (name for text in inputs for name in expand_braces(text) if text != STANDARD_INPUT):
+        if is_s3(given):
+            yield from _on_s3(given)
+        elif not is_remote(given):
+            path = Path(given).expanduser().absolute()
+            if os.path.isdir(path):  # noqa: PTH112 - Path's raises where it may not look
+                yield from _without_notes(_below(str(path)))
+            elif os.path.lexists(path):
+                yield str(path)
+            elif glob.has_magic(given):
+                yield from _matching(path)
+
+
+def _below(top: str) -> Iterator[str]:
+    """All files below a folder, and folders that cannot be listed; follows links to each folder once."""
+    waiting, walked = [top], set[str]()
+    while waiting:
+        start = waiting.pop()
+        if os.path.realpath(start) in walked:
+            continue
+        closed: list[OSError] = []
+        for folder, folders, files in os.walk(start, onerror=closed.append):
+            walked.add(os.path.realpath(folder))
+            paths = [os.path.join(folder, name) for name in folders]  # noqa: PTH118 - of millions
+            waiting += [path for path in paths if os.path.islink(path)]  # noqa: PTH114
+            yield from (os.path.join(folder, name) for name in files)  # noqa: PTH118
+        yield from (str(error.filename) for error in closed if error.filename != top)
+
+
+def _matching(pattern: Path) -> Iterator[str]:
+    """Not those that a shell does not match: hidden ones, whether a file or a folder on the way."""
+    fixed = next(i for i, part in enumerate(pattern.parts) if glob.has_magic(part))
+    top = Path(*pattern.parts[:fixed])
+    found = (path for path in top.glob(str(Path(*pattern.parts[fixed:]))) if not path.is_dir())
+    shown = (path for path in found if not any(part.startswith(".") for part in path.relative_to(top).parts))
+    yield from _without_notes(map(str, shown))
+
+
+def _on_s3(url: str) -> Iterator[str]:
+    from pipeline import s3
+
+    path = url.removeprefix("s3://").rstrip("/")
+    if glob.has_magic(path):
+        return
+    below = [f"s3://{key}" for key in s3.keys_below(path)]
+    yield from (key for key in below if _is_input(key) and not key.endswith(TABLE))
+
+
+def _without_notes(paths: Iterable[str]) -> Iterator[str]:
+    """Those that are input; Parquet files beside others only if they hold bytes."""
+    tables, others = [], False
+    for path in filter(_is_input, paths):
+        if path.lower().endswith(TABLE):
+            tables.append(path)
+        else:
+            others = True
+            yield path
+    yield from (path for path in tables if not others or _holds_images(path))
+
+
+def _is_input(path: str) -> bool:
+    base = path.rpartition("/")[2].lower()
+    extension = base.rpartition(".")[2] if "." in base else ""
+    return not base.startswith(".") and (extension in EXTENSIONS or extension in ("tar", "parquet"))
+
+
+def _holds_images(path: str) -> bool:
+    """Whether a table has bytes in it, and is no `metadata.parquet`."""
+    try:
+        schema = pq.read_schema(path)
+    except (OSError, ValueError, pa.ArrowException):
+        return False
+    is_note = path.rpartition("/")[2].lower() == "metadata.parquet"
+    return not is_note and any(
+        pa.types.is_binary(field.type) or pa.types.is_large_binary(field.type) for field in schema
+    )
