@@ -3,6 +3,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 UV_VERSION := 0.13.9
+# Tests of clusters have several nodes on this machine, and keep all of its cores busy by themselves.
+CLUSTERS := tests/cluster/test_local.py tests/integration/test_cluster.py
 IMAGES ?=
 OUT ?= demo
 # Public-domain photos that scikit-image ships.
@@ -34,7 +36,8 @@ demo: setup  ## caption real photos: table, Parquet, vis.json, gallery page (IMA
 	@echo "rows: $(OUT)/part-*.parquet; vis.json: $(OUT)/_exports/vis.json"
 
 test: setup  ## run all tests; some faults of each kind, and S3 by a mock
-	$(BIN)/python -m pytest -q --numprocesses auto --maxprocesses 4 --dist loadgroup
+	$(BIN)/python -m pytest -q --numprocesses auto --maxprocesses 4 --dist loadgroup $(CLUSTERS:%=--ignore %)
+	$(BIN)/python -m pytest -q $(CLUSTERS)
 
 test-kernels: setup  ## run what computes with the kernels of a CPU without AVX, and two threads
 	ONEDNN_MAX_CPU_ISA=SSE41 ATEN_CPU_CAPABILITY=default OMP_NUM_THREADS=2 $(BIN)/python -m pytest -q \

@@ -39,8 +39,8 @@ torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))  # more slow 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Where tests run in several processes, those that share a Ray run in one of them."""
     for item in items:
-        for ray in {"local_ray", "cluster"} & {*getattr(item, "fixturenames", ())}:
-            item.add_marker(pytest.mark.xdist_group(ray))
+        if "local_ray" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.xdist_group("ray"))
 
 
 WORDS = ("a", "dog", "cat", "bird", "house", "runs", "sits", "red", "green", "blue", "UNK")

@@ -42,6 +42,12 @@ class Store(Folder):
         found = [name.removeprefix(prefix) for name in self.files if name.startswith(prefix)]
         return sorted(name for name in found if "/" not in name)
 
+    def folders(self, below: str) -> list[str]:
+        self.step()
+        prefix = f"{below}/" if below else ""
+        found = [name.removeprefix(prefix).split("/") for name in self.files if name.startswith(prefix)]
+        return sorted({parts[0] for parts in found if len(parts) > 1})
+
     def exists(self, name: str) -> bool:
         self.step()
         return name in self.files
