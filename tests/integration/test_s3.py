@@ -83,8 +83,10 @@ def test_a_half_done_job_goes_on(bucket: Bucket, caption: Run, shardtalk: Run) -
     code, said = caption(*job, output=f"{bucket.url}/out")
     assert code == 0 and "9 captions and 0 errors" in said
     assert shardtalk("verify", f"{bucket.url}/out", f"{bucket.url}/in")[0] == 0
-    parts = {key for key in whole if "part-" in key and "_commits" not in key}
-    assert all(bucket.contents()[key] == whole[key] for key in parts)
+    after = bucket.contents()
+    kept = [record.replace("_commits/", "").replace(".commit", ".parquet") for record in records[::2]]
+    assert all(after[part] == whole[part] for part in kept)
+    assert sum(key.endswith(".parquet") for key in after) == len(records)
 
 
 def test_a_captioner_is_fetched_once(
