@@ -91,6 +91,8 @@ def _is_input(path: str) -> bool:
 
 def _holds_images(path: str) -> bool:
     """Whether a table has bytes in it, and is no `metadata.parquet`."""
+    if not os.path.isfile(path):  # noqa: PTH113 - opening a pipe would wait for ever
+        return False
     try:
         schema = pq.read_schema(path)
     except (OSError, ValueError, pa.ArrowException):

@@ -47,6 +47,8 @@ def test_tables_beside_images_are_input_if_they_hold_bytes(folder: Path) -> None
     for name, column in [("with", [b"x"]), ("without", [1]), ("metadata", [b"x"])]:
         pq.write_table(pa.table({"image": column}), folder / f"{name}.parquet")
     (folder / "broken.parquet").write_bytes(b"x")
+    os.mkfifo(folder / "pipe.parquet")
+    (folder / "zero.parquet").symlink_to("/dev/zero")
     assert found(folder) == ["a.jpg", "b/.x/e.png", "b/c.HEIC", "s.tar", "with.parquet"]
     (folder / "only").mkdir()
     pq.write_table(pa.table({"image": [1]}), folder / "only" / "t.parquet")

@@ -126,6 +126,14 @@ def test_an_extended_header_larger_than_memory_is_not_read() -> None:
     assert found.images == ["a.jpg"] and not found.is_whole
 
 
+def test_where_tarfile_gives_up_and_where_the_end_is_one_block() -> None:
+    info = tarfile.TarInfo("x")
+    info.type, info.size = tarfile.XHDTYPE, 0
+    found = census(info.tobuf(tarfile.GNU_FORMAT) + bytes(512) + tar_of("a.jpg"))
+    assert found.images == ["a.jpg"] and not found.is_whole
+    assert not census(tar_of("a.jpg")[: 1536 + 512]).is_cut
+
+
 def test_families() -> None:
     assert {family(name) for name in ("d/a", "d/a.jpg", "d/a.left.jpg", "d/a.jpg#12", "d/a#2.jpg", "d/a#2")} == {"d/a"}
     assert family("d/.a.jpg") == "d/.a" and family("a.b/c.jpg") == "a.b/c"
