@@ -37,7 +37,7 @@ def list_files(inputs: Iterable[str]) -> Iterator[str]:
 
 
 def _below(top: str) -> Iterator[str]:
-    """All files below a folder, in no order; links to folders last, each folder once. `os.walk` is not for deep ones."""
+    """Files below a folder, in no order; links to folders last, each folder once. `os.walk` is not for deep ones."""
     folders, links, listed = [top], list[str](), set[tuple[int, int]]()
     while folders or links:
         folder = folders.pop() if folders else links.pop()
