@@ -1,0 +1,31 @@
+"""The device that tests marked `cuda` compute on: SHARDTALK_TEST_DEVICE, else cuda; where there is none they skip."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+
+import pytest
+import torch
+
+VARIABLE = "SHARDTALK_TEST_DEVICE"
+
+
+@pytest.fixture
+def device() -> Iterator[torch.device]:
+    """Float32 is float32 there: by default cuDNN rounds what convolutions and LSTMs multiply to TF32."""
+    name = os.environ.get(VARIABLE)
+    if not name and not torch.cuda.is_available():
+        pytest.skip(f"this machine has no cuda; {VARIABLE}=cpu runs what makes sense without")
+    before = torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32
+    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
+    yield torch.device(name or "cuda")
+    torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32 = before
+
+
+@pytest.fixture
+def cuda(device: torch.device) -> torch.device:
+    """For what only a GPU has."""
+    if device.type != "cuda":
+        pytest.skip("is about a GPU's memory")
+    return device
