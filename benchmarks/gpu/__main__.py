@@ -52,7 +52,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    rows = "\n".join(f"  {name:14} about {row.cost_s:3.0f} s  {row.what}" for name, row in ROWS.items())
+    rows = "\n".join(f"  {name:20} about {row.cost_s:3.0f} s  {row.what}" for name, row in ROWS.items())
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.gpu",
         description=__doc__,

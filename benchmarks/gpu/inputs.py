@@ -18,10 +18,12 @@ from jobs import prepare
 from jobs.caption import CPU_BATCH_IMAGES, CUDA_BATCH_IMAGES
 from model import checkpoint
 from model.preprocessing import Preprocessing
+from pipeline.ahead import mapped_ahead
 from pipeline.inputs import list_inputs
 from pipeline.ledger import Ledger, Span
 from pipeline.shard_writer import ShardWriter
 from pipeline.source import read
+from pipeline.stages import Decode
 
 CAPTIONER = "flickr8k-mobilenet-v2"
 IMAGES, SHARD_IMAGES, LEAST_IMAGES = 20_000, 1_000, 48
@@ -67,6 +69,12 @@ def encoded(bench: Bench, images: int) -> list[pa.Table]:
     while sum(map(len, found)) < images:
         found.append(tables[len(found) % len(tables)])
     return found
+
+
+def decoded(bench: Bench, images: int) -> list[pa.Table]:
+    """The same, as they come from the decoder."""
+    decode, threads = Decode(preprocessing()), bench.cores
+    return list(mapped_ahead(decode, encoded(bench, images), threads=threads, depth=threads))
 
 
 def captioned(bench: Bench) -> Path:

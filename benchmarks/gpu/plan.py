@@ -23,11 +23,12 @@ ROWS: dict[str, Row] = {  # the most important first
     "cnn": Row("benchmarks.gpu.limits:cnn", 45, "CNN alone, eager"),
     "decode": Row("benchmarks.gpu.limits:decode", 25, "reading alone; decoding alone by 1, 4 and 16 threads"),
     "search": Row("benchmarks.gpu.limits:search", 25, "search alone, greedy and beam 5"),
-    "finetuning": Row("benchmarks.gpu.training:finetuning", 60, "steps of finetuning ResNet-101 and VGG-16"),
+    "finetuning": Row("benchmarks.gpu.training:finetuning", 45, "steps of finetuning ResNet-101 and VGG-16"),
     "self_critical": Row("benchmarks.gpu.training:self_critical", 30, "steps of self-critical training of ResNet-101"),
-    "cnn_compiled": Row("benchmarks.gpu.limits:cnn_compiled", 80, "CNN alone, compiled"),
     "ray": Row("benchmarks.gpu.end_to_end:ray", 60, "Ray runner end to end, on the same tars; needs Ray's wheels"),
+    "cnn_compiled": Row("benchmarks.gpu.limits:cnn_compiled", 80, "CNN alone, compiled"),
     "model_tests": Row("benchmarks.gpu.suite:others", 50, "the other tests of tests/model, on this machine's CPU"),
+    "finetuning_compiled": Row("benchmarks.gpu.training:finetuning_compiled", 90, "as finetuning, the CNN compiled"),
 }
 
 

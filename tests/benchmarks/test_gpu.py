@@ -165,7 +165,7 @@ def test_what_there_is_no_time_for_is_named(tmp_path: Path) -> None:
 def test_training_is_measured(measured: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(training, "NETWORKS", ("squeezenet1_1",))
     figures, notes = measured(lambda bench: (training.finetuning(bench), training.self_critical(bench)))
-    assert {f"squeezenet1_1, {what}" for what in ("batch 64", "from shards", "batch 64, a step")} <= set(figures)
+    assert {f"squeezenet1_1, {what}" for what in ("batch 128", "from shards", "batch 128, a step")} <= set(figures)
     assert min(figures.values()) > 0 and not notes
     assert figures["squeezenet1_1, share of drawing and rewards"] < 1
 
