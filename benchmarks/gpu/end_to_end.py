@@ -19,6 +19,9 @@ from pipeline.ledger import Ledger
 from pipeline.report import Report
 from pipeline.storage import Folder
 
+IMPLAUSIBLE = 2.0
+"""Times the speed of the slower stage."""
+
 
 class TimedReport(Report):
     """Knows when rows came. Takes the place of `Report` in the job."""
@@ -72,11 +75,11 @@ def _job(bench: Bench, runner: str) -> None:
     bench.figure("images", ledger.rows, "images")
     bench.figure("first rows after", ready[0][0] - began, "s")
     bench.figure("first commit after", min(commit.committed for commit in ledger.commits) - began, "s")
-    if len(ready) == 1:
-        bench.note("all rows came at once: too few for a speed", "incomplete")
-        return
     middle, later = _second_half(ready)
-    images_per_s = later / (ready[-1][0] - middle)
+    images_per_s = later / max(ready[-1][0] - middle, 1e-9)
+    if not later or images_per_s > IMPLAUSIBLE * min(decoding, captioning):
+        bench.note("the rows came nearly at once: too few for a speed", "incomplete")
+        return
     bench.figure("second half of the images", images_per_s, "images/s")
     bench.figure("share of the slower stage's", images_per_s / min(decoding, captioning), "")
     busy = utilization.mean(middle, ready[-1][0])
@@ -85,7 +88,7 @@ def _job(bench: Bench, runner: str) -> None:
 
 
 def _second_half(ready: list[tuple[float, int]]) -> tuple[float, int]:
-    """When half of the rows were there, and how many came later."""
+    """When half of the rows were there, and how many came later: those of one table at least, unless it is the only."""
     seen = list(accumulate(rows for _, rows in ready))
     middle = next(i for i, rows in enumerate(seen) if rows >= seen[-1] / 2 or i == len(seen) - 2)
     return ready[middle][0], seen[-1] - seen[middle]

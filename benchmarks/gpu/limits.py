@@ -32,9 +32,9 @@ SEARCHES = {"greedy": Search(method="greedy"), "beam 5": Search(beam_size=5)}
 
 def decode(bench: Bench) -> None:
     """Images/s of the reader, and of the decoder by some threads on what was read before."""
-    began, images = time.perf_counter(), 0
-    for table in read(inputs.spans(bench), batch_images=inputs.batch_images(bench)):
-        images += len(table)
+    spans = inputs.spans(bench)
+    began = time.perf_counter()
+    images = sum(map(len, read(spans, batch_images=inputs.batch_images(bench))))
     bench.figure("reading, 1 thread", images / (time.perf_counter() - began), "images/s")
     for threads in THREADS:
         bench.figure(f"decoding, {threads} threads", decoding(bench, threads), "images/s")
@@ -69,7 +69,7 @@ def cnn_compiled(bench: Bench) -> None:
 
 
 def _cnn(bench: Bench, *, compiled: bool) -> None:
-    pairs = product(BATCHES, NETWORKS)
+    pairs = product(BATCHES[: bench.scaled(len(BATCHES))], NETWORKS)
     bench.attempt({name(*pair): partial(_features, bench, *pair, compiled=compiled) for pair in pairs})
 
 

@@ -30,7 +30,16 @@ def install(folder: Path, site: Path) -> list[str]:
     wheels = [*sorted(folder.glob("*.whl")), *joined]
     if not wheels:
         raise WheelError(f"there are no wheels in {folder}")
-    command = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-index"]
+    command = [
+        sys.executable,
+        "-m",
+        "pip",
+        "--isolated",
+        "install",
+        "--quiet",
+        "--disable-pip-version-check",
+        "--no-index",
+    ]
     command += ["--no-deps", "--no-compile", "--no-cache-dir", "--target", str(site), *map(str, wheels)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
