@@ -30,17 +30,8 @@ def install(folder: Path, site: Path) -> list[str]:
     wheels = [*sorted(folder.glob("*.whl")), *joined]
     if not wheels:
         raise WheelError(f"there are no wheels in {folder}")
-    command = [
-        sys.executable,
-        "-m",
-        "pip",
-        "--isolated",
-        "install",
-        "--quiet",
-        "--disable-pip-version-check",
-        "--no-index",
-    ]
-    command += ["--no-deps", "--no-compile", "--no-cache-dir", "--target", str(site), *map(str, wheels)]
+    command = [sys.executable, "-m", "pip", "--isolated", "install", "--quiet", "--disable-pip-version-check"]
+    command += ["--no-index", "--no-deps", "--no-compile", "--no-cache-dir", "--target", str(site), *map(str, wheels)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         errors = [line for line in done.stderr.splitlines() if line.startswith("ERROR")]
