@@ -4,11 +4,19 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 import torch
 
 VARIABLE = "SHARDTALK_TEST_DEVICE"
+FLOAT32_RELATIVE = 5e-4
+"""Of a caption's log-probability: a hundredfold of what the kernels of one CPU differ by, for cuDNN's are others."""
+
+
+def near_log_prob(expected: Any) -> Any:
+    """Equal to a caption's log-probability, or to each of a list, that another device computed in float32."""
+    return pytest.approx(expected, rel=FLOAT32_RELATIVE)
 
 
 @pytest.fixture

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import picture
+from devices import near_log_prob
 from PIL import Image
 from test_training import CAPTIONS, batch, per_token, tiny, trainer
 from torch7_files import CHECKPOINTS, FIXTURES
@@ -17,7 +18,7 @@ from torch7_files import CHECKPOINTS, FIXTURES
 from model import checkpoint, neuraltalk2
 from model.captioner import Caption, Captioner
 from model.captioning import Captioning
-from model.device import autocast
+from model.device import autocast, can_compute_in
 from model.ensemble import Ensemble
 from model.neuraltalk2 import PREPROCESSING
 from model.preprocessing import Pixels
@@ -30,8 +31,6 @@ pytestmark = pytest.mark.cuda
 
 SHIPPED = "flickr8k-mobilenet-v2"
 """Its decoder attends to the places of the image."""
-FLOAT32_RELATIVE = 5e-4
-"""Of a caption's log-probability. A hundredfold of what the kernels of one CPU differ by, for cuDNN's are others."""
 HALF_MEAN, HALF_LARGEST = 0.1, 0.75
 """Nats by which 16 bits change the log-probability of a token, on average and at most. bfloat16 keeps 8 bits of each of
 fifty layers' results: on the CPU it is 0.03 and 0.3."""
@@ -68,9 +67,9 @@ def assert_same(found: Sequence[Caption], expected: Sequence[Caption]) -> None:
     for ours, theirs in zip(found, expected, strict=True):
         assert [candidate.text for candidate in ours.candidates] == [candidate.text for candidate in theirs.candidates]
         for one, other in zip(ours.candidates, theirs.candidates, strict=True):
-            assert one.log_prob == pytest.approx(other.log_prob, rel=FLOAT32_RELATIVE)
+            assert one.log_prob == near_log_prob(other.log_prob)
             assert len(one.token_log_probs or ()) == len(other.token_log_probs or ())
-            assert sum(one.token_log_probs or [one.log_prob]) == pytest.approx(one.log_prob, rel=FLOAT32_RELATIVE)
+            assert sum(one.token_log_probs or [one.log_prob]) == near_log_prob(one.log_prob)
 
 
 @pytest.mark.parametrize("search", SEARCHES.values(), ids=SEARCHES)
@@ -102,16 +101,15 @@ def test_in_16_bits_captions_are_about_as_probable(
     images: list[Image.Image],
     on_the_cpu: Captioning,
     device: torch.device,
-    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    if not can_compute_in(getattr(torch, dtype), device):
+        pytest.skip(f"this CPU has no instructions for {dtype}")
     full, half = on_the_cpu, loaded(SHIPPED, device=device, dtype=dtype)
     views = {view: np.stack([view.pixels(image) for image in images[:4]]) for view in full.views}
     with torch.inference_mode():
         state = full.start(views)
         said = SEARCHES["greedy"].from_state(full.speaker, state, unsayable=full.vocabulary.unsayable)
         expected = token_log_probs(full.speaker, state, said)
-        if device.type == "cpu":  # whose oneDNN may have no such LSTM
-            monkeypatch.setattr(torch.backends.mkldnn, "enabled", False)
         with autocast(half.device, half.dtype):
             found = token_log_probs(half.speaker, half.start(views), said)
     off = np.abs(np.concatenate([np.subtract(a[0], b[0]) for a, b in zip(found, expected, strict=True)]))

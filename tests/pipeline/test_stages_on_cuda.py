@@ -13,6 +13,7 @@ import pyarrow as pa
 import pytest
 import torch
 from conftest import jpeg, tar_bytes
+from devices import near_log_prob
 from test_ingest import members, shard
 from test_lessons import NUMBERS, VOCABULARY
 from test_stages import SEARCH, encoded_rows
@@ -44,7 +45,7 @@ def assert_same(rows: pa.Table, expected: pa.Table) -> None:
     inexact = ["log_prob", "candidates", *MEASURES.names]
     assert rows.drop(inexact).equals(expected.drop(inexact))
     found, wanted = (table["log_prob"].drop_null().to_pylist() for table in (rows, expected))
-    assert found == pytest.approx(wanted, rel=5e-4)
+    assert found == near_log_prob(wanted)
 
 
 @pytest.mark.parametrize("batch_images", [1, 3, 32])
