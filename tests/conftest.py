@@ -27,7 +27,7 @@ from pipeline.ledger import Ledger
 from pipeline.output import read_rows
 from pipeline.storage import Folder
 
-pytest_plugins = ["faults", "s3_store", "web_server"]
+pytest_plugins = ["devices", "faults", "s3_store", "web_server"]
 
 Run = Callable[..., tuple[int, str]]
 """Arguments of a command → exit code, and what it said."""

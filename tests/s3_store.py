@@ -9,10 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
-import boto3
 import pytest
-from botocore.config import Config
-from moto.server import ThreadedMotoServer
 
 
 def name_store(monkeypatch: pytest.MonkeyPatch, endpoint: str) -> None:
@@ -55,6 +52,8 @@ class Bucket:
 @pytest.fixture(scope="session")
 def mock_endpoint() -> Iterator[str]:
     """Where a server of moto's listens."""
+    from moto.server import ThreadedMotoServer
+
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     server.start()
     host, port = server.get_host_and_port()
@@ -65,6 +64,9 @@ def mock_endpoint() -> Iterator[str]:
 @pytest.fixture
 def bucket(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[Bucket]:
     """A new bucket; the environment says how to reach it, as it does for users."""
+    import boto3  # late, as moto: a machine without them runs the tests that need no store
+    from botocore.config import Config
+
     endpoint = os.environ.get("S3_TEST_ENDPOINT")
     if endpoint:
         monkeypatch.setenv("AWS_ENDPOINT_URL", endpoint)

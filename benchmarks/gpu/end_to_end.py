@@ -1,0 +1,94 @@
+"""Whole caption jobs, by both runners: `jobs.caption` as the command runs it, with clocks."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from importlib.util import find_spec
+from itertools import accumulate
+from unittest import mock
+
+import pyarrow as pa
+
+from benchmarks.gpu import inputs, limits
+from benchmarks.gpu.bench import Bench
+from benchmarks.gpu.utilization import Utilization
+from configs.caption import CaptionConfig, LocalConfig, RayConfig
+from jobs import caption
+from pipeline.ledger import Ledger
+from pipeline.report import Report
+from pipeline.storage import Folder
+
+IMPLAUSIBLE = 2.0
+"""Times the speed of the slower stage."""
+
+
+class TimedReport(Report):
+    """Knows when rows came. Takes the place of `Report` in the job."""
+
+    ready: list[tuple[float, int]] = []  # noqa: RUF012 - of the job that runs
+    """`time.time()`, and how many."""
+
+    def count(self, rows: pa.Table) -> None:
+        """As it is."""
+        self.ready.append((time.time(), len(rows)))
+        super().count(rows)
+
+
+def local(bench: Bench) -> None:
+    """The local runner, with a thread for each core to decode."""
+    _job(bench, "local")
+
+
+def ray(bench: Bench) -> None:
+    """The Ray runner: one actor with the GPU, and tasks that decode on the cores."""
+    if find_spec("ray"):
+        _job(bench, "ray")
+    else:
+        bench.note("Ray is not here; benchmarks/gpu_wheels_ray.txt says how to carry it", "skipped")
+
+
+def _job(bench: Bench, runner: str) -> None:
+    """Images/s of the second half of the images: while the first ones came, more were under way than later on."""
+    decoding, captioning = limits.decoding(bench, bench.cores), limits.captioning(bench)
+    bench.figure(f"decode stage alone, {bench.cores} threads", decoding, "images/s")
+    bench.figure("caption stage alone", captioning, "images/s")
+    output = bench.scratch / f"captions-{runner}"
+    shutil.rmtree(output, ignore_errors=True)
+    config = CaptionConfig(
+        str(output),
+        [inputs.shards(bench)],
+        captioner=inputs.CAPTIONER,
+        runner=runner,  # type: ignore[arg-type]
+        device=bench.device.type,
+        local=LocalConfig(decode_threads=bench.cores),
+        ray=RayConfig(num_gpus=float(bench.device.type == "cuda")),
+    )
+    TimedReport.ready.clear()
+    with mock.patch.object(caption, "Report", TimedReport), Utilization(bench.device) as utilization:
+        began = time.time()
+        code = caption.run(config)
+    ledger, ready = Ledger.load(Folder(str(output))), TimedReport.ready
+    if code or ledger.errors:
+        bench.note(f"the job ended with exit code {code} and {dict(ledger.errors)} errors", "failed")
+        return
+    bench.figure("images", ledger.rows, "images")
+    bench.figure("first rows after", ready[0][0] - began, "s")
+    bench.figure("first commit after", min(commit.committed for commit in ledger.commits) - began, "s")
+    middle, later = _second_half(ready)
+    images_per_s = later / max(ready[-1][0] - middle, 1e-9)
+    if not later or images_per_s > IMPLAUSIBLE * min(decoding, captioning):
+        bench.note("the rows came nearly at once: too few for a speed", "incomplete")
+        return
+    bench.figure("second half of the images", images_per_s, "images/s")
+    bench.figure("share of the slower stage's", images_per_s / min(decoding, captioning), "")
+    busy = utilization.mean(middle, ready[-1][0])
+    if busy is not None:
+        bench.figure("GPU utilisation by NVML", busy, "%")
+
+
+def _second_half(ready: list[tuple[float, int]]) -> tuple[float, int]:
+    """When half of the rows were there, and how many came later: those of one table at least, unless it is the only."""
+    seen = list(accumulate(rows for _, rows in ready))
+    middle = next(i for i, rows in enumerate(seen) if rows >= seen[-1] / 2 or i == len(seen) - 2)
+    return ready[middle][0], seen[-1] - seen[middle]

@@ -1,0 +1,116 @@
+"""Made pictures, in the forms in which the product reads them. Made once, by the first row that wants them."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pyarrow as pa
+
+from benchmarks.gpu.bench import Bench
+from benchmarks.pictures import make_folder
+from configs.prepare import PrepareConfig
+from jobs import prepare
+from jobs.caption import CPU_BATCH_IMAGES, CUDA_BATCH_IMAGES
+from model import checkpoint
+from model.preprocessing import Preprocessing
+from pipeline.ahead import mapped_ahead
+from pipeline.inputs import list_inputs
+from pipeline.ledger import Ledger, Span
+from pipeline.shard_writer import ShardWriter
+from pipeline.source import read
+from pipeline.stages import Decode
+
+CAPTIONER = "flickr8k-mobilenet-v2"
+IMAGES, SHARD_IMAGES, LEAST_IMAGES = 20_000, 1_000, 48
+TRAINED_IMAGES, CAPTIONS, WORDS, CAPTION_WORDS = 2_000, 5, 10_000, 11
+
+
+def preprocessing() -> Preprocessing:
+    """Of the captioner that ships."""
+    return checkpoint.load_preprocessing(checkpoint.find(CAPTIONER))
+
+
+def batch_images(bench: Bench) -> int:
+    """That a caption job has by default."""
+    return CUDA_BATCH_IMAGES if bench.device.type == "cuda" else CPU_BATCH_IMAGES
+
+
+def shards(bench: Bench) -> str:
+    """Pattern of tars of 1,000 JPEGs of 640×480 each, 20,000 in all. They are one file, under many names."""
+
+    def make(folder: Path) -> None:
+        count = bench.scaled(IMAGES, least=LEAST_IMAGES)
+        each = min(count, SHARD_IMAGES)
+        pictures = make_folder(folder / "pictures", each, width=640, height=480)
+        with ShardWriter(folder, "photos", shard_images=each) as writer:
+            for path in sorted(pictures.iterdir()):
+                writer.write(path.stem, {"jpg": path.read_bytes()})
+        for i in range(1, count // each):
+            os.link(writer.shards[0], folder / f"photos-{i:06}.tar")
+        shutil.rmtree(pictures)
+
+    return f"{_made(bench, 'shards', make)}/*.tar"
+
+
+def spans(bench: Bench) -> list[Span]:
+    """All of the tars, as a job that begins plans them."""
+    return list(Ledger().left(list_inputs([shards(bench)]).shards))
+
+
+def encoded(bench: Bench, images: int) -> list[pa.Table]:
+    """At least so many images as they come from the reader, in batches: those of a tar, again and again."""
+    tables = list(read(spans(bench)[:1], batch_images=batch_images(bench)))
+    found = list[pa.Table]()
+    while sum(map(len, found)) < images:
+        found.append(tables[len(found) % len(tables)])
+    return found
+
+
+def decoded(bench: Bench, images: int) -> list[pa.Table]:
+    """The same, as they come from the decoder."""
+    decode, threads = Decode(preprocessing()), bench.cores
+    return list(mapped_ahead(decode, encoded(bench, images), threads=threads, depth=threads))
+
+
+def captioned(bench: Bench) -> Path:
+    """Prepared training shards of 224×224 pictures, with five made captions each."""
+
+    def make(folder: Path) -> None:
+        pictures = make_folder(folder / "pictures", bench.scaled(TRAINED_IMAGES, least=32), width=224, height=224)
+        draw = random.Random(0)
+        entries = [
+            {"file_path": path.name, "split": "train", "captions": _captions(draw)} for path in pictures.iterdir()
+        ]
+        (folder / "captions.json").write_text(json.dumps(entries))
+        prepare.run(
+            PrepareConfig(
+                str(folder / "captions.json"),
+                str(folder / "data"),
+                images_root=str(pictures),
+                word_count_threshold=0,
+                threads=bench.cores,
+            )
+        )
+
+    return _made(bench, "captioned", make) / "data"
+
+
+def _captions(draw: random.Random) -> list[str]:
+    """Of words of which few are frequent."""
+    return [" ".join(f"w{int(WORDS * draw.random() ** 3)}" for _ in range(CAPTION_WORDS)) for _ in range(CAPTIONS)]
+
+
+def _made(bench: Bench, name: str, make: Callable[[Path], None]) -> Path:
+    """A folder that is there only once it is whole: the process that makes it may be ended any time."""
+    folder, unfinished = bench.scratch / name, bench.scratch / f"{name}.part"
+    if not folder.exists():
+        shutil.rmtree(unfinished, ignore_errors=True)
+        unfinished.mkdir(parents=True)
+        make(unfinished)
+        unfinished.rename(folder)
+    return folder

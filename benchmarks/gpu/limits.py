@@ -1,0 +1,120 @@
+"""How fast each part is alone: what the whole cannot exceed."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from functools import partial
+from itertools import product
+
+import numpy as np
+import pyarrow as pa
+import torch
+
+from benchmarks.gpu import inputs
+from benchmarks.gpu.bench import Bench
+from model.captioner import Captioner
+from model.device import autocast
+from model.encoder import Encoder
+from model.preprocessing import Preprocessing
+from model.search import Search
+from pipeline.ahead import mapped_ahead
+from pipeline.source import read
+from pipeline.stages import CaptionPixels, Decode
+
+NETWORKS = ("mobilenet_v2", "resnet50", "resnet101", "vgg16")
+BATCHES = (256, 1024, 64, 128, 512)  # the most important first
+SEARCH_BATCHES = (256, 1024, 64)
+THREADS = (16, 4, 1)
+TABLES_PER_THREAD = 4
+SEARCHES = {"greedy": Search(method="greedy"), "beam 5": Search(beam_size=5)}
+
+
+def decode(bench: Bench) -> None:
+    """Images/s of the reader, and of the decoder by some threads on what was read before."""
+    spans = inputs.spans(bench)
+    began = time.perf_counter()
+    images = sum(map(len, read(spans, batch_images=inputs.batch_images(bench))))
+    bench.figure("reading, 1 thread", images / (time.perf_counter() - began), "images/s")
+    for threads in THREADS:
+        bench.figure(f"decoding, {threads} threads", decoding(bench, threads), "images/s")
+
+
+def decoding(bench: Bench, threads: int) -> float:
+    """Images/s of the decoder by threads."""
+    tables = inputs.encoded(
+        bench, bench.scaled(TABLES_PER_THREAD * threads * inputs.batch_images(bench), least=threads)
+    )
+    stage = Decode(inputs.preprocessing())
+    began = time.perf_counter()
+    deque(mapped_ahead(stage, tables, threads=threads, depth=threads + 1), maxlen=0)
+    return sum(map(len, tables)) / (time.perf_counter() - began)
+
+
+def captioning(bench: Bench) -> float:
+    """Images/s of the caption stage on pixels that are there: copy, CNN, search and rows."""
+    stage = CaptionPixels(inputs.CAPTIONER, {}, device=bench.device.type)
+    rows = inputs.decoded(bench, 1)[0]
+    return len(rows) / bench.step_s(lambda: stage(rows), seconds=4)
+
+
+def cnn(bench: Bench) -> None:
+    """Images/s of the features of each CNN, eager, by batch."""
+    _cnn(bench, compiled=False)
+
+
+def cnn_compiled(bench: Bench) -> None:
+    """The same, compiled for each batch."""
+    _cnn(bench, compiled=True)
+
+
+def _cnn(bench: Bench, *, compiled: bool) -> None:
+    pairs = product(BATCHES[: bench.scaled(len(BATCHES))], NETWORKS)
+    bench.attempt({name(*pair): partial(_features, bench, *pair, compiled=compiled) for pair in pairs})
+
+
+def name(batch: int, network: str) -> str:
+    """Of a figure."""
+    return f"{network}, batch {batch}"
+
+
+def _features(bench: Bench, batch: int, network: str, *, compiled: bool) -> None:
+    images = bench.scaled(batch)
+    with bench.device:  # which is fast to fill with random weights
+        encoder = Encoder(network, 512).eval().requires_grad_(False).to(memory_format=torch.channels_last)
+        pixels = torch.randint(0, 256, (images, 224, 224, 3), dtype=torch.uint8)
+    with torch.inference_mode(), autocast(bench.device, bench.dtype):
+        batch_of_images = Preprocessing().normalize(pixels)
+        if compiled:
+            torch.compiler.reset()  # else it compiles for any batch from the second one on
+            encoder.cnn.compile()
+            began = time.perf_counter()
+            encoder.features(batch_of_images)
+            bench.synchronize()
+            bench.figure(f"{name(batch, network)}, first call", time.perf_counter() - began, "s")
+        bench.figure(
+            name(batch, network),
+            images / bench.step_s(lambda: encoder.features(batch_of_images), seconds=1),
+            "images/s",
+        )
+
+
+def search(bench: Bench) -> None:
+    """Images/s of the search, and of what comes before it: copying pixels to the device, and the CNN."""
+    captioner = Captioner.load(inputs.CAPTIONER, device=bench.device)
+    bench.attempt({f"batch {batch}": partial(_search, bench, captioner, batch) for batch in SEARCH_BATCHES})
+
+
+def _search(bench: Bench, captioner: Captioner, batch: int) -> None:
+    images, (view,) = bench.scaled(batch), captioner.views
+    rows = pa.concat_tables(inputs.decoded(bench, images))["pixels"].to_pylist()[:images]
+    pixels = {
+        view: np.frombuffer(bytearray().join(rows), np.uint8).reshape(images, view.image_size, view.image_size, 3)
+    }
+    with torch.inference_mode(), autocast(bench.device, bench.dtype):
+        step_s = bench.step_s(lambda: captioner.start(pixels), seconds=1)
+        bench.figure(f"encoder, batch {batch}", images / step_s, "images/s")
+        state, unsayable = captioner.start(pixels), captioner.vocabulary.unsayable
+        for method, way in SEARCHES.items():
+            step = partial(way.from_state, captioner.speaker, state, unsayable=unsayable)
+            bench.figure(f"{method}, batch {batch}", images / bench.step_s(step, seconds=2), "images/s")

@@ -1,0 +1,146 @@
+"""Training steps: the trainer's own, on prepared shards, without validation and checkpoints."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Generator
+from functools import partial
+from itertools import islice
+
+import numpy as np
+import torch
+
+from benchmarks.gpu import inputs
+from benchmarks.gpu.bench import Bench
+from benchmarks.gpu.flops import flops_per_image, matrix_product_flops, peak_flops
+from model.network import Architecture, Network
+from model.optimization import Optimizer, Schedule
+from model.preprocessing import Preprocessing
+from model.training import Batch, Objective, Trainer
+from pipeline import step_inputs
+from pipeline.ingest import Numbers, Split, read_split, read_vocabulary, shuffled
+from pipeline.lessons import Lesson, drawn, word_weights, written
+from pipeline.step_inputs import Inputs
+
+BATCH_IMAGES, STEPS, WARM_STEPS = 128, 30, 3
+"""Images of a step, as in configs/train-coco-*.yaml."""
+SAMPLES, MAX_TOKENS = 5, 20
+NETWORKS = ("resnet101", "vgg16")
+
+
+class Learning:
+    """A network that learns all of itself, and its data.
+
+    Args:
+        cnn: torchvision's name for it; its weights are random.
+    """
+
+    def __init__(self, bench: Bench, cnn: str) -> None:
+        self.bench, self.batch_images = bench, bench.scaled(BATCH_IMAGES, least=2)
+        data = inputs.captioned(bench)
+        self.split: Split = read_split(data, "train")
+        self.vocabulary = read_vocabulary(data)
+        self.architecture = Architecture(self.vocabulary.size, cnn)
+        with bench.device:  # which is fast to fill with random weights
+            self.network: Network = self.architecture.build().to(memory_format=torch.channels_last)
+        adam = Optimizer("adamw", 1e-5, 0.01, 0.9, 0.98, 1e-8)
+        self.trainer = Trainer(
+            self.network,
+            optimizer=adam,
+            cnn_optimizer=adam,
+            schedule=Schedule("constant", 0, 0, 1, 1.0),
+            steps=1,
+            objective=Objective(
+                label_smoothing=0.05,
+                word_weights=word_weights(self.split, self.vocabulary).to(bench.device),
+                foretelling_weight=6.0,
+                dtype=bench.dtype,
+            ),
+            clip_norm=5.0,
+            dropout=0.5,
+            average_decay=0.999,
+        )
+
+    def step_s(self, lesson: Lesson, steps: int) -> float:
+        """Seconds of a step on images from the shards, as a run does it."""
+        random, done, began = np.random.default_rng(0), 0, time.perf_counter()
+        while done < steps + WARM_STEPS:
+            for numbers, images in islice(self._epoch(random), steps + WARM_STEPS - done):
+                if done == WARM_STEPS:
+                    self.bench.synchronize()
+                    began = time.perf_counter()
+                parts = step_inputs.parts(numbers, images, 1, smallest_crop=0.8, random=random)
+                self.trainer.step([lesson(some, given, random) for some, given in parts])
+                done += 1
+        self.bench.synchronize()
+        return (time.perf_counter() - began) / steps
+
+    def _epoch(self, random: np.random.Generator) -> Generator[tuple[Numbers, Inputs]]:
+        order = shuffled(self.split, random, 0, 1, batch_images=self.batch_images, buffer_images=10_000)
+        device, threads = self.bench.device, self.bench.cores
+        return step_inputs.images(self.split, order, Preprocessing(), device=device, threads=threads, first_step=0)
+
+
+def finetuning(bench: Bench) -> None:
+    """Images/s and model-FLOP utilisation of steps that train all of the network."""
+    _finetuning(bench, compiled=False)
+
+
+def finetuning_compiled(bench: Bench) -> None:
+    """The same with the CNN compiled, as configs/train-coco-*.yaml have it."""
+    _finetuning(bench, compiled=True)
+
+
+def _finetuning(bench: Bench, *, compiled: bool) -> None:
+    peak, card = peak_flops(bench.device)
+    product = matrix_product_flops(bench)
+    bench.figure("matrix product", product / 1e12, "TFLOP/s")
+    of = (peak, card) if peak else (product, "the matrix product")
+    bench.attempt({cnn: partial(_steps, bench, cnn, *of, compiled=compiled) for cnn in NETWORKS})
+
+
+def _steps(bench: Bench, cnn: str, peak: float, of: str, *, compiled: bool) -> None:
+    learning = Learning(bench, cnn)
+    if compiled:
+        learning.network.encoder.cnn.compile()
+    lesson, size = written(learning.split, inputs.CAPTIONS), learning.batch_images
+    images = torch.randn(size, 3, 224, 224, device=bench.device).to(memory_format=torch.channels_last)
+    batch = lesson(np.arange(size), {"images": images}, np.random.default_rng(0))
+    images_per_s = size / bench.step_s(lambda: learning.trainer.step([batch]), seconds=4)
+    bench.figure(f"{cnn}, batch {BATCH_IMAGES}", images_per_s, "images/s")
+    flops = flops_per_image(learning.architecture, captions=inputs.CAPTIONS, words=inputs.CAPTION_WORDS)
+    bench.figure(f"{cnn}, model-FLOP utilisation of {of}", images_per_s * flops / peak, "")
+    if bench.device.type == "cuda":
+        bench.figure(f"{cnn}, peak memory", torch.cuda.max_memory_allocated() / 2**30, "GiB")
+        torch.cuda.reset_peak_memory_stats()
+    step_s = learning.step_s(lesson, bench.scaled(STEPS))
+    bench.figure(f"{cnn}, from shards", size / step_s, "images/s")
+
+
+def self_critical(bench: Bench) -> None:
+    """Seconds of a step that draws captions, rewards them by CIDEr-D and follows the gradient."""
+    learning, lesson_s = Learning(bench, NETWORKS[0]), list[float]()
+    draw = drawn(
+        learning.network,
+        learning.split,
+        learning.vocabulary,
+        samples_per_image=SAMPLES,
+        temperature=1.0,
+        max_tokens=MAX_TOKENS,
+        baseline="others",
+        captions_per_image=inputs.CAPTIONS,
+        written_weight=0.0,
+    )
+
+    def timed(numbers: Numbers, given: Inputs, random: np.random.Generator) -> Batch:
+        bench.synchronize()  # else it would wait for the step before
+        began = time.perf_counter()
+        batch = draw(numbers, given, random)
+        lesson_s.append(time.perf_counter() - began)
+        return batch
+
+    steps = bench.scaled(STEPS // 2)
+    step_s = learning.step_s(timed, steps)
+    bench.figure(f"{NETWORKS[0]}, batch {BATCH_IMAGES}, a step", step_s, "s")
+    bench.figure(f"{NETWORKS[0]}, images", learning.batch_images / step_s, "images/s")
+    bench.figure(f"{NETWORKS[0]}, share of drawing and rewards", sum(lesson_s[-steps:]) / steps / step_s, "")
