@@ -113,8 +113,8 @@ def broken(folder: Path, kind: str) -> Path:
         whole = picture(path, 640, 480, progressive=kind == "progressive").read_bytes()
         path.write_bytes(whole[: len(whole) // 2])
     elif kind == "format":
-        picture(path.with_suffix(".pcx"), 20, 10).rename(path.with_suffix(".x"))
-        return path.with_suffix(".x")
+        Image.new("F", (20, 10)).save(folder / "x.x", "SPIDER")
+        return folder / "x.x"
     elif kind == "name":
         return folder / "\0.jpg"
     return path
