@@ -13,7 +13,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline.braces import expand_braces
+from pipeline.braces import named_by
 from pipeline.names import EXTENSIONS
 from pipeline.shards import STANDARD_INPUT
 from pipeline.storage import is_remote, is_s3
@@ -23,7 +23,7 @@ TABLE = ".parquet"
 
 def list_files(inputs: Iterable[str]) -> Iterator[str]:
     """Paths and URLs of the files that hold images, by their names; those that are given are taken at their word."""
-    for given in (name for text in inputs for name in expand_braces(text) if text != STANDARD_INPUT):
+    for given in (name for text in inputs for name in named_by(text) if text != STANDARD_INPUT):
         if is_s3(given):
             yield from _on_s3(given)
         elif not is_remote(given):

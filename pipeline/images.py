@@ -129,6 +129,9 @@ def _unidentified(data: bytes) -> DataError:
     known = unsupported(data)
     if known:
         return DataError(ErrorCode.UNSUPPORTED_FORMAT, known)
+    plugin = plugin_for(data)
+    if plugin:
+        return DataError(ErrorCode.CORRUPT_IMAGE, f"{plugin.format}: {len(data)} bytes, cut or damaged in its headers")
     signed = signed_format(data)
     if not signed:
         return DataError(ErrorCode.NOT_AN_IMAGE, f"no image format begins with {data[:8]!r}")

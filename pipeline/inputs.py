@@ -14,7 +14,7 @@ import pyarrow.fs as pafs
 
 from pipeline import standard_input
 from pipeline.ahead import mapped_ahead
-from pipeline.braces import expand_braces
+from pipeline.braces import expand_braces, named_by
 from pipeline.errors import InputError
 from pipeline.file_kinds import holds_no_images, refuse_unreadable
 from pipeline.http_images import is_web
@@ -47,7 +47,7 @@ def list_inputs(inputs: Iterable[str], options: ReadOptions = DEFAULTS) -> Listi
     ids: dict[str, str] = {}
     for given in inputs:
         found, ignored = False, Counter[str]()
-        for shard in (shard for name in _looked_up(expand_braces(given)) for shard in _list(*name, ignored, options)):
+        for shard in (shard for name in _looked_up(named_by(given)) for shard in _list(*name, ignored, options)):
             found = True
             if shard.path in paths:
                 continue

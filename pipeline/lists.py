@@ -161,7 +161,7 @@ def _path_column(names: Sequence[str], options: ReadOptions) -> str:
     named = options.path_column
     if named and names.count(named) == 1:
         return named
-    known = {name.lower(): name for name in names}
+    known = {name.strip().lower(): name for name in names}
     found = None if named else next((known[name] for name in PATHS if name in known), None)
     if found is None or names.count(found) > 1:
         told = (
@@ -176,6 +176,8 @@ def _of_table(
 ) -> Iterator[Entry]:
     """The records of CSV or TSV, whose first one names the columns; or, in one column without a name, paths.
 
+    Where a comma separates countries' decimals, spreadsheets write CSV with semicolons.
+
     Args:
         starts: byte offset of the first line, and of the first record that is wanted; 0 for the first of all.
     """
@@ -186,6 +188,8 @@ def _of_table(
     line, names = header
     if isinstance(names, DataError):
         raise names
+    if delimiter == "," and len(names) == 1 and ";" in names[0]:
+        delimiter, names = ";", next(csv.reader(names, delimiter=";"))
     has_header = len(names) > 1 or bool(options.path_column) or not _is_location(names[0])
     path = _path_column(names, options) if has_header else PATHS[0]
     columns = names if has_header else [path]

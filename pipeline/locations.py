@@ -13,7 +13,7 @@ from pipeline.errors import DataError, InputError
 from pipeline.names import printable
 from pipeline.schema import ErrorCode
 from pipeline.shards import Form, form_of
-from pipeline.storage import is_remote, open_at
+from pipeline.storage import answering, is_remote, is_s3, open_at
 
 _FILE = "file://"
 
@@ -27,6 +27,7 @@ def fetch(location: str, folder: str, *, confined: bool, max_bytes: int) -> byte
         confined: only what lies below `folder`, links resolved, is read, and images from the web.
         max_bytes: an image of more is not read.
     """
+    location = location if confined else _meant(location, folder)
     if http_images.is_web(location):
         return http_images.get(location, max_bytes)
     url = _resolved(location, folder)
@@ -40,6 +41,18 @@ def fetch(location: str, folder: str, *, confined: bool, max_bytes: int) -> byte
     except (OSError, InputError, ValueError) as error:  # ValueError: a zero byte in a path
         reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
         raise _unreadable(f"{url}: {reason}") from error
+
+
+def _meant(location: str, folder: str) -> str:
+    """What a line of a list names. Spaces and quotes around it, and ~, count where a file of this machine has them."""
+    tidy = location.strip()
+    if len(tidy) > 2 and tidy[0] == tidy[-1] and tidy[0] in "\"'":  # noqa: PLR2004 - and something between them
+        tidy = tidy[1:-1]
+    if tidy == location and not tidy.startswith("~"):
+        return location
+    if not is_remote(location) and not is_remote(folder) and os.path.lexists(_resolved(location, folder)):
+        return location
+    return os.path.expanduser(tidy)  # noqa: PTH111 - Path would raise where there is no such user
 
 
 def _resolved(location: str, folder: str) -> str:
@@ -71,6 +84,8 @@ def _read(url: str, max_bytes: int) -> bytes:
             raise IsADirectoryError(errno.EISDIR, "a folder, not an image")
         if not stat.S_ISREG(status.st_mode):  # opening a pipe would wait for ever
             raise OSError(errno.EINVAL, "not a regular file")
+    elif not is_s3(url):
+        answering(url)
     with open_at(url) as file:
         size = file.seek(0, os.SEEK_END)
         if size > max_bytes:

@@ -10,7 +10,8 @@ _PHOTOS = (
 )
 _JPEG_2000_AND_OTHERS = "jp2 j2k j2c jpc jpf jpx jpm jxr wdp hdp mpo jps"
 _DRAWN = (
-    "psd psb xcf svg tga ico cur icns pcx dcx sgi dds qoi ppm pgm pbm pnm pam pfm xbm xpm exr hdr wmf emf eps bpg flif"
+    "psd psb xcf svg tga ico cur icns pcx dcx sgi dds qoi ppm pgm pbm pnm pam pfm xbm xpm exr hdr wmf emf eps bpg flif "
+    "blp fit fits fli flc ftc ftu gbr im msp pcd pxr bw rgb rgba ras icb vda vst"
 )
 _SENSORS = "dng cr2 cr3 crw nef nrw arw srf sr2 raf orf rw2 rwl pef srw x3f 3fr fff iiq kdc dcr mrw erf mef mos gpr"
 EXTENSIONS = frozenset(" ".join([_PHOTOS, _JPEG_2000_AND_OTHERS, _DRAWN, _SENSORS]).split())

@@ -23,8 +23,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline import epochs
+from pipeline.braces import named_by
 from pipeline.errors import OutputError
-from pipeline.inputs import expand_braces
 from pipeline.lease import LEASE
 from pipeline.ledger import COMMITS, SUFFIX, Ledger
 from pipeline.outcome import RULES
@@ -40,7 +40,7 @@ _UNFINISHED = ("._", ".part-", ".0", f".{HUGGING_FACE}")
 
 def refuse_inside(output: str, inputs: Iterable[str]) -> None:
     """Raises OutputError if the output lies in an input folder, where the next run would take it for input."""
-    for given in (name for text in inputs for name in expand_braces(text) if text != STANDARD_INPUT):
+    for given in (name for text in inputs for name in named_by(text) if text != STANDARD_INPUT):
         if is_remote(output) or is_remote(given):
             inside = f"{output.rstrip('/')}/".startswith(f"{given.rstrip('/')}/")
         else:

@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 
+from pipeline.lists import PATHS
 from pipeline.names import printable
 from pipeline.outcome import ReadOptions
 
@@ -105,6 +106,9 @@ def _count_csv(file: BinaryIO, delimiter: str, options: ReadOptions) -> TableCen
     if len(header) == 1 and not options.path_column:  # whether it is a name or a path, its look tells
         return TableCensus(frozenset([len(records), len(records) - 1]))
     name = options.key_column or next((key for key in LIST_KEYS if key in header), "")
+    paths = [at for at, column in enumerate(header) if column.strip().lower() in (options.path_column.lower(), *PATHS)]
+    if any("\n" in record[at] for record in records for at in paths if at < len(record)):
+        return TableCensus(frozenset())  # a quote that is not closed: how many lines it has damaged, `csv` cannot tell
     if header.count(name) != 1:
         return TableCensus(frozenset([max(0, len(records) - 1)]))
     at = header.index(name)

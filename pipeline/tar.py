@@ -41,7 +41,10 @@ _WITHOUT_DATA: dict[bytes, Kind] = {
     tarfile.BLKTYPE: "other",
     tarfile.DIRTYPE: "other",
     tarfile.FIFOTYPE: "other",
+    b"V": "other",  # the name of a volume
 }
+_LISTING = b"D"
+"""A folder of an incremental backup: its data are the names in it."""
 
 
 class _DamageError(DataError):
@@ -136,7 +139,7 @@ def _described(
     if info.type == tarfile.GNUTYPE_SPARSE:
         sparse, passed = gnu_sparse(header, file, data)
         data += passed
-    kind: Kind = "file"
+    kind: Kind = "other" if info.type == _LISTING else "file"
     if info.type in _WITHOUT_DATA:
         kind = _WITHOUT_DATA[info.type]
         is_passed = _can_begin if kind == "hard link" else _has_header  # zeros may be those of a member

@@ -11,11 +11,13 @@ import tarfile
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import BinaryIO
+from typing import BinaryIO, Self
 
 from pipeline.names import printable
 
 BLOCK = tarfile.BLOCKSIZE
+_LISTING, _LABEL = b"D", b"V"
+"""Types that `tarfile` does not know, and takes for files: GNU tar's listing of a folder, and name of a volume."""
 LONGEST_PADDING = 1 << 20
 """Bytes between two tars in one file that are looked through for something other than zeros."""
 LONGEST_HEADER = 16 << 20
@@ -58,7 +60,7 @@ def count_images(file: BinaryIO, size: int, is_image: IsImage) -> TarCensus:
             is_adjacent = False
             found.is_whole = found.is_whole and _is_padding(file, stop, member.offset)
         stop, has_data = behind, _has_data(member)
-        if member.size and not has_data:
+        if member.size and not has_data and member.type != _LISTING:
             found.is_whole = False  # some have data all the same, and `tarfile` does not look
         if _data_end(member) > size:
             found.is_whole = False  # it was cut
@@ -85,6 +87,7 @@ def _members(file: BinaryIO, size: int) -> Iterator[tuple[tarfile.TarInfo | None
             ignore_zeros=True,
             encoding="utf-8",
             errors="surrogateescape",
+            tarinfo=_Info,
         )
         behind = start + BLOCK
         while (member := tar.next()) is not None and member.size >= 0:
@@ -100,13 +103,27 @@ def _members(file: BinaryIO, size: int) -> Iterator[tuple[tarfile.TarInfo | None
 
 
 def _has_data(member: tarfile.TarInfo) -> bool:
-    return member.isreg() or member.type not in tarfile.SUPPORTED_TYPES
+    return member.isreg() or member.type not in (*tarfile.SUPPORTED_TYPES, _LISTING, _LABEL)
 
 
 def _data_end(member: tarfile.TarInfo) -> int:
     parts: list[tuple[int, int]] | None = member.sparse  # type: ignore[assignment]
     stored = sum(count for _, count in parts) if parts else member.size
     return member.offset_data + (stored if _has_data(member) else 0)
+
+
+class _Info(tarfile.TarInfo):
+    """Names as GNU tar has them: in its own headers, no folder is written behind the name, but times of a backup."""
+
+    @classmethod
+    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> Self:
+        gnu = bytearray(buf)
+        info = super().frombuf(buf, encoding, errors)
+        if gnu[257:265] == b"ustar  \0" and gnu[345]:
+            gnu[345:500] = bytes(155)
+            gnu[148:156] = b"%06o\0 " % tarfile.calc_chksums(gnu)[0]  # type: ignore[attr-defined]
+            info.name = super().frombuf(gnu, encoding, errors).name
+        return info
 
 
 class _Tar(tarfile.TarFile):

@@ -30,6 +30,7 @@ EXTENDED = frozenset(
 )
 """Types of headers that say something of the next member."""
 _PLAIN_TYPES = (tarfile.REGTYPE, tarfile.AREGTYPE, tarfile.XHDTYPE, tarfile.GNUTYPE_LONGNAME)
+_MAGIC_AT, _GNU_MAGIC, _PREFIX_AT = 257, b"ustar  \0", 345
 _RECORD = re.compile(rb"([0-9]{1,7}) ([^=]+)=")
 _NUMBER = re.compile("[0-9]{1,19}")  # below 2**64
 _SPARSE = "GNU.sparse."
@@ -106,7 +107,11 @@ def parse(block: bytes, offset: int) -> Header:
         raise DataError(ErrorCode.CORRUPT_SHARD, f"no tar header at byte {offset} ({reason})") from error
     if info.size < 0:  # base-256 headers can say so; it would be read for ever
         raise DataError(ErrorCode.CORRUPT_SHARD, f"a size of {info.size} bytes at byte {offset}")
-    return Header(info.name, info.size, info.type, info.linkname)
+    name = info.name
+    if block[_MAGIC_AT : _MAGIC_AT + 8] == _GNU_MAGIC and block[_PREFIX_AT]:  # times of a backup, which are no name
+        name = block[:100].partition(b"\0")[0].decode("utf-8", "surrogateescape")
+        name = name.rstrip("/") if info.type == tarfile.DIRTYPE else name
+    return Header(name, info.size, info.type, info.linkname)
 
 
 def _parse_plain(block: bytes) -> Header | None:

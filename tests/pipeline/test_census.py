@@ -58,6 +58,13 @@ def test_a_tar_that_was_cut_must_have_a_row_that_says_so() -> None:
     assert list(compare_tar("s.tar", census, rows("a", "s.tar@1024"))) == []
 
 
+def test_a_list_may_name_itself() -> None:
+    census = TableCensus(frozenset([2]), ["a.jpg", "s.txt"])
+    found = [Key(0, "a.jpg", None), Key(1, "s.txt", "unreadable")]
+    assert list(compare_table("s.txt", census, found)) == []
+    assert list(compare_table("s.txt", census, found[1:])) == ["0 rows for 2 images"]
+
+
 def test_rows_of_a_table_are_counted_then_named() -> None:
     census = TableCensus(frozenset([2, 5]), ["a", None])
     assert list(compare_table("s.parquet", census, rows("a", "b"))) == []
@@ -135,6 +142,8 @@ def test_a_parquet_file_that_is_none(data: bytes, tmp_path: Path) -> None:
         ("tsv", b"path\turl\na\tb\n", {1}, []),
         ("csv", b"a.jpg\nb.jpg\n", {2, 1}, []),
         ("csv", b"", {0}, []),
+        ("csv", b'text,path\nx,"a.jpg\ny,b.jpg\n', set(), []),
+        ("csv", b'text,path\n"x\ny",b.jpg\n', {1}, []),
         ("csv", b'path,id\n"' + b"x" * 200_000, set(), []),
     ],
 )

@@ -253,6 +253,12 @@ def heic() -> bytes:
     return buffer.getvalue()
 
 
+def test_a_cut_heic_is_damaged() -> None:
+    with pytest.raises(DataError) as caught:
+        load(heic()[:200])
+    assert caught.value.code == "corrupt_image"
+
+
 def test_heic_is_decoded_where_its_extra_is_installed() -> None:
     image, size = load(heic(), draft=Preprocessing(image_size=8, resize_size=8).draft)
     assert size == image.size == (48, 32)

@@ -28,6 +28,11 @@ def test_braces(text: str, names: list[str]) -> None:
     assert expand_braces(text) == names
 
 
+def test_braces_in_the_name_of_a_file_are_its_own(tmp_path: Path) -> None:
+    (tmp_path / "{a,b}.jpg").write_bytes(b"x")
+    assert [shard.image_id for shard in list_inputs([str(tmp_path / "{a,b}.jpg")]).shards] == ["{a,b}.jpg"]
+
+
 def test_a_folder_is_listed_with_all_below_it(tmp_path: Path) -> None:
     for name in ("b.JPG", "a/z.png", "a/s.tar", "notes.txt", "README", ".hidden.jpg", "a.x/1.jpeg"):
         (tmp_path / name).parent.mkdir(exist_ok=True)

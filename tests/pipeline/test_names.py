@@ -1,6 +1,8 @@
 import pytest
+from PIL import Image
 
-from pipeline.names import for_terminal
+from pipeline.image_formats import FORMATS
+from pipeline.names import EXTENSIONS, for_terminal
 
 
 @pytest.mark.parametrize(
@@ -18,3 +20,11 @@ from pipeline.names import for_terminal
 )
 def test_what_a_terminal_gets(name: str, shown: str) -> None:
     assert for_terminal(name) == shown
+
+
+def test_no_extension_of_a_format_that_is_decoded_is_left_out() -> None:
+    Image.init()
+    known = {
+        extension.removeprefix(".") for extension, form in Image.registered_extensions().items() if form in FORMATS
+    }
+    assert "jpg" in known and known - EXTENSIONS == set()

@@ -1,6 +1,7 @@
 """What `tarfile` finds in a tar, and the ids that docs/inputs.md gives to it."""
 
 import io
+import subprocess
 import tarfile
 from pathlib import Path
 
@@ -45,6 +46,15 @@ def test_ids(names: list[str], ids: list[str]) -> None:
     found = census(tar_of(*names))
     assert found.ids == ids and found.is_whole and not found.is_cut
     assert len(found.images) == len(ids)
+
+
+def test_names_in_an_incremental_backup_are_gnu_tars(tmp_path: Path) -> None:
+    (tmp_path / "in" / "d.jpg").mkdir(parents=True)
+    (tmp_path / "in" / "d.jpg" / "a.jpg").write_bytes(b"A")
+    command = ["tar", "-G", "--label=holiday.jpg", "-C", tmp_path / "in", "-cf", tmp_path / "s.tar", "."]
+    subprocess.run(command, check=True)
+    found = census((tmp_path / "s.tar").read_bytes())
+    assert found.ids == ["./d.jpg/a"] and found.is_whole
 
 
 def test_two_tars_in_one_file_share_no_sample() -> None:

@@ -117,6 +117,19 @@ def test_a_sparse_file_is_unpacked(form: str, tmp_path: Path) -> None:
     ]
 
 
+def test_an_incremental_backup_has_the_names_that_gnu_tar_gives(tmp_path: Path) -> None:
+    folder = tmp_path / "in"
+    (folder / "d.jpg").mkdir(parents=True)
+    (folder / "a.jpg").write_bytes(b"A")
+    (folder / "d.jpg" / "b.jpg").write_bytes(b"B")
+    (folder / "c.jpg").hardlink_to(folder / "a.jpg")
+    (folder / "link.jpg").symlink_to("d.jpg")
+    command = ["tar", "-G", "--sort=name", "--label=holiday.jpg", "-C", folder, "-cf", tmp_path / "s.tar", "."]
+    subprocess.run(command, check=True)
+    images = dict(found(tmp_path / "s.tar", (tmp_path / "s.tar").read_bytes()))
+    assert images == {"./a": b"A", "./c": b"A", "./d.jpg/b": b"B", "./link": DANGLING}
+
+
 @pytest.mark.parametrize("kind", [tarfile.DIRTYPE, tarfile.SYMTYPE, tarfile.CHRTYPE])
 def test_a_size_without_data_costs_nothing(kind: bytes, tmp_path: Path) -> None:
     info = tarfile.TarInfo("d")
