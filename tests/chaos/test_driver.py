@@ -95,7 +95,7 @@ def test_killed_before_and_after_every_write(  # noqa: PLR0917
     # Lease, claim of the epoch, job, what it found, plan, three parts and records, two of the manifest; twice: before
     # and after. On S3 a write that finds out whether the store has conditions, too.
     steps = 2 * (5 + 3 + 3 + 2 + (store == "S3"))
-    places = [*chosen(range(1, steps + 1), few=steps if store == "disk" else 4), steps + 1]
+    places = [*chosen(range(1, steps + 1), few=9 if store == "disk" else 4), steps + 1]
     done = subprocess.run(
         [
             sys.executable,

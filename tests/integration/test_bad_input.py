@@ -7,11 +7,10 @@ import tarfile
 import zlib
 from pathlib import Path
 
+import pillow_heif
 import pytest
 from conftest import Run, codes, encoded, jpeg, picture, pictures, rows_of, tar_bytes, tar_of_pictures
 from PIL import Image
-
-from cluster.connect import Resources
 
 ALL_ERRORS = ("--max_error_rate", 1)
 
@@ -309,15 +308,16 @@ def hostile_folder(folder: Path) -> dict[str, str | None]:
     bad = {"postscript.jpg": b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 100 100\nundefinedop\n"}
     for name, data in (texts | images | bad).items():
         (folder / name).write_bytes(data)
+    pillow_heif.from_pillow(picture(1, 50, 40)).save(folder / "heic.jpg", format="HEIF")
     os.mkfifo(folder / "pipe.txt")
     (folder / "folder.txt").mkdir()
     with (folder / "huge.jpg").open("wb") as file:
         file.truncate(100 << 30)
     errors = {"postscript.jpg": "unsupported_format", "huge.jpg": "too_large"}
-    return dict.fromkeys(["0.jpg", *images]) | errors
+    return dict.fromkeys(["0.jpg", "heic.jpg", *images]) | errors
 
 
-@pytest.mark.parametrize("runner", ["local", "ray"])
+@pytest.mark.parametrize("runner", ["local", pytest.param("ray", marks=pytest.mark.xdist_group("ray"))])
 def test_one_file_never_ends_a_job(
     runner: str, tmp_path: Path, caption: Run, shardtalk: Run, request: pytest.FixtureRequest
 ) -> None:
@@ -328,19 +328,11 @@ def test_one_file_never_ends_a_job(
     assert code == 0, said
     assert codes(tmp_path / "out") == expected
     rows = {row["image_id"]: row for row in rows_of(tmp_path / "out")}
-    assert (rows["turned.tif"]["width"], rows["turned.tif"]["height"]) == (60, 100)
+    sizes = {name: (rows[name]["width"], rows[name]["height"]) for name in ("turned.tif", "heic.jpg")}
+    assert sizes == {"turned.tif": (60, 100), "heic.jpg": (50, 40)}
     assert rows["emoji.jpg"]["siblings"] == '{"json": {"caption": "\\ud83d"}}'
     assert rows["pipe.jpg"]["siblings"] is rows["folder.jpg"]["siblings"] is None
     assert shardtalk("verify", tmp_path / "out", tmp_path / "in")[0] == 0
-
-
-def test_heic_is_captioned_on_ray(tmp_path: Path, caption: Run, local_ray: Resources) -> None:
-    heif = pytest.importorskip("pillow_heif")
-    (tmp_path / "in").mkdir()
-    heif.from_pillow(picture(1, 50, 40)).save(tmp_path / "in/a.jpg", format="HEIF")
-    assert caption(tmp_path / "in", "--runner", "ray")[0] == 0
-    (row,) = rows_of(tmp_path / "out")
-    assert (row["error_code"], row["width"], row["height"]) == (None, 50, 40)
 
 
 def test_a_job_of_another_limit_of_bytes_is_refused(tmp_path: Path, caption: Run) -> None:
