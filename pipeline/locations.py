@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import posixpath
 import stat
+import time
 from urllib.parse import unquote, urlsplit
 
-from pipeline import http_images
+from pipeline import http_images, stores
 from pipeline.errors import DataError, InputError
 from pipeline.names import printable
 from pipeline.schema import ErrorCode
 from pipeline.shards import Form, form_of
-from pipeline.storage import answering, is_remote, is_s3, open_at
+from pipeline.storage import filesystem, is_remote, is_s3, open_at
 
 _FILE = "file://"
+SILENT_S = 60.0
+"""For which a store that did not answer is not asked again."""
+_silent: dict[str, tuple[float, InputError]] = {}
+"""Stores that gave no answer: until when nobody asks them again, and why."""
+_answered: set[str] = set()
 
 
 def fetch(location: str, folder: str, *, confined: bool, max_bytes: int) -> bytes:
@@ -85,7 +92,7 @@ def _read(url: str, max_bytes: int) -> bytes:
         if not stat.S_ISREG(status.st_mode):  # opening a pipe would wait for ever
             raise OSError(errno.EINVAL, "not a regular file")
     elif not is_s3(url):
-        answering(url)
+        _require_answer(url)
     with open_at(url) as file:
         size = file.seek(0, os.SEEK_END)
         if size > max_bytes:
@@ -96,3 +103,29 @@ def _read(url: str, max_bytes: int) -> bytes:
 
 def _unreadable(message: str) -> DataError:
     return DataError(ErrorCode.UNREADABLE, printable(message))
+
+
+def _require_answer(url: str) -> None:
+    """Asks the store of a URL something, if it has not answered yet. Raises InputError where it does not.
+
+    So the many images of a list that lie in a store without an answer do not each wait for it.
+    """
+    scheme, _, rest = url.partition("://")
+    store = f"{scheme}://{rest.partition('/')[0]}"
+    if store in _answered:
+        return
+    until, error = _silent.get(store, (0.0, None))
+    if error and time.monotonic() < until:
+        raise error
+
+    def ask() -> None:
+        system, path = filesystem(url)
+        with contextlib.suppress(OSError):  # an answer, too
+            system.get_file_info(path)
+
+    try:
+        stores.within_time(ask, store)
+    except InputError as silence:
+        _silent[store] = time.monotonic() + SILENT_S, silence
+        raise
+    _answered.add(store)

@@ -9,7 +9,6 @@ import io
 import os
 import shutil
 import tempfile
-import time
 import uuid
 from collections.abc import Iterator
 from functools import lru_cache
@@ -30,8 +29,6 @@ SKIMMED_BYTES = 4 << 10, 1 << 20
 """Read at a time, here and remotely, where little of a file is wanted: there, a round trip takes as long as 1 MiB."""
 CONNECTIONS = 24
 """Requests to a store at a time, where there are many small ones."""
-SILENT_S = 60.0
-"""For which a store that did not answer is not asked again."""
 SPOOLED_BYTES = 16 << 20
 """Of a file that is written remotely: more wait on this machine's disk."""
 _CANNOT_SYNC = frozenset({errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EBADF})
@@ -75,37 +72,6 @@ def _connected(scheme: str, host: str) -> tuple[pafs.FileSystem, str]:
         return stores.connect(scheme, host)
     except (OSError, pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
         raise InputError(f"{scheme}://{host} cannot be opened: {error}") from error
-
-
-_silent: dict[str, tuple[float, InputError]] = {}
-"""Stores that gave no answer: until when nobody asks them again, and why."""
-_answered: set[str] = set()
-
-
-def answering(url: str) -> None:
-    """Asks the store of a URL something, if it has not answered yet. Raises InputError where it does not.
-
-    So the many images of a list that lie in a store without an answer do not each wait for it.
-    """
-    scheme, _, rest = url.partition("://")
-    store = f"{scheme}://{rest.partition('/')[0]}"
-    if store in _answered:
-        return
-    until, error = _silent.get(store, (0.0, None))
-    if error and time.monotonic() < until:
-        raise error
-
-    def ask() -> None:
-        system, path = filesystem(url)
-        with contextlib.suppress(OSError):  # an answer, too
-            system.get_file_info(path)
-
-    try:
-        stores.within_time(ask, store)
-    except InputError as silence:
-        _silent[store] = time.monotonic() + SILENT_S, silence
-        raise
-    _answered.add(store)
 
 
 def open_at(url: str, offset: int = 0, *, skim: bool = False, listed: Version | None = None) -> BinaryIO:

@@ -136,3 +136,16 @@ def test_a_manifest_of_other_commits_is_not_the_end(tmp_path: Path) -> None:
     assert is_finished(folder, Ledger()) and not is_finished(folder, committed())
     folder.write("_manifest.json", b"{")
     assert not is_finished(folder, Ledger())
+
+
+def test_a_manifest_that_another_driver_wrote_meanwhile_stays(tmp_path: Path) -> None:
+    folder, manifest, written = Folder(str(tmp_path)), tmp_path / "_manifest.json", list[str]()
+
+    def another() -> None:
+        """Whenever this driver asks whether the output is still its own."""
+        written.append(f"another's, {len(written)}")
+        manifest.write_text(written[-1])
+
+    with pytest.raises(OutputError, match="another driver"):
+        finish(folder, Ledger(), job=JOB, run={}, confirm=another)
+    assert manifest.read_text() == written[-1]
