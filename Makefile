@@ -43,7 +43,7 @@ test: setup  ## run all tests; some faults of each kind, and S3 by a mock
 
 test-kernels: setup  ## run what computes with the kernels of a CPU without AVX, and two threads
 	ONEDNN_MAX_CPU_ISA=SSE41 ATEN_CPU_CAPABILITY=default OMP_NUM_THREADS=2 $(BIN)/python -m pytest -q \
-		$(KERNELS:%=tests/model/test_%.py) tests/pipeline/test_stages.py tests/jobs/test_import_neuraltalk2.py
+		$(KERNELS:%=tests/model/test_%.py) tests/pipeline/inference/test_stages.py tests/jobs/test_import_neuraltalk2.py
 
 test-s3: setup  ## run the tests of S3 on the store at AWS_ENDPOINT_URL; without it, on OpenStack Swift (as root on Debian)
 	$(if $(AWS_ENDPOINT_URL),,tests/integration/swift.sh run) sh -c \

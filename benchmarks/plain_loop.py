@@ -13,9 +13,9 @@ from pathlib import Path
 
 from PIL import Image
 
-from model.captioner import Captioner
+from model.captioner.captioner import Captioner
+from model.decoding.search import Search
 from model.device import keep_freed_memory
-from model.search import Search
 
 BATCH_IMAGES = 32
 

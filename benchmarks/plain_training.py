@@ -14,13 +14,13 @@ import time
 import numpy as np
 import torch
 
-from model.augmentation import crop_and_flip
 from model.device import keep_freed_memory
-from model.network import Architecture
-from model.preprocessing import Preprocessing
-from model.training import Batch, Objective, pad, summed_loss
-from pipeline.ingest import in_order, pixel_batches, read_split, read_vocabulary, share
-from pipeline.lessons import word_weights
+from model.nn.captioning_network import Architecture
+from model.training.train_step import Batch, Objective, pad, summed_loss
+from model.vision.augmentation import crop_and_flip
+from model.vision.preprocessing import Preprocessing
+from pipeline.training.data_loader import in_order, pixel_batches, read_split, read_vocabulary, share
+from pipeline.training.objectives import word_weights
 
 BATCH_IMAGES, WARM_STEPS = 16, 3
 

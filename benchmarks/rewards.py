@@ -11,22 +11,23 @@ import numpy as np
 import torch
 
 from model.device import keep_freed_memory
-from model.network import Architecture
-from model.optimization import Optimizer, Schedule
-from model.preprocessing import Preprocessing
-from model.training import Objective, Trainer
-from pipeline import lessons, scores
-from pipeline.ingest import in_order, pixel_batches, read_split, read_vocabulary, share
+from model.nn.captioning_network import Architecture
+from model.training.optimizers import Optimizer, Schedule
+from model.training.train_step import Objective, Trainer
+from model.vision.preprocessing import Preprocessing
+from pipeline.evaluation import cider
+from pipeline.training import objectives
+from pipeline.training.data_loader import in_order, pixel_batches, read_split, read_vocabulary, share
 
 STEPS, WARM_STEPS, BATCH_IMAGES = 12, 2, 16
 
 
-class Timed(scores.CiderD):
+class Timed(cider.CiderD):
     """Knows how long it took."""
 
     seconds = 0.0
 
-    def __call__(self, captions: Iterable[scores.Tokens], references: Sequence[scores.Tokens]) -> list[float]:
+    def __call__(self, captions: Iterable[cider.Tokens], references: Sequence[cider.Tokens]) -> list[float]:
         """As it is."""
         started = time.perf_counter()
         found = super().__call__(captions, references)
@@ -44,8 +45,8 @@ def main(data: str) -> None:
     trainer = Trainer(
         network, optimizer=adam, cnn_optimizer=adam, schedule=still, steps=STEPS, objective=Objective(), clip_norm=1.0
     )
-    lessons.CiderD = Timed  # type: ignore[attr-defined]
-    lesson = lessons.drawn(
+    objectives.CiderD = Timed  # type: ignore[attr-defined]
+    lesson = objectives.drawn(
         network,
         split,
         vocabulary,

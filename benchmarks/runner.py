@@ -13,9 +13,9 @@ from cluster import connect
 from configs.caption import CaptionConfig
 from configs.parsing import parse
 from jobs.caption import captioned
-from model import checkpoint
-from pipeline.inputs import list_inputs
-from pipeline.ledger import Ledger
+from model.captioner import checkpoint
+from pipeline.inputs.listing import list_inputs
+from pipeline.output.commit_log import Ledger
 
 
 def main(arguments: list[str]) -> None:

@@ -15,8 +15,8 @@ from typing import Any
 
 import pyarrow.fs as pafs
 
-from pipeline.remote import PyArrowSource, RemoteFile
-from pipeline.storage import READ_AHEAD_BYTES, open_at
+from pipeline.storage.filesystems import READ_AHEAD_BYTES, open_at
+from pipeline.storage.remote_file import PyArrowSource, RemoteFile
 
 PIECE_BYTES = 1 << 20
 OBJECT = "bucket/object"

@@ -24,19 +24,19 @@ from unittest import mock
 import pyarrow as pa
 from PIL import Image
 
-import pipeline.ray_runner
+import pipeline.inference.ray_runner
 from jobs import cli
-from model import checkpoint
-from model.network import Architecture
-from model.preprocessing import Preprocessing
+from model.captioner import checkpoint
+from model.nn.captioning_network import Architecture
+from model.vision.preprocessing import Preprocessing
 from model.vocabulary import Vocabulary
-from pipeline.inputs import list_inputs
-from pipeline.ledger import Ledger
+from pipeline.inference.ray_runner import SpanSource
+from pipeline.inputs.listing import list_inputs
 from pipeline.outcome import DEFAULTS
-from pipeline.ray_runner import SpanSource
+from pipeline.output.commit_log import Ledger
+from pipeline.readers.reader import read
 from pipeline.schema import CAPTIONED
-from pipeline.source import read
-from pipeline.storage import Folder
+from pipeline.storage.filesystems import Folder
 
 CHECKOUT = Path(__file__).parents[1]
 SAID = "a stub"
@@ -83,7 +83,7 @@ class CountedRead:
 
 def job(notes: str, arguments: list[str]) -> int:
     """The caption job with the stubs in place."""
-    with mock.patch.multiple(pipeline.ray_runner, BisectedCaption=StubCaption, read=CountedRead(notes)):
+    with mock.patch.multiple(pipeline.inference.ray_runner, BisectedCaption=StubCaption, read=CountedRead(notes)):
         return cli.main(["caption", *arguments])
 
 

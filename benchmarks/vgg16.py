@@ -13,11 +13,11 @@ from pathlib import Path
 import torch
 from PIL import Image
 
-from model.captioner import Captioner
+from model.captioner.captioner import Captioner
+from model.decoding.search import Search
 from model.device import keep_freed_memory
-from model.network import Architecture
-from model.neuraltalk2 import PREPROCESSING
-from model.search import Search
+from model.neuraltalk2.importer import PREPROCESSING
+from model.nn.captioning_network import Architecture
 from model.vocabulary import Vocabulary
 
 BATCH_IMAGES = 16

@@ -28,19 +28,20 @@ from jobs import __version__, cli, placement
 from jobs.identity import describe, find_captioners, read_options
 from jobs.stopping import stop_requests
 from jobs.summary import judge, say, summarise
-from model import checkpoint
+from model.captioner import checkpoint
+from model.decoding.search import Search
 from model.device import choose_device
-from model.search import Search
-from pipeline import exports, lease, output, retry
-from pipeline.inputs import Listing, list_inputs
-from pipeline.ledger import Ledger, Span
-from pipeline.paths import plain
-from pipeline.renamed import refuse_renamed
-from pipeline.report import Report
-from pipeline.sink import Sink
-from pipeline.stages import Decode
-from pipeline.status import write_plan
-from pipeline.storage import Folder
+from pipeline.inference.run_stats import Report
+from pipeline.inference.stages import Decode
+from pipeline.inputs.listing import Listing, list_inputs
+from pipeline.output import lease, output, retry
+from pipeline.output.commit_log import Ledger, Span
+from pipeline.output.renamed_inputs import refuse_renamed
+from pipeline.output.writer import Sink
+from pipeline.results import exports
+from pipeline.results.progress import write_plan
+from pipeline.storage.filesystems import Folder
+from pipeline.storage.paths import plain
 
 EARLY_STOP_ROWS = 1_000
 """From here on a run whose errors exceed `max_error_rate` is stopped rather than finished."""
@@ -172,7 +173,7 @@ def captioned(
         "dtype": config.dtype,
     }
     if not resources:
-        from pipeline.local_runner import run_local
+        from pipeline.inference.local_runner import run_local
 
         on_cuda = choose_device(config.device).type == "cuda"
         yield from run_local(
@@ -184,7 +185,7 @@ def captioned(
             decode_threads=config.local.decode_threads,
         )
         return
-    from pipeline.ray_runner import run_ray
+    from pipeline.inference.ray_runner import run_ray
 
     num_gpus, most = placement.actors(config, resources)
     yield from run_ray(

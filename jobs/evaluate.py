@@ -23,15 +23,15 @@ import pyarrow.parquet as pq
 from configs.caption import CaptionConfig
 from configs.evaluate import EvaluateConfig
 from jobs import __version__, cli, terminal
-from pipeline.captions import Said, is_output, read_captions, read_job
-from pipeline.diversity import diversity, known_captions
 from pipeline.errors import InputError
-from pipeline.evaluation import METRICS, Scores, score
-from pipeline.java import Java, JavaError, find_java
-from pipeline.matching import Pairing, pair
-from pipeline.output import refuse_inside
-from pipeline.references import References, read_prepared, read_references
-from pipeline.storage import Folder
+from pipeline.evaluation.diversity import diversity, known_captions
+from pipeline.evaluation.java import Java, JavaError, find_java
+from pipeline.evaluation.matching import Pairing, pair
+from pipeline.evaluation.metrics import METRICS, Scores, score
+from pipeline.evaluation.predictions import Said, is_output, read_captions, read_job
+from pipeline.evaluation.references import References, read_prepared, read_references
+from pipeline.output.output import refuse_inside
+from pipeline.storage.filesystems import Folder
 
 LABELS = {"Bleu_1": "BLEU-1", "Bleu_2": "BLEU-2", "Bleu_3": "BLEU-3", "Bleu_4": "BLEU-4", "ROUGE_L": "ROUGE-L"}
 DIVERSITY_LABELS = {

@@ -31,12 +31,12 @@ from tqdm import tqdm
 
 from configs.gallery import GalleryConfig
 from jobs import cli, terminal
-from pipeline.ahead import mapped_ahead
 from pipeline.errors import OutputError
-from pipeline.gallery import Shown, describe_job, read_options, rows_to_show
 from pipeline.outcome import ReadOptions
-from pipeline.storage import Folder
-from pipeline.thumbnails import sources, thumbnail
+from pipeline.results.gallery_rows import Shown, describe_job, read_options, rows_to_show
+from pipeline.results.thumbnails import sources, thumbnail
+from pipeline.storage.filesystems import Folder
+from pipeline.storage.prefetch import mapped_ahead
 
 TEMPLATES = Path(__file__).with_name("templates")
 GROUP = 1_000

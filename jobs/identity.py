@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from configs.caption import CaptionConfig
-from model import checkpoint
-from model.ensemble import require_one_vocabulary
-from pipeline import captioners
+from model.captioner import checkpoint
+from model.captioner.ensemble import require_one_vocabulary
+from pipeline.inference import captioner_store
 from pipeline.outcome import ReadOptions
-from pipeline.storage import is_remote
+from pipeline.storage.filesystems import is_remote
 
 
 def find_captioners(config: CaptionConfig) -> tuple[list[Path], list[Path]]:
@@ -19,8 +19,8 @@ def find_captioners(config: CaptionConfig) -> tuple[list[Path], list[Path]]:
 
     Raises CheckpointError for what is no captioner, VocabularyError where vocabularies differ.
     """
-    speaking = [captioners.find(captioner) for captioner in config.captioners]
-    rescoring = [captioners.find(config.rerank.captioner)] if config.rerank.captioner else []
+    speaking = [captioner_store.find(captioner) for captioner in config.captioners]
+    rescoring = [captioner_store.find(config.rerank.captioner)] if config.rerank.captioner else []
     for captioner in [*speaking, *rescoring]:
         checkpoint.check(captioner)
     if len(speaking) + len(rescoring) > 1:

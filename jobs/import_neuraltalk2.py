@@ -14,8 +14,9 @@ from typing import Any
 
 from configs.import_neuraltalk2 import ImportNeuraltalk2Config
 from jobs import cli, terminal
-from model import checkpoint, neuraltalk2
-from model.neuraltalk2 import Checkpoint
+from model.captioner import checkpoint
+from model.neuraltalk2 import importer
+from model.neuraltalk2.importer import Checkpoint
 from pipeline.errors import OutputError, WriteError
 
 HISTORY = "history.json"
@@ -30,7 +31,7 @@ def run(config: ImportNeuraltalk2Config) -> int:
         raise OutputError(f"output {output} is not a folder; choose another")
     if output.is_dir() and any(output.iterdir()) and not config.overwrite:
         raise OutputError(f"output {output} already has files; choose another, or give --overwrite to write into it")
-    found = neuraltalk2.read(file)
+    found = importer.read(file)
     try:
         _write(found, file, output)
     except OSError as error:
@@ -52,7 +53,7 @@ def _write(found: Checkpoint, file: Path, output: Path) -> None:
         found.network,
         architecture=found.architecture,
         vocabulary=found.vocabulary,
-        preprocessing=neuraltalk2.PREPROCESSING,
+        preprocessing=importer.PREPROCESSING,
         provenance={
             "imported_by": "shardtalk import-neuraltalk2",
             "file": {"name": file.name, "sha256": digest},

@@ -46,7 +46,7 @@ def check_device(config: CaptionConfig, resources: Resources | None) -> str:
     num_gpus = actors(config, resources)[0]
     if asked == "cpu":
         return "cpu"
-    from pipeline.ray_device import device_of_worker
+    from pipeline.inference.ray_device import device_of_worker
 
     may_grow = bool(config.ray.address or os.environ.get("RAY_ADDRESS"))
     wait_s = GPU_WAIT_S if may_grow or resources.num_gpus >= num_gpus else 0.0

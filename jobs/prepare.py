@@ -21,7 +21,7 @@ from tqdm import tqdm
 from configs.prepare import PrepareConfig
 from jobs import cli, terminal
 from model.vocabulary import UNKNOWN, Vocabulary, tokenize, tokenize_as_neuraltalk2
-from pipeline.annotations import (
+from pipeline.datasets.annotations import (
     SPLITS,
     CaptionedImage,
     Split,
@@ -29,8 +29,8 @@ from pipeline.annotations import (
     assign_splits_as_neuraltalk2,
     read_annotations,
 )
+from pipeline.datasets.statistics import Skipped, Written, record
 from pipeline.errors import DataError, InputError, OutputError
-from pipeline.preparation import Skipped, Written, record
 
 Splits = Mapping[Split, Sequence[CaptionedImage]]
 Tokenizer = Callable[[str], list[str]]
@@ -76,8 +76,8 @@ def _refuse(config: PrepareConfig, output: Path) -> None:
 
 def _convert(config: PrepareConfig, output: Path) -> int:
     """Writes what prepro.py made, pixel for pixel and id for id."""
-    from pipeline.neuraltalk2_data import Prepared
-    from pipeline.shard_writer import Keys, ShardWriter
+    from pipeline.datasets.neuraltalk2_hdf5 import Prepared
+    from pipeline.datasets.shard_writer import Keys, ShardWriter
 
     prepared = Prepared.read(Path(config.h5), Path(config.captions))
     _claim(output)
@@ -123,8 +123,8 @@ def _with_words(images: Iterable[CaptionedImage], tokenizer: Tokenizer, skipped:
 
 def _readable(images: Sequence[CaptionedImage], config: PrepareConfig, skipped: Skipped) -> Iterable[CaptionedImage]:
     """The images that can be decoded to their end. Raises InputError if there is none."""
-    from pipeline.ahead import mapped_ahead
-    from pipeline.shard_writer import check_image
+    from pipeline.datasets.shard_writer import check_image
+    from pipeline.storage.prefetch import mapped_ahead
 
     def check(image: CaptionedImage) -> DataError | None:
         try:
@@ -152,7 +152,7 @@ def _readable(images: Sequence[CaptionedImage], config: PrepareConfig, skipped: 
 def _vocabulary(counts: Counter[str], config: PrepareConfig) -> Vocabulary:
     """With UNK, since other splits may have words that the training captions lack, or where a word was too rare."""
     if config.vocabulary:
-        from model import checkpoint  # imports torch
+        from model.captioner import checkpoint  # imports torch
 
         return Vocabulary.load(checkpoint.find(config.vocabulary) / checkpoint.VOCABULARY)
     vocabulary = Vocabulary.from_counts(counts, word_count_threshold=config.word_count_threshold)
@@ -180,8 +180,8 @@ def _claim(output: Path) -> None:
 
 
 def _write_shards(splits: Splits, vocabulary: Vocabulary, config: PrepareConfig, output: Path) -> dict[Split, Written]:
-    from pipeline.ahead import mapped_ahead
-    from pipeline.shard_writer import Keys, ShardWriter, stored_image
+    from pipeline.datasets.shard_writer import Keys, ShardWriter, stored_image
+    from pipeline.storage.prefetch import mapped_ahead
 
     def store(image: CaptionedImage) -> tuple[CaptionedImage, str, bytes]:
         path = Path(config.images_root, image.file_path)

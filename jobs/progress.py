@@ -12,7 +12,7 @@ from tqdm import tqdm
 
 from jobs import terminal
 from jobs.stopping import Stop
-from pipeline.recipe import Progress
+from pipeline.training.config import Progress
 
 SHOWN_EVERY_S = 30.0
 

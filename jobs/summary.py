@@ -6,13 +6,13 @@ from collections.abc import Iterable, Mapping
 
 from configs.caption import CaptionConfig
 from jobs import cli, terminal
-from pipeline.file_kinds import counted
-from pipeline.inputs import Form, Listing, Shard
-from pipeline.ledger import Ledger
-from pipeline.names import printable
-from pipeline.output import read_part
-from pipeline.report import Report
-from pipeline.storage import Folder
+from pipeline.filenames import printable
+from pipeline.inference.run_stats import Report
+from pipeline.inputs.file_types import counted
+from pipeline.inputs.listing import Form, Listing, Shard
+from pipeline.output.commit_log import Ledger
+from pipeline.output.output import read_part
+from pipeline.storage.filesystems import Folder
 
 SHOWN_REASONS = 3
 

@@ -7,7 +7,7 @@ import io
 import os
 import sys
 
-from pipeline.names import for_terminal
+from pipeline.filenames import for_terminal
 
 
 def tell(command: str, text: str) -> None:

@@ -1,6 +1,6 @@
 """`shardtalk train`: from prepared shards to a captioner.
 
-Stage by stage, in this process or on workers of Ray Train; `pipeline/training_run.py` has what each of them does. After
+Stage by stage, in this process or on workers of Ray Train; `pipeline/training/trainer.py` has what each of them does. After
 each epoch the validation split is captioned and scored, and the best captioner is kept in `best/`. The same command
 again goes on from `latest/`.
 """
@@ -23,14 +23,14 @@ from jobs import cli
 from jobs.progress import Shown, say
 from jobs.stopping import stop_requests
 from model.device import choose_device
-from model.optimization import Optimizer, Schedule
+from model.training.optimizers import Optimizer, Schedule
 from pipeline.errors import OutputError
-from pipeline.ingest import Split, read_split
-from pipeline.recipe import Recipe, Stage
-from pipeline.run_folder import STATE
-from pipeline.storage import Folder, is_remote
-from pipeline.training_run import TrainingRun
-from pipeline.workers import Workers
+from pipeline.storage.filesystems import Folder, is_remote
+from pipeline.training.config import Recipe, Stage
+from pipeline.training.data_loader import Split, read_split
+from pipeline.training.distributed import Workers
+from pipeline.training.run_directory import STATE
+from pipeline.training.trainer import TrainingRun
 
 CONFIG = "config.yaml"
 MAY_CHANGE = {
@@ -63,7 +63,7 @@ def _trained(config: TrainConfig, resources: Resources | None, train: Split, val
     if not resources:
         alone = Workers.found(choose_device(config.device))
         return TrainingRun(recipe(config), train, val, alone, shown).run()
-    from pipeline.ray_training import run_on_ray
+    from pipeline.training.ray_train import run_on_ray
 
     fewest, most = config.ray.min_workers, config.num_workers
     num_gpus = config.ray.num_gpus if config.ray.num_gpus >= 0 else float(resources.num_gpus > 0)

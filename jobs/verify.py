@@ -8,14 +8,14 @@ from itertools import islice
 from configs.verify import VerifyConfig
 from jobs import cli, terminal
 from pipeline.errors import OutputError
-from pipeline.folder_census import list_files
-from pipeline.inputs import list_inputs
-from pipeline.ledger import Ledger
+from pipeline.inputs.listing import list_inputs
 from pipeline.outcome import ReadOptions
-from pipeline.output import JOB, read_job, require_rules
-from pipeline.paths import plain
-from pipeline.storage import Folder
-from pipeline.verification import Counts, problems
+from pipeline.output.commit_log import Ledger
+from pipeline.output.output import JOB, read_job, require_rules
+from pipeline.storage.filesystems import Folder
+from pipeline.storage.paths import plain
+from pipeline.verification.folder_census import list_files
+from pipeline.verification.verify import Counts, problems
 
 SHOWN = 100
 

@@ -18,7 +18,7 @@ class ErrorCode(StrEnum):
     CORRUPT_IMAGE = "corrupt_image"  # begins like an image and cannot be decoded to its end
     UNSUPPORTED_FORMAT = "unsupported_format"  # an image that this installation cannot decode; says what to do
     TOO_LARGE = "too_large"  # more bytes than `max_image_bytes`; not read
-    DECOMPRESSION_BOMB = "decompression_bomb"  # more pixels than `pipeline.images.MAX_PIXELS`
+    DECOMPRESSION_BOMB = "decompression_bomb"  # more pixels than `pipeline.images.decoding.MAX_PIXELS`
     NO_IMAGE = "no_image"  # a null in a table; in a tar, a link to nothing that is in it
     TRUNCATED_SHARD = "truncated_shard"  # a tar that ends early; what came before it is captioned
     CORRUPT_SHARD = "corrupt_shard"  # bytes of a tar that are no members; what lies before and behind is captioned
@@ -54,7 +54,7 @@ TOKEN_PROBS = pa.field("token_probs", pa.list_(pa.float32()))
 
 POSITION = pa.schema(
     [
-        pa.field("shard_id", pa.string(), nullable=False),  # `pipeline.inputs.Shard.id`
+        pa.field("shard_id", pa.string(), nullable=False),  # `pipeline.inputs.listing.Shard.id`
         pa.field("next_offset", pa.int64(), nullable=False),  # byte offset in the shard at which the next sample begins
         pa.field("last", pa.bool_(), nullable=False),  # no sample of the shard comes after this one
     ]

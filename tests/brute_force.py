@@ -7,8 +7,8 @@ from functools import partial
 
 import torch
 
-from model.decoder import Decoder
-from model.search import Search
+from model.decoding.search import Search
+from model.nn.decoder import Decoder
 from model.vocabulary import END
 
 unruled = partial(Search, no_repeat_ngram=0)

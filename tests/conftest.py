@@ -19,13 +19,13 @@ from tolerances import same_log_prob
 
 from cluster.connect import Resources, connect
 from jobs import cli
-from model import checkpoint
-from model.network import Architecture
-from model.preprocessing import Preprocessing
+from model.captioner import checkpoint
+from model.nn.captioning_network import Architecture
+from model.vision.preprocessing import Preprocessing
 from model.vocabulary import Vocabulary
-from pipeline.ledger import Ledger
-from pipeline.output import read_rows
-from pipeline.storage import Folder
+from pipeline.output.commit_log import Ledger
+from pipeline.output.output import read_rows
+from pipeline.storage.filesystems import Folder
 
 pytest_plugins = ["devices", "faults", "s3_store", "web_server"]
 

@@ -7,14 +7,14 @@ from typing import Any
 
 import pyarrow as pa
 
-from pipeline.ledger import Ledger, Span
 from pipeline.outcome import DEFAULTS, ReadOptions
-from pipeline.output import finish
+from pipeline.output.commit_log import Ledger, Span
+from pipeline.output.output import finish
+from pipeline.output.writer import Sink
+from pipeline.readers.reader import read
 from pipeline.schema import CAPTIONED
 from pipeline.shards import Shard
-from pipeline.sink import Sink
-from pipeline.source import read
-from pipeline.storage import Folder
+from pipeline.storage.filesystems import Folder
 
 
 def rows_of(shards: Iterable[Shard], options: ReadOptions = DEFAULTS) -> list[dict[str, Any]]:

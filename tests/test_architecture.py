@@ -64,8 +64,8 @@ def test_help_loads_nothing_heavy(arguments: list[str]) -> None:
 
 
 def test_what_lies_on_this_machine_is_read_and_written_without_boto3(tmp_path: Path) -> None:
-    code = f"""import jobs.caption, pipeline.local_runner
-from pipeline.storage import Folder
+    code = f"""import jobs.caption, pipeline.inference.local_runner
+from pipeline.storage.filesystems import Folder
 folder = Folder({str(tmp_path)!r})
 folder.create("a", b"x")
 folder.replace("a", folder.read("a"), folder.version("a"))

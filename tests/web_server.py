@@ -9,7 +9,7 @@ from typing import ClassVar
 
 import pytest
 
-from pipeline import http_images
+from pipeline.storage import http_images
 
 BODY = bytes(range(256)) * 700
 IMAGES: dict[str, bytes] = {}

@@ -15,9 +15,9 @@ from benchmarks.gpu.bench import Bench
 from benchmarks.gpu.utilization import Utilization
 from configs.caption import CaptionConfig, LocalConfig, RayConfig
 from jobs import caption
-from pipeline.ledger import Ledger
-from pipeline.report import Report
-from pipeline.storage import Folder
+from pipeline.inference.run_stats import Report
+from pipeline.output.commit_log import Ledger
+from pipeline.storage.filesystems import Folder
 
 IMPLAUSIBLE = 2.0
 """Times the speed of the slower stage."""

@@ -6,7 +6,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.gpu.bench import Bench
-from model.network import Architecture
+from model.nn.captioning_network import Architecture
 
 PEAKS = {"H100 NVL": 835e12, "H100 PCIe": 756e12, "H100": 989e12, "H200": 989e12, "A100": 312e12, "L40S": 362e12}
 """Dense bfloat16 operations a second by the vendor's data sheets; the first whose name is in the card's counts."""

@@ -16,14 +16,14 @@ from benchmarks.pictures import make_folder
 from configs.prepare import PrepareConfig
 from jobs import prepare
 from jobs.caption import CPU_BATCH_IMAGES, CUDA_BATCH_IMAGES
-from model import checkpoint
-from model.preprocessing import Preprocessing
-from pipeline.ahead import mapped_ahead
-from pipeline.inputs import list_inputs
-from pipeline.ledger import Ledger, Span
-from pipeline.shard_writer import ShardWriter
-from pipeline.source import read
-from pipeline.stages import Decode
+from model.captioner import checkpoint
+from model.vision.preprocessing import Preprocessing
+from pipeline.datasets.shard_writer import ShardWriter
+from pipeline.inference.stages import Decode
+from pipeline.inputs.listing import list_inputs
+from pipeline.output.commit_log import Ledger, Span
+from pipeline.readers.reader import read
+from pipeline.storage.prefetch import mapped_ahead
 
 CAPTIONER = "flickr8k-mobilenet-v2"
 IMAGES, SHARD_IMAGES, LEAST_IMAGES = 20_000, 1_000, 48

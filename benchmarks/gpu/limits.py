@@ -13,14 +13,14 @@ import torch
 
 from benchmarks.gpu import inputs
 from benchmarks.gpu.bench import Bench
-from model.captioner import Captioner
+from model.captioner.captioner import Captioner
+from model.decoding.search import Search
 from model.device import autocast
-from model.encoder import Encoder
-from model.preprocessing import Preprocessing
-from model.search import Search
-from pipeline.ahead import mapped_ahead
-from pipeline.source import read
-from pipeline.stages import CaptionPixels, Decode
+from model.nn.encoder import Encoder
+from model.vision.preprocessing import Preprocessing
+from pipeline.inference.stages import CaptionPixels, Decode
+from pipeline.readers.reader import read
+from pipeline.storage.prefetch import mapped_ahead
 
 NETWORKS = ("mobilenet_v2", "resnet50", "resnet101", "vgg16")
 BATCHES = (256, 1024, 64, 128, 512)  # the most important first

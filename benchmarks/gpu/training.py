@@ -13,14 +13,14 @@ import torch
 from benchmarks.gpu import inputs
 from benchmarks.gpu.bench import Bench
 from benchmarks.gpu.flops import flops_per_image, matrix_product_flops, peak_flops
-from model.network import Architecture, Network
-from model.optimization import Optimizer, Schedule
-from model.preprocessing import Preprocessing
-from model.training import Batch, Objective, Trainer
-from pipeline import step_inputs
-from pipeline.ingest import Numbers, Split, read_split, read_vocabulary, shuffled
-from pipeline.lessons import Lesson, drawn, word_weights, written
-from pipeline.step_inputs import Inputs
+from model.nn.captioning_network import Architecture, Network
+from model.training.optimizers import Optimizer, Schedule
+from model.training.train_step import Batch, Objective, Trainer
+from model.vision.preprocessing import Preprocessing
+from pipeline.training import step_inputs
+from pipeline.training.data_loader import Numbers, Split, read_split, read_vocabulary, shuffled
+from pipeline.training.objectives import Lesson, drawn, word_weights, written
+from pipeline.training.step_inputs import Inputs
 
 BATCH_IMAGES, STEPS, WARM_STEPS = 128, 30, 3
 """Images of a step, as in configs/train-coco-*.yaml."""

@@ -23,14 +23,15 @@ import os, signal, sys
 import torch
 
 import jobs.caption
-import pipeline.local_runner
+import pipeline.inference.local_runner
 from jobs import cli
-from pipeline import lease, s3
+from pipeline.output import lease
+from pipeline.storage import s3_client
 
 where, chosen, arguments = sys.argv[1], eval(sys.argv[2]), sys.argv[3:]
 torch.set_num_threads(1)
 lease.SETTLING_S = 0.0
-sync, put, left = os.fsync, s3.put, -1
+sync, put, left = os.fsync, s3_client.put, -1
 
 
 def step():
@@ -62,7 +63,7 @@ def run(output, step_of_death):
 
 
 if "://" in where:
-    s3.put = step_and_put  # before and after each PUT
+    s3_client.put = step_and_put  # before and after each PUT
 else:
     os.fsync = step_and_sync  # before and after each rename
 for n in chosen:
@@ -159,14 +160,14 @@ def test_asked_to_stop_it_commits_and_says_3(
 HANGING = """
 import os, signal, sys, threading
 from jobs import cli
-from pipeline import storage
+from pipeline.storage import filesystems
 
 def hang(file):
     if "part-" in os.readlink(f"/proc/self/fd/{file}"):
         os.kill(os.getpid(), signal.SIGTERM)
         threading.Event().wait()
 
-storage.os.fsync = hang
+filesystems.os.fsync = hang
 cli.main(sys.argv[1:])
 """
 

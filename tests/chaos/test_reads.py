@@ -18,10 +18,10 @@ from conftest import Run, encoded, picture, rows_of, tar_bytes
 from faults import Survived, chosen
 from s3_store import name_store
 
-from pipeline import remote
-from pipeline.inputs import list_inputs
-from pipeline.ledger import Span
-from pipeline.source import read
+from pipeline.inputs.listing import list_inputs
+from pipeline.output.commit_log import Span
+from pipeline.readers.reader import read
+from pipeline.storage import remote_file
 
 IMAGES = {f"k{i}.jpg": encoded(picture(i, 12 + i, 9), quality=40) for i in range(3)}
 
@@ -116,8 +116,8 @@ def store(monkeypatch: pytest.MonkeyPatch) -> Iterator[Store]:
     store = Store()
     Thread(target=store.serve_forever, args=(0.01,)).start()
     name_store(monkeypatch, f"http://127.0.0.1:{store.server_port}")
-    monkeypatch.setattr("pipeline.remote.FIRST_PAUSE_S", 0.0)
-    monkeypatch.setattr("pipeline.s3.S3_ATTEMPTS", 1)
+    monkeypatch.setattr("pipeline.storage.remote_file.FIRST_PAUSE_S", 0.0)
+    monkeypatch.setattr("pipeline.storage.s3_client.S3_ATTEMPTS", 1)
     yield store
     store.shutdown()
     store.server_close()
@@ -144,13 +144,13 @@ def around_blocks(size: int) -> list[int]:
     return sorted({at for block in range(0, size + 1, 512) for at in range(block - 1, block + 2) if 0 <= at < size})
 
 
-@pytest.mark.parametrize("times", [1, remote.ATTEMPTS - 1])
+@pytest.mark.parametrize("times", [1, remote_file.ATTEMPTS - 1])
 @pytest.mark.parametrize("range_bytes", [1000, 8 << 20])
 @pytest.mark.parametrize("name", SHARDS)
 def test_a_reset_around_any_block_changes_no_row(  # noqa: PLR0917
     name: str, range_bytes: int, times: int, store: Store, survived: Survived, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("pipeline.storage.RANGE_BYTES", range_bytes)
+    monkeypatch.setattr("pipeline.storage.filesystems.RANGE_BYTES", range_bytes)
     reset_at_each(store, name, around_blocks(len(SHARDS[name])), times, survived)
 
 
@@ -159,7 +159,7 @@ def test_a_reset_around_any_block_changes_no_row(  # noqa: PLR0917
 def test_a_reset_at_any_byte_changes_no_row(
     name: str, range_bytes: int, store: Store, survived: Survived, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("pipeline.storage.RANGE_BYTES", range_bytes)
+    monkeypatch.setattr("pipeline.storage.filesystems.RANGE_BYTES", range_bytes)
     reset_at_each(store, name, chosen(range(len(SHARDS[name])), few=20), 1, survived)
 
 
@@ -178,7 +178,7 @@ def here(tmp_path: Path, caption: Run) -> list[tuple[str, int, str, str]]:
 def test_captions_are_those_of_the_file_here_though_every_block_is_reset(
     store: Store, here: list[tuple[str, int, str, str]], tmp_path: Path, caption: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("pipeline.storage.RANGE_BYTES", 1000)
+    monkeypatch.setattr("pipeline.storage.filesystems.RANGE_BYTES", 1000)
     store.resets = dict.fromkeys(range(0, len(SHARDS["s.tar"]), 512), 1)
     faults = len(store.resets)
     assert caption("s3://bucket/s.tar")[0] == 0
@@ -188,8 +188,8 @@ def test_captions_are_those_of_the_file_here_though_every_block_is_reset(
 def test_what_resets_without_end_keep_back_is_an_error_that_a_retry_replaces(
     store: Store, here: list[tuple[str, int, str, str]], tmp_path: Path, caption: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("pipeline.storage.RANGE_BYTES", 1000)
-    store.resets = {len(SHARDS["s.tar"]) - 500: remote.ATTEMPTS}
+    monkeypatch.setattr("pipeline.storage.filesystems.RANGE_BYTES", 1000)
+    store.resets = {len(SHARDS["s.tar"]) - 500: remote_file.ATTEMPTS}
     assert caption("s3://bucket/s.tar")[0] == 0
     *before, last = captions(tmp_path / "out")
     assert before == here[: len(before)] != [] and last[3] == "unreadable"
@@ -198,7 +198,7 @@ def test_what_resets_without_end_keep_back_is_an_error_that_a_retry_replaces(
 
 
 def test_one_connection_serves_many_requests(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pipeline.storage.RANGE_BYTES", 100)
+    monkeypatch.setattr("pipeline.storage.filesystems.RANGE_BYTES", 100)
     rows_in("s.tar")
     assert store.connections == 1 and store.requests > 40
 

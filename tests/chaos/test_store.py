@@ -20,11 +20,11 @@ from PIL import Image
 from s3_store import Bucket
 
 from pipeline.errors import ChangedError
-from pipeline.inputs import list_inputs
-from pipeline.ledger import Span
-from pipeline.s3_file import S3Source
-from pipeline.source import read
-from pipeline.storage import open_at
+from pipeline.inputs.listing import list_inputs
+from pipeline.output.commit_log import Span
+from pipeline.readers.reader import read
+from pipeline.storage.filesystems import open_at
+from pipeline.storage.s3_object import S3Source
 
 CHECKOUT = Path(__file__).parents[2]
 
@@ -50,9 +50,9 @@ INPUT = {
 @pytest.fixture
 def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """Small ranges, and no pause before the next attempt."""
-    monkeypatch.setattr("pipeline.storage.RANGE_BYTES", 1000)
-    monkeypatch.setattr("pipeline.remote.FIRST_PAUSE_S", 0.0)
-    monkeypatch.setattr("pipeline.s3.S3_ATTEMPTS", 1)
+    monkeypatch.setattr("pipeline.storage.filesystems.RANGE_BYTES", 1000)
+    monkeypatch.setattr("pipeline.storage.remote_file.FIRST_PAUSE_S", 0.0)
+    monkeypatch.setattr("pipeline.storage.s3_client.S3_ATTEMPTS", 1)
 
 
 def rows_in(bucket: Bucket) -> list[dict[str, object]]:

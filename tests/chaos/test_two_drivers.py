@@ -16,14 +16,15 @@ import pyarrow as pa
 import pytest
 from faults import Survived, chosen, is_full
 
-from pipeline import lease, ledger, output, retry, verification
 from pipeline.errors import OutputError
-from pipeline.inputs import Shard
-from pipeline.lease import Owner
-from pipeline.ledger import Ledger
+from pipeline.inputs.listing import Shard
+from pipeline.output import commit_log, lease, output, retry
+from pipeline.output.commit_log import Ledger
+from pipeline.output.lease import Owner
+from pipeline.output.writer import Sink
 from pipeline.schema import CAPTIONED
-from pipeline.sink import Sink
-from pipeline.storage import Folder
+from pipeline.storage.filesystems import Folder
+from pipeline.verification import verify
 
 JOB = {"captioner": "c", "format": "jsonl", "search": {}}
 SHARDS = [Shard(f"/in/{name}.jpg", f"{name}.jpg", 10, 1) for name in "abcd"]
@@ -169,7 +170,7 @@ def elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
     numbers = itertools.count(1)
     monkeypatch.setattr(Owner, "me", lambda: Owner(f"d{(n := next(numbers)):05}", f"host-{n}", "", n, "", "now"))
     monkeypatch.setattr(lease.time, "sleep", lambda seconds: None)
-    monkeypatch.setattr(ledger, "mapped_ahead", lambda function, names, **_: map(function, names))
+    monkeypatch.setattr(commit_log, "mapped_ahead", lambda function, names, **_: map(function, names))
     monkeypatch.setattr(output, "is_remote", lambda url: True)
 
 
@@ -206,7 +207,7 @@ def assert_mended(files: dict[str, bytes]) -> None:
     """The same command again leaves a whole output and nothing else, without a person."""
     run(Store(files), "after")
     found = Ledger.load(Store(files))
-    assert list(verification.problems(Store(files), found)) == []
+    assert list(verify.problems(Store(files), found)) == []
     assert sorted(path for commit in found.commits for path in commit.paths.values()) == [s.path for s in SHARDS]
     known = {commit.file for commit in found.commits} | {commit.record for commit in found.commits}
     assert {name for name in files if "part-" in name} == known and not found.late

@@ -16,11 +16,11 @@ from conftest import Run, assert_same, rows_of, tar_of_pictures
 from faults import Survived, chosen
 
 import jobs.caption
-import pipeline.ray_runner
+import pipeline.inference.ray_runner
 from cluster.connect import Resources
-from pipeline.ray_runner import BisectedCaption
-from pipeline.source import read
-from pipeline.stages import Decode
+from pipeline.inference.ray_runner import BisectedCaption
+from pipeline.inference.stages import Decode
+from pipeline.readers.reader import read
 
 IMAGES = 8
 
@@ -82,7 +82,7 @@ def test_a_captioner_that_does_not_start_at_once_costs_none(  # noqa: PLR0917
 ) -> None:
     ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
     FaultyStart.marks = tmp_path
-    monkeypatch.setattr(pipeline.ray_runner, "BisectedCaption", FaultyStart)
+    monkeypatch.setattr(pipeline.inference.ray_runner, "BisectedCaption", FaultyStart)
     tar = tar_of_pictures(tmp_path / "s.tar", IMAGES)
     code, said = caption(tar, "--runner", "ray", "--ray.max_actors", 1)
     assert code == 0, said
@@ -106,7 +106,7 @@ def test_a_worker_killed_at_any_row_costs_none(  # noqa: PLR0917
     for row in chosen(range(IMAGES), few=1):
         mark, output = tmp_path / f"died-at-{row}", tmp_path / f"out{row}"
         if victim == "reader":
-            monkeypatch.setattr(pipeline.ray_runner, "read", DyingRead(row, mark))
+            monkeypatch.setattr(pipeline.inference.ray_runner, "read", DyingRead(row, mark))
         else:
             DyingDecode.row, DyingDecode.mark = row, mark
             monkeypatch.setattr(jobs.caption, "Decode", DyingDecode)

@@ -14,7 +14,7 @@ from tempfile import TemporaryDirectory
 
 from hypothesis import strategies as st
 
-from pipeline.names import EXTENSIONS
+from pipeline.filenames import EXTENSIONS
 
 BLOCK = 512
 FORMATS = [tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT]

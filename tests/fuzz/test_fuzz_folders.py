@@ -10,9 +10,9 @@ from pathlib import Path
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from pipeline.inputs import Listing, list_inputs
-from pipeline.ledger import Span
-from pipeline.source import read
+from pipeline.inputs.listing import Listing, list_inputs
+from pipeline.output.commit_log import Span
+from pipeline.readers.reader import read
 
 LONG = os.environ.get("CHAOS") == "full"
 usual = settings(

@@ -9,8 +9,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from pipeline.errors import DataError
-from pipeline.lists import entries
 from pipeline.outcome import ReadOptions
+from pipeline.readers.lists import entries
 
 LONG = os.environ.get("CHAOS") == "full"
 usual = settings(

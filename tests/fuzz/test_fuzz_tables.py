@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from pipeline.errors import DataError
 from pipeline.outcome import ReadOptions
-from pipeline.parquet import Row, Table
+from pipeline.parquet.reader import Row, Table
 
 LONG = os.environ.get("CHAOS") == "full"
 usual = settings(

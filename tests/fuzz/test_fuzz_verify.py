@@ -16,14 +16,14 @@ from outputs import commit, rows_of
 from test_fuzz_folders import made, things
 from test_fuzz_tables import damaged, files
 
-from pipeline import tar_rows
-from pipeline.folder_census import list_files
-from pipeline.inputs import list_inputs
+from pipeline.inputs.listing import list_inputs
 from pipeline.outcome import DEFAULTS, ReadOptions
 from pipeline.shards import Shard
-from pipeline.storage import Folder
-from pipeline.tar_elements import Element, Member
-from pipeline.verification import problems
+from pipeline.storage.filesystems import Folder
+from pipeline.tar import rows
+from pipeline.tar.elements import Element, Member
+from pipeline.verification.folder_census import list_files
+from pipeline.verification.verify import problems
 
 LONG = os.environ.get("CHAOS") == "full"
 usual = settings(
@@ -56,7 +56,7 @@ def test_a_damaged_tar_of_which_nothing_is_missing(data: bytes) -> None:
 @usual
 @given(tars, st.integers(0, 100))
 def test_a_reader_that_drops_a_member(data: bytes, number: int) -> None:
-    walk = tar_rows.walk
+    walk = rows.walk
 
     def blind(*args: Any, **options: Any) -> Iterator[Element]:
         images = [one.start for one in walk(*args, **options) if isinstance(one, Member) and is_row(one)]
@@ -64,7 +64,7 @@ def test_a_reader_that_drops_a_member(data: bytes, number: int) -> None:
         lost = images[number % len(images)]
         yield from (one for one in walk(*args, **options) if one.start != lost)
 
-    with TemporaryDirectory() as folder, mock.patch.object(tar_rows, "walk", blind):
+    with TemporaryDirectory() as folder, mock.patch.object(rows, "walk", blind):
         (problem, *_) = said(Path(folder), written(folder, "s.tar", data))
     assert "without a row" in problem
 
@@ -72,7 +72,7 @@ def test_a_reader_that_drops_a_member(data: bytes, number: int) -> None:
 @usual
 @given(tars, st.integers(1, 100))
 def test_a_reader_that_stops_early(data: bytes, number: int) -> None:
-    walk = tar_rows.walk
+    walk = rows.walk
 
     def blind(*args: Any, **options: Any) -> Iterator[Element]:
         whole = list(walk(*args, **options))
@@ -80,7 +80,7 @@ def test_a_reader_that_stops_early(data: bytes, number: int) -> None:
         assume(any(isinstance(one, Member) and is_row(one) for one in whole[stop:]))
         yield from whole[:stop]
 
-    with TemporaryDirectory() as folder, mock.patch.object(tar_rows, "walk", blind):
+    with TemporaryDirectory() as folder, mock.patch.object(rows, "walk", blind):
         (problem, *_) = said(Path(folder), written(folder, "s.tar", data))
     assert "without a row" in problem
 

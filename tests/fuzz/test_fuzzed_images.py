@@ -12,9 +12,9 @@ from hypothesis import assume, example, given
 from hypothesis import strategies as st
 from PIL import Image
 
-from model.preprocessing import Preprocessing
+from model.vision.preprocessing import Preprocessing
 from pipeline.errors import DataError
-from pipeline.images import decode
+from pipeline.images.decoding import decode
 from pipeline.schema import ErrorCode
 
 VIEW = Preprocessing(image_size=8, resize_size=8)

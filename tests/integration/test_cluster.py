@@ -18,7 +18,7 @@ from faults import Survived, is_full
 from s3_store import Bucket
 
 from cluster.local import LocalCluster
-from model.encoder import headless
+from model.nn.encoder import headless
 
 CHECKOUT = Path(__file__).parents[2]
 RAY = Path(sys.executable).with_name("ray")
@@ -118,7 +118,7 @@ def test_a_job_that_fails_says_why_and_with_which_code(cluster: LocalCluster, tm
 def test_workers_run_the_code_that_was_submitted(cluster: LocalCluster) -> None:
     code = (
         "import ray; from cluster.connect import connect; connect();"
-        "where = ray.remote(lambda: __import__('pipeline.stages').__file__); print('at', ray.get(where.remote()))"
+        "where = ray.remote(lambda: __import__('pipeline.inference.stages').__file__); print('at', ray.get(where.remote()))"
     )
     returned, log = ended(submit(cluster, "python", "-c", code))
     assert returned == 0, log

@@ -10,11 +10,11 @@ import ray
 from conftest import pictures
 
 from cluster.connect import Resources
-from model import checkpoint
-from pipeline.inputs import list_inputs
-from pipeline.ledger import Span
-from pipeline.ray_runner import run_ray
-from pipeline.stages import Decode
+from model.captioner import checkpoint
+from pipeline.inference.ray_runner import run_ray
+from pipeline.inference.stages import Decode
+from pipeline.inputs.listing import list_inputs
+from pipeline.output.commit_log import Span
 
 
 class PoisonedDecode(Decode):

@@ -10,7 +10,7 @@ from tolerances import same_log_prob
 from cluster.connect import Resources
 from configs.verify import VerifyConfig
 from jobs.verify import run as verify
-from pipeline import splitting
+from pipeline.readers import splitting
 
 KEPT = ("--siblings", "txt")
 

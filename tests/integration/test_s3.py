@@ -20,8 +20,8 @@ from pyarrow.fs import FileSelector, FileType
 from s3_store import Bucket
 
 from pipeline.errors import InputError
-from pipeline.inputs import list_inputs
-from pipeline.storage import Folder, filesystem
+from pipeline.inputs.listing import list_inputs
+from pipeline.storage.filesystems import Folder, filesystem
 
 
 def table_bytes(rows: dict[str, bytes]) -> bytes:
@@ -130,7 +130,7 @@ def test_wildcards_and_braces_name_keys(pattern: str, expected: list[str], bucke
 def test_a_file_may_be_larger_than_a_range(
     bucket: Bucket, tmp_path: Path, caption: Run, shardtalk: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("pipeline.storage.RANGE_BYTES", 1000)
+    monkeypatch.setattr("pipeline.storage.filesystems.RANGE_BYTES", 1000)
     files = TABLES | {"in/s.tar": tar_bytes({f"k{i}.jpg": jpeg(i) for i in range(9)})}
     bucket.put(files)
     for name, data in files.items():

@@ -22,7 +22,7 @@ from conftest import (
 
 import jobs.caption
 from configs.caption import SearchConfig
-from model.search import Search
+from model.decoding.search import Search
 
 FORMATS = ("parquet", "jsonl")
 

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 from conftest import Run, pictures, rows_of
 
-from pipeline import epochs
-from pipeline.lease import LEASE, Owner
-from pipeline.storage import Folder
+from pipeline.output import epochs
+from pipeline.output.lease import LEASE, Owner
+from pipeline.storage.filesystems import Folder
 
 
 @pytest.mark.parametrize("option", [("--device", "cuda:99"), ("--device", "nonsense"), ("--dtype", "int3")])
@@ -94,7 +94,7 @@ def test_a_torn_lease_needs_nobody(tmp_path: Path, caption: Run, monkeypatch: py
     folder = pictures(tmp_path / "in", 2)
     assert caption(folder)[0] == 0
     (tmp_path / "out" / LEASE).write_bytes(b"")
-    monkeypatch.setattr("pipeline.lease.SILENCE_S", 0.0)
+    monkeypatch.setattr("pipeline.output.lease.SILENCE_S", 0.0)
     assert caption(folder)[0] == 0
     assert not (tmp_path / "out" / LEASE).exists()
 

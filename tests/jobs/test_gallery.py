@@ -17,11 +17,11 @@ from configs.gallery import GalleryConfig
 from configs.parsing import ConfigError
 from jobs.gallery import GROUP, run
 from pipeline.errors import OutputError
-from pipeline.ledger import Ledger
-from pipeline.names import printable
+from pipeline.filenames import printable
+from pipeline.output.commit_log import Ledger
+from pipeline.output.writer import ENCODERS, Sink
 from pipeline.schema import CAPTIONED, ROW
-from pipeline.sink import ENCODERS, Sink
-from pipeline.storage import Folder
+from pipeline.storage.filesystems import Folder
 
 HOSTILE = "</script><img src=x onerror=alert(1)>&\u2028"
 COLOURS = ["red", "lime", "blue", "yellow", "black"]

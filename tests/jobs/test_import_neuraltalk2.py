@@ -13,10 +13,10 @@ from tolerances import same_log_prob
 from torch7_files import CHECKPOINTS, FIXTURES, Obj, dumps
 
 from jobs import cli
-from model import checkpoint
-from model.captioner import Captioner
-from model.neuraltalk2 import PREPROCESSING
-from model.search import Search
+from model.captioner import checkpoint
+from model.captioner.captioner import Captioner
+from model.decoding.search import Search
+from model.neuraltalk2.importer import PREPROCESSING
 
 IMAGES = FIXTURES / "images"
 

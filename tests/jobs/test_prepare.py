@@ -14,8 +14,8 @@ from configs.prepare import PrepareConfig
 from jobs.prepare import main, run
 from model.vocabulary import Vocabulary
 from pipeline.errors import InputError, OutputError
-from pipeline.ingest import read_split
-from pipeline.tar_samples import samples
+from pipeline.tar.samples import samples
+from pipeline.training.data_loader import read_split
 
 CHECKOUT = Path(__file__).parents[2]
 FLICKR8K = CHECKOUT.parent / "shared" / "data" / "flickr8k"

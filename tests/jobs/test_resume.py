@@ -24,9 +24,9 @@ from conftest import (
 )
 
 import jobs.caption
-from pipeline import epochs, lease
-from pipeline.sink import Sink
-from pipeline.storage import Folder
+from pipeline.output import epochs, lease
+from pipeline.output.writer import Sink
+from pipeline.storage.filesystems import Folder
 
 FORMATS = ("parquet", "jsonl")
 

@@ -7,10 +7,11 @@ from typing import Any
 import pytest
 from conftest import Run, assert_same, codes, jpeg, pictures, rows_of, tar_bytes
 
-from pipeline import retry, tar_rows
-from pipeline.inputs import Shard
+from pipeline.inputs.listing import Shard
+from pipeline.output import retry
 from pipeline.schema import ErrorCode
-from pipeline.storage import Folder
+from pipeline.storage.filesystems import Folder
+from pipeline.tar import rows
 
 
 def with_broken_link(folder: Path) -> Path:
@@ -81,7 +82,7 @@ def test_a_tar_goes_on_where_it_could_not_be_read(
         return file
 
     with monkeypatch.context() as patch:
-        patch.setattr(tar_rows, "open_shard", failing)
+        patch.setattr(rows, "open_shard", failing)
         assert caption(tar)[0] == 0
     found = codes(tmp_path / "out")
     assert 2 <= len(found) < 6 and found["s.tar"] == "unreadable"

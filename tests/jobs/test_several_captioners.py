@@ -9,10 +9,10 @@ import pytest
 from conftest import WORDS, Run, codes, picture, pictures, rows_of
 from tolerances import same_log_prob
 
-from model.captioner import Captioner
-from model.ensemble import Ensemble
-from model.rescoring import Rescoring
-from model.search import Search
+from model.captioner.captioner import Captioner
+from model.captioner.ensemble import Ensemble
+from model.captioner.rescoring import Rescoring
+from model.decoding.search import Search
 
 SEARCH = Search(beam_size=2, max_tokens=6, num_candidates=2)
 TWO = ("--search.num_candidates", 2)

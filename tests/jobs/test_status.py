@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 from conftest import Run, jpeg, pictures, tar_bytes
 
-from pipeline import lease
-from pipeline.storage import Folder
+from pipeline.output import lease
+from pipeline.storage.filesystems import Folder
 
 
 def status(shardtalk: Run, output: Path) -> dict[str, object]:
@@ -36,14 +36,14 @@ def test_a_half_done_job_says_what_is_left(
     tar = tmp_path / "s.tar"
     tar.write_bytes(tar_bytes({f"k{i}.jpg": jpeg(i) for i in range(8)}))
     moments = iter(range(1000, 2000, 10))
-    monkeypatch.setattr("pipeline.sink.time.time", lambda: next(moments))
+    monkeypatch.setattr("pipeline.output.writer.time.time", lambda: next(moments))
     assert caption(tar, "--batch_images", 2, "--fragment_rows", 2)[0] == 0
     records = sorted(
         (tmp_path / "out" / "_commits").iterdir(), key=lambda file: json.loads(file.read_text())["committed"]
     )
     for path in (records[-1], tmp_path / "out" / "_manifest.json"):
         path.unlink()
-    monkeypatch.setattr("pipeline.status.time.time", lambda: 1100.0)
+    monkeypatch.setattr("pipeline.results.progress.time.time", lambda: 1100.0)
     with lease.held(Folder(str(tmp_path / "out"))):
         found = status(shardtalk, tmp_path / "out")
     assert found["state"] == "running" and "process" in str(found["driver"])

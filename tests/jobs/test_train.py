@@ -23,9 +23,9 @@ from cluster.connect import Resources
 from configs.parsing import parse
 from configs.train import TrainConfig
 from jobs.cli import main
-from model.encoder import headless
-from pipeline import ray_training
-from pipeline.watch import Watch
+from model.nn.encoder import headless
+from pipeline.training import ray_train
+from pipeline.training.step_monitor import Watch
 
 CHECKOUT = Path(__file__).parents[2]
 COLOURS = {"red": (220, 30, 30), "blue": (30, 30, 220), "green": (30, 200, 30)}
@@ -192,7 +192,7 @@ def die_once(arguments: dict[str, Any], mark: Path) -> None:
             os.kill(os.getpid(), signal.SIGKILL)
 
     Watch.see = see  # type: ignore[method-assign] - of this worker's process
-    ray_training.work(arguments)
+    ray_train.work(arguments)
 
 
 def test_workers_train_what_one_process_does_and_one_may_die(  # noqa: PLR0917
@@ -201,7 +201,7 @@ def test_workers_train_what_one_process_does_and_one_may_die(  # noqa: PLR0917
     assert train("--output", tmp_path / "alone")[0] == 0
     ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])  # workers cannot import tests
     mark = tmp_path / "died"
-    monkeypatch.setattr("pipeline.ray_training.work", partial(die_once, mark=mark))
+    monkeypatch.setattr("pipeline.training.ray_train.work", partial(die_once, mark=mark))
     code, said = train("--num_workers", 2, "--ray.num_cpus", 0.5)
     assert code == 0, said
     assert mark.exists()

@@ -1,0 +1,74 @@
+"""What `shardtalk prepare` writes beside each image, and what it counts."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from model.vocabulary import Vocabulary
+from pipeline.datasets.annotations import CaptionedImage
+
+
+@dataclass
+class Skipped:
+    """What was left out, by name, and why."""
+
+    images: list[dict[str, Any]] = field(default_factory=list)
+    captions: list[dict[str, Any]] = field(default_factory=list)
+
+    def image(self, image: CaptionedImage, error_code: str, reason: str) -> None:
+        """Notes an image that is not used, nor are its captions."""
+        self.images.append({"file_path": image.file_path, "error_code": error_code, "reason": reason})
+
+
+@dataclass
+class Written:
+    """Counts of a split."""
+
+    images: int = 0
+    captions: int = 0
+    tokens: int = 0
+    """Before truncation."""
+    unknown_tokens: int = 0
+    truncated_captions: int = 0
+    shards: int = 0
+    lengths: Counter[int] = field(default_factory=Counter)
+    """Captions by number of tokens, before truncation."""
+
+    def report(self) -> dict[str, Any]:
+        """As it goes into `stats.json`."""
+        return asdict(self) | {
+            "unknown_token_share": self.unknown_tokens / max(1, self.tokens),
+            "longest_caption": max(self.lengths, default=0),
+            "lengths": {str(length): self.lengths[length] for length in sorted(self.lengths)},
+        }
+
+
+def record(
+    image: CaptionedImage,
+    tokens: list[list[str]],
+    encoded: list[list[int]],
+    vocabulary: Vocabulary,
+    written: Written,
+    *,
+    max_tokens: int,
+) -> dict[str, Any]:
+    """What goes beside the image; adds it to the counts.
+
+    Args:
+        image: with its captions.
+        tokens, encoded: words and ids of each caption.
+        vocabulary: of the ids.
+        written: the counts of the image's split.
+        max_tokens: ids kept of a caption.
+    """
+    unknown = set(vocabulary.unsayable)
+    written.images += 1
+    written.captions += len(tokens)
+    written.tokens += sum(map(len, tokens))
+    written.unknown_tokens += sum(word in unknown for ids in encoded for word in ids)
+    written.truncated_captions += sum(len(words) > max_tokens for words in tokens)
+    written.lengths.update(map(len, tokens))
+    found = {"image_id": image.image_id, "file_path": image.file_path, "captions": image.captions}
+    return found | {"tokens": tokens, "ids": [ids[:max_tokens] for ids in encoded]}

@@ -1,0 +1,116 @@
+"""Which caption is of which image of the references, whatever the two call it.
+
+An image has two kinds of name, its id and its file. Files are the same with or without their folder and extension, and
+a bare number is COCO's number of a file; the most exact match counts. Whatever could mean two images is refused.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from pipeline.datasets.annotations import CaptionedImage, number_of
+from pipeline.errors import InputError
+from pipeline.evaluation.predictions import Said
+from pipeline.filenames import EXTENSIONS
+
+Match = Literal["auto", "file", "id"]
+EXACT = 0
+
+
+@dataclass(frozen=True)
+class Pairing:
+    """Captions and references that belong together, and what is left of either."""
+
+    pairs: list[tuple[Said, CaptionedImage]]
+    """In the order of the references."""
+    without_references: list[Said]
+    without_caption: list[CaptionedImage]
+
+
+def pair(captions: Sequence[Said], references: Sequence[CaptionedImage], *, match: Match = "auto") -> Pairing:
+    """Finds the image of each caption.
+
+    Args:
+        match: by what; auto takes either, where they do not contradict each other.
+
+    Raises InputError where a caption may be of two images, or two captions are of one.
+    """
+    by_id, by_file = _indices(references)
+    best: dict[int, tuple[int, Said]] = {}
+    homeless = []
+    for said in captions:
+        found = set()
+        if match != "file" and said.image_id in by_id:
+            found |= {(EXACT, place) for place in by_id[said.image_id]}
+        if match != "id":
+            found |= _by_file(said.image_id, by_file)
+        place = _only(said, {place for _, place in found}, references)
+        if place is None:
+            homeless.append(said)
+            continue
+        level = min(level for level, _ in found)
+        loser = _less_exact((level, said), best.get(place), references[place])
+        homeless += [loser] if loser else []
+        best[place] = (level, said) if loser is not said else best[place]
+    pairs = [(best[place][1], image) for place, image in enumerate(references) if place in best]
+    missing = [image for place, image in enumerate(references) if place not in best]
+    return Pairing(pairs, homeless, missing)
+
+
+def _indices(references: Sequence[CaptionedImage]) -> tuple[dict[str, list[int]], list[dict[str, list[int]]]]:
+    """Places among the references by id, and by each form of the file's name, the most exact first."""
+    by_id: dict[str, list[int]] = defaultdict(list)
+    by_file: list[dict[str, list[int]]] = [defaultdict(list) for _ in _forms("")]
+    for place, image in enumerate(references):
+        by_id[str(image.image_id)].append(place)
+        for index, form in zip(by_file, _forms(image.file_path), strict=True):
+            index[form].append(place)
+    return dict(by_id), [dict(index) for index in by_file]
+
+
+def _forms(name: str) -> tuple[str, ...]:
+    """The whole, without extension, without folder, without both, and COCO's number."""
+    base, number = name.rpartition("/")[2], number_of(name)
+    return name, _without_extension(name), base, _without_extension(base), "" if number is None else str(number)
+
+
+def _without_extension(name: str) -> str:
+    stem, dot, extension = name.rpartition(".")
+    return stem if dot and extension.lower() in EXTENSIONS else name
+
+
+def _by_file(image_id: str, by_file: list[dict[str, list[int]]]) -> set[tuple[int, int]]:
+    """Level and places of the most exact match of a file's name."""
+    *forms, _ = _forms(image_id)
+    forms.append(str(int(image_id)) if image_id.isdecimal() else "")
+    for level, (index, form) in enumerate(zip(by_file, forms, strict=True)):
+        if form and form in index:
+            return {(level, place) for place in index[form]}
+    return set()
+
+
+def _only(said: Said, places: set[int], references: Sequence[CaptionedImage]) -> int | None:
+    if len(places) > 1:
+        first, second, *_ = (
+            f"{references[place].file_path} (id {references[place].image_id})" for place in sorted(places)
+        )
+        raise InputError(
+            f"the caption of {said.image_id!r} may be of {first} or of {second}; "
+            "give --match file or --match id, or captions whose image_id tells them apart"
+        )
+    return next(iter(places), None)
+
+
+def _less_exact(now: tuple[int, Said], before: tuple[int, Said] | None, image: CaptionedImage) -> Said | None:
+    """Of two captions for an image, the one whose name is further from it, or that is an error."""
+    if before is None:
+        return None
+    rank, rank_before = ((level, said.caption is None) for level, said in (now, before))
+    if rank == rank_before and now[1].caption is not None:
+        raise InputError(
+            f"the captions of {before[1].image_id!r} and {now[1].image_id!r} are both of {image.file_path}; keep one"
+        )
+    return now[1] if rank >= rank_before else before[1]

@@ -1,0 +1,67 @@
+"""People's captions to score against, and those that a novel caption is not among."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pipeline.datasets.annotations import CaptionedImage, Split, read_annotations
+from pipeline.errors import InputError
+
+
+@dataclass(frozen=True)
+class References:
+    """What people said."""
+
+    images: list[CaptionedImage]
+    """To score against; each has a caption."""
+    known: list[str]
+    """Captions that are not novel: training's, where there are any, else the references'."""
+    known_from: str
+    """Whose they are."""
+    source: dict[str, Any]
+    """For the record."""
+
+
+def read_references(file: Path, split: Split | None, training: Path | None) -> References:
+    """Those of a captions file. Raises InputError if it has none.
+
+    Args:
+        split: to score against; None takes all images.
+        training: another captions file, of what is not novel.
+    """
+    found = read_annotations(file)
+    images = [image for image in found if image.captions and split in (None, image.split)]
+    if not images:
+        raise InputError(f"{file} has no image with captions{f' in split {split}' if split else ''}")
+    source = {"file": str(file), "sha256": hashlib.sha256(file.read_bytes()).hexdigest(), "split": split}
+    if training:
+        return References(images, _training(training), str(training), source)
+    known = _texts(image for image in found if image.split == "train")
+    if known:
+        return References(images, known, f"the train split of {file}", source)
+    return References(images, _texts(images), "the references themselves", source)
+
+
+def read_prepared(data: str, split: Split, training: Path | None) -> References:
+    """Those of shards that `shardtalk prepare` wrote. Raises InputError if there are none."""
+    from pipeline.training.data_loader import read_captions  # imports torch
+
+    images = [CaptionedImage(key, tuple(texts), split, key) for key, texts in read_captions(data, split).items()]
+    source = {"data": data, "split": split}
+    if training:
+        return References(images, _training(training), str(training), source)
+    known = [text for texts in read_captions(data, "train").values() for text in texts]
+    return References(images, known, f"the train split of {data}", source)
+
+
+def _training(file: Path) -> list[str]:
+    """The captions of its train split, or all where it has no splits."""
+    return _texts(image for image in read_annotations(file) if image.split in (None, "train"))
+
+
+def _texts(images: Iterable[CaptionedImage]) -> list[str]:
+    return [text for image in images for text in image.captions]

@@ -1,0 +1,40 @@
+"""Captions in this process: reads and decodes ahead in threads, captions in the caller's. The reference runner."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterable, Mapping
+from contextlib import closing
+from typing import Any
+
+import pyarrow as pa
+
+from pipeline.inference.stages import CaptionPixels, Decode
+from pipeline.outcome import DEFAULTS, ReadOptions
+from pipeline.output.commit_log import Span
+from pipeline.readers.reader import read
+from pipeline.storage.prefetch import in_background, mapped_ahead
+
+
+def run_local(
+    spans: Iterable[Span],
+    decode: Decode,
+    caption_arguments: Mapping[str, Any],
+    *,
+    batch_images: int,
+    options: ReadOptions = DEFAULTS,
+    decode_threads: int,
+) -> Generator[pa.Table]:
+    """Yields the captioned rows (`schema.CAPTIONED`) of the spans, in order.
+
+    Args:
+        caption_arguments: what `CaptionPixels` is made from.
+        batch_images: images read, decoded and captioned at a time.
+        options: how shards are read.
+        decode_threads: that decode.
+    """
+    caption = CaptionPixels(**caption_arguments)
+    encoded = in_background(read(spans, batch_images=batch_images, options=options), depth=2)
+    decoded = mapped_ahead(decode, encoded, threads=decode_threads, depth=decode_threads + 1)
+    with closing(encoded), closing(decoded):
+        for rows in decoded:
+            yield caption(rows)

@@ -1,0 +1,125 @@
+"""What a run did, and where its time went: counted from the rows as they arrive, on either runner."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import time
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from pipeline.output.commit_log import Ledger
+
+STAGES = ("read", "decode", "caption")
+"""Whose seconds the rows bring along, in the columns `schema.MEASURES`."""
+WRITE, START_UP = "write", "start-up"
+
+
+class Report:
+    """Of one run.
+
+    Args:
+        ledger: at its start.
+        slots: by stage, how many of them can work at the same time.
+        expected_rows: that there will be in all, where it is known.
+    """
+
+    def __init__(self, ledger: Ledger, slots: Mapping[str, float], *, expected_rows: int | None = None) -> None:
+        self.expected_rows = expected_rows
+        self._before, self._slots = ledger.rows, {**slots, START_UP: 1.0}
+        self._errors_before = sum(ledger.errors.values())
+        self._started, self._clock = time.time(), time.perf_counter()
+        self._batches = 0.0
+        self.run_rows = self.bytes = 0
+        self.run_errors: Counter[str] = Counter()
+        self.ignored: Counter[str] = Counter()
+        """Files inside shards that are no images and lie beside none, by kind."""
+        self.busy_s = dict.fromkeys((*STAGES, WRITE, START_UP), 0.0)
+        """Seconds by stage, summed over its slots."""
+
+    def count(self, rows: pa.Table) -> None:
+        """Counts rows of `schema.CAPTIONED` in."""
+        if not self.run_rows:
+            self.busy_s[START_UP] = self.seconds
+        self.run_rows += len(rows)
+        self.run_errors.update(code for code in rows["error_code"].to_pylist() if code)
+        for kinds in rows["ignored"].drop_null().to_pylist():
+            self.ignored.update(json.loads(kinds))
+        self.bytes += pc.sum(rows["num_bytes"]).as_py() or 0
+        self._batches += pc.sum(pc.divide(1.0, rows["batch_images"])).as_py() or 0.0
+        for stage in STAGES:
+            self.busy_s[stage] += pc.sum(rows[f"{stage}_s"]).as_py() or 0.0
+
+    @contextlib.contextmanager
+    def writing(self) -> Iterator[None]:
+        """Counts the time it lasts as that of writing."""
+        began = time.perf_counter()
+        yield
+        self.busy_s[WRITE] += time.perf_counter() - began
+
+    @property
+    def rows(self) -> int:
+        """Of this run and those before it."""
+        return self._before + self.run_rows
+
+    @property
+    def errors(self) -> int:
+        """Rows without a caption, of this run and those before it."""
+        return self._errors_before + self.run_errors.total()
+
+    @property
+    def seconds(self) -> float:
+        """Since the start of this run."""
+        return time.perf_counter() - self._clock
+
+    @property
+    def images_per_s(self) -> float:
+        """Of this run."""
+        return self.run_rows / max(self.seconds, 1e-9)
+
+    @property
+    def batch_images(self) -> float:
+        """Images captioned at a time, on average."""
+        return self.run_rows / self._batches if self._batches else 0.0
+
+    @property
+    def busy(self) -> dict[str, float]:
+        """By stage, the share of the time in which it worked, the busiest first. Of start-up, until the first rows."""
+        shares = {stage: seconds / self._slots.get(stage, 1) / self.seconds for stage, seconds in self.busy_s.items()}
+        return dict(sorted(shares.items(), key=lambda item: -item[1]))
+
+    def is_rotten(self, max_error_rate: float, least_rows: int) -> bool:
+        """Whether too many of the rows are errors, where there are enough of them to judge."""
+        return self.rows >= max(1, least_rows) and self.errors > max_error_rate * self.rows
+
+    def totals(self) -> dict[str, Any]:
+        """Of this run, by the names of the arguments of `cluster.metrics.Metrics.publish`."""
+        return {
+            "images": self.run_rows - self.run_errors.total(),
+            "errors": self.run_errors,
+            "image_bytes": self.bytes,
+            "busy_s": self.busy_s,
+            "batch_images": self.batch_images,
+        }
+
+    def record(self) -> dict[str, Any]:
+        """As JSON, for the manifest."""
+        busy = self.busy
+        return {
+            "started": datetime.fromtimestamp(self._started, UTC).isoformat(timespec="seconds"),
+            "seconds": round(self.seconds, 3),
+            "rows": self.run_rows,
+            "errors": dict(self.run_errors),
+            "ignored": dict(self.ignored),
+            "image_bytes": self.bytes,
+            "images_per_s": round(self.images_per_s, 2),
+            "batch_images": round(self.batch_images, 2),
+            "busy_s": {stage: round(seconds, 3) for stage, seconds in self.busy_s.items()},
+            "busy": {stage: round(share, 4) for stage, share in busy.items()},
+            "bottleneck": next(iter(busy)),
+        }

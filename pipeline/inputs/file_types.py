@@ -1,0 +1,75 @@
+"""Which files are input, by their names, and what those that are not are."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+
+from pipeline.errors import InputError
+from pipeline.filenames import EXTENSIONS, printable
+from pipeline.shards import STANDARD_INPUT, Form, extension_of, form_of
+
+COMPRESSED = "compressed tars (unpack them to have them read)"
+HIDDEN = "hidden"
+LINKS = "links to folders that are listed already"
+_COMPRESSED_TARS = (".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tbz", ".tar.xz", ".txz", ".tar.zst", ".tzst", ".tar.lz4")
+_OTHERS = {
+    "an archive; unpack it into a folder": "zip 7z rar gz bz2 xz zst lz4 cpio iso",
+    "a document; convert its pages to images, with pdftoppm say": "pdf djvu doc docx ppt pptx odt odp ps",
+    "a video; extract frames to a folder, with ffmpeg say": (
+        "mp4 m4v mov avi mkv webm mpg mpeg wmv flv 3gp ogv mts m2ts"
+    ),
+    "no list that is read; write its paths or URLs to a .txt, .csv, .tsv or .jsonl file": (
+        "json xml xls xlsx ods yaml yml"
+    ),
+    "read in no way; write its images to a tar, a Parquet file or a folder": (
+        "h5 hdf5 npz npy arrow feather tfrecord tfrecords lmdb mdb sqlite db avro orc lance mat pt pth pkl pickle"
+        " safetensors beton rec"
+    ),
+    "a sound": "mp3 wav flac ogg m4a aac",
+}
+_REFUSED = {extension: what for what, extensions in _OTHERS.items() for extension in extensions.split()}
+
+
+def is_input(name: str, ignored: Counter[str]) -> bool:
+    """Whether a file of a folder holds images, by its name; counts it by its kind if not."""
+    base, extension = name.rpartition("/")[2].lower(), extension_of(name)
+    if base.startswith("."):
+        ignored[HIDDEN] += 1
+        return False
+    if extension in EXTENSIONS or extension in (Form.TAR, Form.PARQUET):
+        return True
+    if base.endswith(_COMPRESSED_TARS):
+        ignored[COMPRESSED] += 1
+        return False
+    ignored[printable(f".{extension}" if extension else "no extension")] += 1
+    return False
+
+
+def id_of(name: str) -> str:
+    """The image_id of an image file; empty for a shard of many images."""
+    return printable(name) if form_of(name) == Form.IMAGE or name == STANDARD_INPUT else ""
+
+
+def refuse_unreadable(path: str) -> None:
+    """Raises InputError for a file that is named as input, and of a kind that is not read, with what to do."""
+    if path.lower().endswith(_COMPRESSED_TARS):
+        raise InputError(f"{printable(path)} is compressed, so it cannot be read from the middle; unpack it first")
+    if what := _REFUSED.get(extension_of(path)):
+        raise InputError(f"{printable(path)} is {what}")
+
+
+def holds_no_images(given: str, ignored: Counter[str]) -> InputError:
+    """What to raise for an input without images: says what is there instead."""
+    found = f"; it has {counted(ignored)}" if ignored else ""
+    return InputError(f"{printable(given)} holds no images{found}")
+
+
+def counted(kinds: Mapping[str, int]) -> str:
+    """Counts by kind, as text; the most frequent first."""
+    return ", ".join(f"{kind} {count}" for kind, count in Counter(kinds).most_common())
+
+
+def names_a_kind(pattern: str, extensions: Iterable[str]) -> bool:
+    """Whether a pattern such as `*.txt` names the extension of what it matches, so that they are meant."""
+    return extension_of(pattern) in extensions

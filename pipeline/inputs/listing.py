@@ -1,0 +1,91 @@
+"""What the user names → shards: every file that holds images, with what identifies it.
+
+A shard is a tar, a Parquet file, a list of paths or URLs, or an image file, which is a shard with one image. Only
+names, sizes and times are read here, and the footers of Parquet files that lie beside images.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+
+import pyarrow.fs as pafs
+
+from pipeline.errors import InputError
+from pipeline.filenames import printable
+from pipeline.inputs import standard_input
+from pipeline.inputs.brace_expansion import expand_braces, named_by
+from pipeline.inputs.file_types import holds_no_images, refuse_unreadable
+from pipeline.inputs.local_listing import list_local
+from pipeline.inputs.remote_listing import list_remote, look_up
+from pipeline.outcome import DEFAULTS, ReadOptions
+from pipeline.shards import STANDARD_INPUT, Form, Shard, form_of
+from pipeline.storage.filesystems import CONNECTIONS, is_remote
+from pipeline.storage.http_images import is_web
+from pipeline.storage.prefetch import mapped_ahead
+
+__all__ = ["Form", "Listing", "Shard", "expand_braces", "list_inputs"]
+
+
+@dataclass
+class Listing:
+    """The shards of a job, in the order in which they were named, each once."""
+
+    shards: list[Shard] = field(default_factory=list)
+    ignored: Counter[str] = field(default_factory=Counter)
+    """What lies in input folders and globs and is not read, by kind."""
+
+
+def list_inputs(inputs: Iterable[str], options: ReadOptions = DEFAULTS) -> Listing:
+    """Lists folders (with all below them), images, tars, Parquet files, lists, globs and braces (`{0000..0099}.tar`).
+
+    Raises InputError for what does not exist or holds no image, and for two images that would get the same image_id.
+    """
+    listing = Listing()
+    paths: set[str] = set()
+    ids: dict[str, str] = {}
+    for given in inputs:
+        found, ignored = False, Counter[str]()
+        for shard in (shard for name in _looked_up(named_by(given)) for shard in _list(*name, ignored, options)):
+            found = True
+            if shard.path in paths:
+                continue
+            paths.add(shard.path)
+            if shard.image_id and ids.setdefault(shard.image_id, shard.path) != shard.path:
+                raise InputError(
+                    f"{printable(ids[shard.image_id])} and {printable(shard.path)} would both be image_id"
+                    f" {shard.image_id!r}; caption the folder above them, or the two apart"
+                )
+            listing.shards.append(shard)
+        if not found:
+            raise holds_no_images(given, ignored)
+        listing.ignored += ignored
+    return listing
+
+
+def _looked_up(names: list[str]) -> Iterator[tuple[str, pafs.FileInfo | None]]:
+    """Names with what a store says of them; it is asked for many at a time. Raises InputError."""
+    infos = mapped_ahead(look_up, filter(_is_in_store, names), threads=CONNECTIONS, depth=10 * CONNECTIONS)
+    for name in names:
+        yield name, next(infos) if _is_in_store(name) else None
+
+
+def _is_in_store(name: str) -> bool:
+    return is_remote(name) and not _is_on_web(name)
+
+
+def _is_on_web(name: str) -> bool:
+    """Whether it is an image of the web; tars, tables and lists there are read as those of a store."""
+    return is_web(name) and form_of(name.partition("?")[0]) == Form.IMAGE
+
+
+def _list(name: str, info: pafs.FileInfo | None, ignored: Counter[str], options: ReadOptions) -> Iterator[Shard]:
+    if info:
+        return list_remote(name, info, ignored, options)
+    if name == STANDARD_INPUT:
+        return iter([standard_input.shard()])
+    if _is_on_web(name):
+        refuse_unreadable(name.partition("?")[0])
+        return iter([Shard(name, printable(name), 0, 0)])
+    return list_local(name, ignored, options)

@@ -1,0 +1,134 @@
+"""Lists the files of this machine."""
+
+from __future__ import annotations
+
+import glob
+import os
+import stat
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from pipeline.errors import InputError
+from pipeline.filenames import printable
+from pipeline.inputs.file_types import LINKS, id_of, is_input, names_a_kind, refuse_unreadable
+from pipeline.inputs.tables_in_folders import with_tables
+from pipeline.outcome import ReadOptions
+from pipeline.shards import LISTS, Shard
+
+Identity = tuple[int, int]
+"""Device and inode."""
+
+
+def list_local(name: str, ignored: Counter[str], options: ReadOptions) -> Iterator[Shard]:
+    """The shards of a file, a folder or a pattern of this machine. Raises InputError."""
+    path = Path(name).expanduser().absolute()
+    if not os.path.lexists(path) and glob.has_magic(name):
+        yield from _list_glob(path, ignored, options)
+        return
+    if not os.path.lexists(path):
+        raise InputError(f"there is no {printable(name)}")
+    if os.path.isdir(path):  # noqa: PTH112 - Path's raises where it may not look
+        yield from with_tables(_in_folder(str(path), ignored), ignored, options)
+    else:
+        refuse_unreadable(str(path))
+        yield _shard(str(path), path.name)
+
+
+def _list_glob(pattern: Path, ignored: Counter[str], options: ReadOptions) -> Iterator[Shard]:
+    """Image ids start where the wildcards do."""
+    fixed = next(Path(*pattern.parts[:i]) for i, part in enumerate(pattern.parts) if glob.has_magic(part))
+    matches = sorted(file for file in glob.glob(str(pattern), recursive=True) if not os.path.isdir(file))  # noqa: PTH112, PTH207
+    if not matches:
+        raise InputError(f"nothing matches {printable(str(pattern))}")
+    are_lists = names_a_kind(pattern.name, LISTS)
+    relatives = ((file, os.path.relpath(file, fixed)) for file in matches)
+    found = (_shard(file, relative) for file, relative in relatives if are_lists or is_input(relative, ignored))
+    yield from found if names_a_kind(pattern.name, ["parquet"]) else with_tables(found, ignored, options)
+
+
+def _in_folder(folder: str, ignored: Counter[str]) -> Iterator[Shard]:
+    """The shards below a folder. One that cannot be listed is a shard that cannot be read."""
+    if not _entries(folder):
+        return
+    for path, is_folder in _walk(folder, ignored):
+        relative = os.path.relpath(path, folder)
+        if is_folder:
+            yield Shard(path, printable(f"{relative}/"), -1, 0)
+        elif is_input(relative, ignored):
+            yield _shard(path, relative)
+
+
+@dataclass(slots=True)
+class _Folder:
+    """A folder whose entries are being listed."""
+
+    entries: Iterator[os.DirEntry[str]]
+    identity: Identity
+    linked: bool
+    """A link leads to it, or to one above it."""
+
+
+def _walk(top: str, ignored: Counter[str]) -> Iterator[tuple[str, bool]]:
+    """Files below a folder in the order of their names, and, marked True, folders that cannot be listed.
+
+    Links to folders are followed, but not to one above; and, within a folder that a link led to, to none that was
+    listed before: else folders that link to each other would be listed by all ways there are.
+    """
+    identity = _identity(top)
+    stack, above, listed = [_Folder(iter(_entries(top)), identity, linked=False)], {identity}, {identity}
+    while stack:
+        folder = stack[-1]
+        entry = next(folder.entries, None)
+        if entry is None:
+            above.discard(stack.pop().identity)
+            continue
+        if not _is_folder(entry):
+            yield entry.path, False
+            continue
+        is_link = entry.is_symlink()
+        try:
+            identity = _identity(entry.path)
+            if identity in above or (is_link and folder.linked and identity in listed):
+                ignored[LINKS] += 1
+                continue
+            entries = iter(_entries(entry.path))
+        except InputError:
+            yield entry.path, True
+            continue
+        stack.append(_Folder(entries, identity, linked=folder.linked or is_link))
+        above.add(identity)
+        listed.add(identity)
+
+
+def _entries(folder: str) -> list[os.DirEntry[str]]:
+    try:
+        with os.scandir(folder) as entries:
+            return sorted(entries, key=lambda entry: entry.name)
+    except OSError as error:
+        raise InputError(f"cannot list {printable(folder)}: {error.strerror}") from error
+
+
+def _identity(folder: str) -> Identity:
+    try:
+        status = os.stat(folder)  # noqa: PTH116
+    except OSError as error:
+        raise InputError(f"cannot list {printable(folder)}: {error.strerror}") from error
+    return status.st_dev, status.st_ino
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link to itself, say
+        return False
+
+
+def _shard(path: str, relative: str) -> Shard:
+    try:
+        status = os.stat(path)  # noqa: PTH116 - Path would be made for each of millions
+        size = status.st_size if stat.S_ISREG(status.st_mode) else -1
+        return Shard(path, id_of(relative), size, status.st_mtime_ns)
+    except OSError:
+        return Shard(path, id_of(relative), -1, 0)  # a broken link, say: the reader says what is wrong

@@ -1,0 +1,54 @@
+"""Parquet files beside images or tars: those with images are input, those that tell of the images are not."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from functools import partial
+
+from pipeline.outcome import ReadOptions
+from pipeline.parquet.reader import has_images
+from pipeline.shards import Form, Shard
+from pipeline.storage.filesystems import CONNECTIONS
+from pipeline.storage.prefetch import mapped_ahead
+from pipeline.storage.shard_file import open_shard
+
+METADATA = "metadata.parquet"
+"""Of Hugging Face's image folders: it tells of the images beside it."""
+TOLD = "metadata.parquet beside images (name it to have it read)"
+NO_COLUMN = "Parquet without a column of images, beside images"
+
+
+def with_tables(shards: Iterable[Shard], ignored: Counter[str], options: ReadOptions) -> Iterator[Shard]:
+    """The shards of a folder: images and tars in their order, then the Parquet files that hold images.
+
+    A Parquet file is opened here only where there are images or tars, too, and only for its footer. One that is
+    damaged is kept: its row will say so.
+    """
+    tables, others = [], False
+    for shard in shards:
+        if shard.form == Form.PARQUET:
+            tables.append(shard)
+        else:
+            others = True
+            yield shard
+    if not others:
+        yield from tables
+        return
+    looked_into = mapped_ahead(partial(_why_not, options=options), tables, threads=CONNECTIONS, depth=2 * CONNECTIONS)
+    for table, reason in zip(tables, looked_into, strict=True):
+        if reason:
+            ignored[reason] += 1
+        else:
+            yield table
+
+
+def _why_not(table: Shard, options: ReadOptions) -> str:
+    """Why a table beside images is no input; empty if it is."""
+    if table.path.rpartition("/")[2].lower() == METADATA:
+        return TOLD
+    try:
+        with open_shard(table, skim=True) as file:
+            return "" if has_images(file, options) else NO_COLUMN
+    except OSError:
+        return ""

@@ -1,0 +1,244 @@
+"""What is committed: the records of an output folder, and what is left to do.
+
+A commit record is a small JSON file under `_commits/` that names one data file, the rows in it, and hashes of both.
+Data without a record is garbage. So is a record of a driver that had lost the output (`pipeline.output.epochs`).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, astuple, dataclass, field
+
+import pyarrow as pa
+
+from pipeline.errors import OutputError
+from pipeline.filenames import printable
+from pipeline.output import epochs
+from pipeline.shards import Shard
+from pipeline.storage.filesystems import CONNECTIONS, Folder
+from pipeline.storage.prefetch import mapped_ahead
+
+COMMITS = "_commits"
+SUFFIX = ".commit"  # readers of JSON folders must not take records for data
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Interval:
+    """Rows of one shard, without a gap."""
+
+    shard: str
+    """`Shard.id`."""
+    start: int
+    """Index of its first row."""
+    stop: int
+    """Index after its last row."""
+    next_offset: int
+    """Byte offset in the shard at which row `stop` begins."""
+    last: bool
+    """The shard has no row `stop`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Damage:
+    """Rows that stand for what could not be read of a shard that holds many images."""
+
+    rows: int
+    reason: str
+    """Code and message of the first."""
+
+
+@dataclass(frozen=True, slots=True)
+class Commit:
+    """One data file and what is in it."""
+
+    file: str
+    rows: int
+    errors: dict[str, int]
+    """Rows without a caption, by error code."""
+    file_sha256: str
+    keys_sha256: str
+    """Of its rows' shard, index and image_id (`hash_keys`)."""
+    intervals: list[Interval]
+    paths: dict[str, str]
+    """Path of each shard by its id, as text."""
+    committed: float
+    """When, in seconds since 1970 by the driver's clock. For people: nothing depends on it."""
+    replaces: str = ""
+    """File of a commit that does not count any more, now that this one does."""
+    epoch: str = ""
+    """Of the driver that wrote it: `pipeline.output.epochs.Epoch.id`."""
+    damage: dict[str, Damage] = field(default_factory=dict)
+    """By shard id."""
+
+    @property
+    def record(self) -> str:
+        """Name of its record in the output."""
+        return f"{COMMITS}/{self.file.rpartition('.')[0]}{SUFFIX}"
+
+    def encode(self) -> bytes:
+        """The record's file."""
+        fields = asdict(self) | {"intervals": [astuple(interval) for interval in self.intervals]}
+        return json.dumps(fields, ensure_ascii=False).encode()
+
+    @classmethod
+    def decode(cls, data: bytes) -> Commit:
+        """Reads a record's file. Raises ValueError, KeyError or TypeError where it is none."""
+        fields = json.loads(data)
+        intervals = [Interval(*values) for values in fields["intervals"]]
+        damage = {shard: Damage(**found) for shard, found in dict(fields.get("damage", {})).items()}
+        commit = cls(**fields | {"intervals": intervals, "damage": damage})
+        if {interval.shard for interval in commit.intervals} != commit.paths.keys():
+            raise ValueError("its intervals and paths are not of the same shards")
+        return commit
+
+
+@dataclass(frozen=True)
+class Known:
+    """What a reader that begins in the middle of a tar cannot find there."""
+
+    first: int
+    """Index of the first row of the sample that begins at the span's offset."""
+    renamed: Mapping[int, str]
+    """Ids by row of the span, where they depend on rows before."""
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """Rows of a shard still to be captioned."""
+
+    shard: Shard
+    start: int = 0
+    """Index of its first row."""
+    offset: int = 0
+    """Byte offset at which that row begins."""
+    stop: int | None = None
+    """Index after its last row; None for the shard's end."""
+    known: Known | None = None
+    """Of a tar, what decides its rows and lies before it; None where nobody has looked."""
+
+
+@dataclass
+class Ledger:
+    """All commit records of an output."""
+
+    commits: list[Commit] = field(default_factory=list)
+    intervals: dict[str, list[Interval]] = field(default_factory=dict)
+    """Of each shard, by its id."""
+    shard_of: dict[str, str] = field(default_factory=dict)
+    """Shard id by path."""
+    replaced: list[Commit] = field(default_factory=list)
+    """Commits that others replace: what a crash left between the two."""
+    late: list[Commit] = field(default_factory=list)
+    """Commits that do not count, of drivers that had lost the output."""
+
+    @classmethod
+    def load(cls, folder: Folder) -> Ledger:
+        """Reads the records. Raises OutputError for one that is torn."""
+        begun = epochs.current(folder)
+        names = [f"{COMMITS}/{name}" for name in folder.names(COMMITS) if name.endswith(SUFFIX) and name[0] != "."]
+        commits = []
+        contents = mapped_ahead(folder.read, names, threads=CONNECTIONS, depth=2 * CONNECTIONS)
+        for name, content in zip(names, contents, strict=True):
+            try:
+                commits.append(Commit.decode(content))
+            except (ValueError, KeyError, TypeError) as error:
+                raise OutputError(
+                    f"{folder.url}/{name} is damaged ({error}); remove it, and its rows are redone"
+                ) from error
+        late = [commit for commit in commits if begun and not begun.counts(commit.epoch, commit.file)]
+        counting = [commit for commit in commits if commit not in late] if late else commits
+        gone = {commit.replaces for commit in counting}
+        ledger = cls(replaced=[commit for commit in counting if commit.file in gone], late=late)
+        for commit in counting:
+            if commit.file not in gone:
+                ledger.add(commit)
+        return ledger
+
+    def add(self, commit: Commit) -> None:
+        """Counts a commit in."""
+        self.commits.append(commit)
+        for interval in commit.intervals:
+            self.intervals.setdefault(interval.shard, []).append(interval)
+        self.shard_of.update({path: shard for shard, path in commit.paths.items()})
+
+    def remove(self, commit: Commit) -> None:
+        """Counts a commit out."""
+        rest = [other for other in self.commits if other is not commit]
+        self.commits, self.intervals, self.shard_of = [], {}, {}
+        for other in rest:
+            self.add(other)
+
+    def left(self, shards: Iterable[Shard]) -> Iterator[Span]:
+        """What is not committed, in order. Raises OutputError for a shard that has changed since it was captioned."""
+        for shard in shards:
+            shard_id, path = shard.id, printable(shard.path)
+            if self.shard_of.get(path, shard_id) != shard_id:
+                raise OutputError(
+                    f"{path} has changed since it was captioned; give another output,"
+                    " or --retry_errors if it was unreadable then"
+                )
+            yield from gaps(shard, self.intervals.get(shard_id, ()))
+
+    def lost(self) -> dict[str, str]:
+        """The shards of many images of which not one could be read, by id, with the reason."""
+        damaged: dict[str, int] = {}
+        reasons: dict[str, str] = {}
+        for commit in self.commits:
+            for shard, damage in commit.damage.items():
+                damaged[shard] = damaged.get(shard, 0) + damage.rows
+                reasons.setdefault(shard, damage.reason)
+        return {
+            shard: reasons[shard]
+            for shard, rows in damaged.items()
+            if rows >= sum(interval.stop - interval.start for interval in self.intervals[shard])
+        }
+
+    @property
+    def rows(self) -> int:
+        """Committed rows."""
+        return sum(commit.rows for commit in self.commits)
+
+    @property
+    def errors(self) -> dict[str, int]:
+        """Committed rows without a caption, by error code."""
+        counts: dict[str, int] = {}
+        for commit in self.commits:
+            for code, count in commit.errors.items():
+                counts[code] = counts.get(code, 0) + count
+        return dict(sorted(counts.items()))
+
+
+def gaps(shard: Shard, intervals: Sequence[Interval]) -> Iterator[Span]:
+    """What the intervals of a shard leave out."""
+    index, offset = 0, 0
+    for interval in sorted(intervals):
+        if interval.start > index:
+            yield Span(shard, index, offset, interval.start)
+        index, offset = max((index, offset), (interval.stop, interval.next_offset))
+        if interval.last:
+            return
+    yield Span(shard, index, offset)
+
+
+def find_intervals(rows: pa.Table) -> list[Interval]:
+    """The intervals that rows (with the columns of `schema.POSITION`) make up."""
+    columns = [rows[name].to_pylist() for name in ("shard_id", "index", "next_offset", "last")]
+    intervals: list[Interval] = []
+    for shard, index, next_offset, last in sorted(zip(*columns, strict=True)):
+        previous = intervals[-1] if intervals else None
+        if previous and previous.shard == shard and previous.stop == index:
+            intervals[-1] = Interval(shard, previous.start, index + 1, next_offset, last)
+        else:
+            intervals.append(Interval(shard, index, index + 1, next_offset, last))
+    return intervals
+
+
+def hash_keys(rows: pa.Table) -> str:
+    """SHA-256 over shard, index and image_id of the rows, in any order, in hexadecimal."""
+    keys = zip(*(rows[name].to_pylist() for name in ("shard", "index", "image_id")), strict=True)
+    digest = hashlib.sha256()
+    for shard, index, image_id in sorted(keys):
+        digest.update(json.dumps([shard, index, image_id]).encode())
+    return digest.hexdigest()

@@ -1,0 +1,72 @@
+"""Finds inputs that are in the output already under another name: they would be captioned twice."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+
+from pipeline.errors import OutputError
+from pipeline.filenames import printable
+from pipeline.inputs.listing import Shard
+from pipeline.output.commit_log import Ledger
+
+MOST_OF_ONE_NAME = 100
+"""Files that are compared where nothing but the last part of their names is the same."""
+
+
+def refuse_renamed(ledger: Ledger, shards: Iterable[Shard]) -> None:
+    """Raises OutputError if files of the output are among the inputs under another name.
+
+    Args:
+        shards: all inputs.
+    """
+    found = list(find_renamed(ledger, shards))
+    if found:
+        now, then = found[0]
+        others = f", and so it is with {len(found) - 1} others" if len(found) > 1 else ""
+        raise OutputError(
+            f"{now} is {then} in this output (same size and time of change){others}: it would be captioned twice;"
+            " give the inputs by the names they had then (links at their old places will do), or another output"
+        )
+
+
+def find_renamed(ledger: Ledger, shards: Iterable[Shard]) -> Iterator[tuple[str, str]]:
+    """Yields the names, now and in the output, of each shard that is there under another one.
+
+    It is the same if the last part of its name, its size and its time of change are, and the other name is not among
+    the inputs any more. So are files of a folder that was moved, is mounted elsewhere, or is reached by a link. A copy
+    with another time of change is another file.
+    """
+    listed = list(shards)
+    names = [printable(shard.path) for shard in listed]
+    new = [shard for shard, name in zip(listed, names, strict=True) if name not in ledger.shard_of]
+    gone = ledger.shard_of.keys() - set(names) if new else set()
+    endings: dict[int, dict[str, list[str]]] = {}
+    for shard in new if gone else ():
+        for parts in sorted({1, shard.image_id.count("/") + 1}):
+            if parts not in endings:
+                endings[parts] = _by_ending(gone, parts)
+            ending = _ending(shard.path, parts)
+            paths = endings[parts].get(printable(ending), [])
+            if parts == 1 and "/" in shard.image_id and len(paths) > MOST_OF_ONE_NAME:
+                continue
+            then = next((path for path in paths if _was(shard, path, ending) == ledger.shard_of[path]), None)
+            if then is not None:
+                yield printable(shard.path), then
+                break
+
+
+def _was(shard: Shard, path: str, ending: str) -> str:
+    """Its id if it had this path. Bytes of a name that are no text are in no ledger: they are taken from the shard."""
+    return replace(shard, path=path.removesuffix(printable(ending)) + ending).id
+
+
+def _by_ending(paths: Iterable[str], parts: int) -> dict[str, list[str]]:
+    found: dict[str, list[str]] = {}
+    for path in paths:
+        found.setdefault(_ending(path, parts), []).append(path)
+    return found
+
+
+def _ending(path: str, parts: int) -> str:
+    return "/".join(path.split("/")[-parts:])

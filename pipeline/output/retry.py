@@ -1,0 +1,110 @@
+"""Takes back rows that ended in an error which may have passed, so that the next plan finds them undone."""
+
+from __future__ import annotations
+
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+from itertools import islice
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from pipeline.errors import DataError
+from pipeline.filenames import printable
+from pipeline.inputs.listing import Form, Shard
+from pipeline.outcome import DEFAULTS, ReadOptions
+from pipeline.output.commit_log import Commit, Interval, Ledger
+from pipeline.output.lease import Lease
+from pipeline.output.output import MANIFEST, read_part
+from pipeline.output.writer import put
+from pipeline.schema import ErrorCode
+from pipeline.storage.filesystems import Folder
+from pipeline.tar.rows import tar_rows
+
+RETRYABLE = frozenset({ErrorCode.UNREADABLE, ErrorCode.OUT_OF_MEMORY})
+
+
+def take_back(
+    folder: Folder, ledger: Ledger, shards: Iterable[Shard], mine: Lease, *, options: ReadOptions = DEFAULTS
+) -> int:
+    """Uncommits the rows of these shards that ended in a retryable error; returns how many.
+
+    Each part that holds some is replaced at once by one without them. A row whose place in its shard cannot be found,
+    because the shard still cannot be read, stays.
+
+    Args:
+        options: how the shards are read.
+    """
+    concerned = [commit for commit in ledger.commits if RETRYABLE & commit.errors.keys()]
+    if not concerned:
+        return 0
+    mine.confirm()
+    if folder.exists(MANIFEST):
+        folder.remove(MANIFEST)  # from here on the output is not complete
+    named = {printable(shard.path): shard for shard in shards}
+    return sum(_replace(folder, ledger, commit, named, mine, options=options) for commit in concerned)
+
+
+def _replace(
+    folder: Folder, ledger: Ledger, commit: Commit, named: Mapping[str, Shard], mine: Lease, *, options: ReadOptions
+) -> int:
+    form = commit.file.rpartition(".")[2]
+    rows = read_part(folder, commit.file)
+    failed = rows.filter(pc.is_in(rows["error_code"], pa.array(sorted(RETRYABLE))))
+    places = set(zip(failed["shard"].to_pylist(), failed["index"].to_pylist(), strict=True))
+    intervals = []
+    for interval in commit.intervals:
+        path = commit.paths[interval.shard]
+        dropped = {index for shard, index in places if shard == path and interval.start <= index < interval.stop}
+        kept = _without(interval, dropped, named[path], options) if dropped and path in named else None
+        if kept is None:  # as it was
+            places -= {(path, index) for index in dropped}
+        intervals += [interval] if kept is None else kept
+    if not places:
+        return 0
+    keys = zip(rows["shard"].to_pylist(), rows["index"].to_pylist(), strict=True)
+    rest = rows.filter(pa.array([key not in places for key in keys]))
+    ledger.remove(commit)
+    if len(rest):
+        writing = partial(put, form=form, replaces=commit.file, confirm=mine.confirm, epoch=mine.epoch.id)
+        ledger.add(writing(folder, rest, intervals, commit.paths))
+    else:
+        mine.drop(ledger)
+    mine.confirm()  # whoever comes after this has found that the old commit does not count
+    folder.remove(commit.record)
+    folder.remove(commit.file)
+    return len(rows) - len(rest)
+
+
+def _without(interval: Interval, dropped: Container[int], shard: Shard, options: ReadOptions) -> list[Interval] | None:
+    """What is left of an interval; None if the byte offset of a dropped row cannot be found."""
+    pieces = list(_pieces(interval, dropped))
+    inner = [piece.stop for piece in pieces if piece.stop < interval.stop]
+    try:
+        offsets = _offsets(shard, inner, options) if inner else {}
+    except (DataError, OSError):
+        return None
+    return [
+        piece if piece.stop == interval.stop else replace(piece, next_offset=offsets[piece.stop], last=False)
+        for piece in pieces
+    ]
+
+
+def _pieces(interval: Interval, dropped: Container[int]) -> Iterator[Interval]:
+    start = interval.start
+    for index in range(interval.start, interval.stop + 1):
+        if index == interval.stop or index in dropped:
+            if index > start:
+                yield replace(interval, start=start, stop=index)
+            start = index + 1
+
+
+def _offsets(shard: Shard, indexes: Sequence[int], options: ReadOptions) -> dict[int, int]:
+    """Byte offset from which each of these rows can be read. Walks a tar. Raises DataError or OSError."""
+    if shard.form in (Form.PARQUET, Form.LIST):  # their rows are found by number
+        return dict.fromkeys(indexes, 0)
+    found = {row.index: row.start for row in islice(tar_rows(shard, options), max(indexes) + 1)}
+    if max(indexes) not in found:
+        raise DataError(ErrorCode.TRUNCATED_SHARD, f"row {max(indexes)} is not there any more")
+    return found

@@ -1,0 +1,196 @@
+"""Images in a column of a Parquet file: encoded bytes in any of Arrow's forms, base64, or where they lie.
+
+An image's number is its identity: that of its row, or, in a column of lists, its place among all entries. What it is
+called comes from a column of names, or from the path in Hugging Face's struct, and need not be unique; a row without a
+name is called by its number, an entry of a list by its row's name and its place in the list.
+
+Each column is read by itself, so that damage to one costs nothing of the others.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import accumulate, islice, repeat
+from typing import BinaryIO
+
+import pyarrow as pa
+
+from pipeline.errors import DataError
+from pipeline.filenames import printable
+from pipeline.outcome import DEFAULTS, ReadOptions
+from pipeline.parquet.columns import Column, Kind, has_column, image_column, key_column, top_level
+from pipeline.parquet.file import ForeignFile
+from pipeline.parquet.values import Image, images_in, sibling_of, text_of
+from pipeline.schema import ErrorCode
+
+ROWS_PER_BYTE = 16
+"""Of a file at most: a footer that promises more is damaged."""
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A row of the file, or an entry of a list in one."""
+
+    name: str
+    image: Image
+    """Encoded; or the path or URL where it lies; or what is wrong; None where the column is null."""
+    next_offset: int
+    """Byte offset of the row group in which the next row lies; the file's size after the last."""
+    siblings: dict[str, bytes]
+    """What other columns hold, as text; those that are null left out."""
+
+
+def has_images(file: BinaryIO, options: ReadOptions) -> bool:
+    """Whether a Parquet file has a column of images, or several. True where it is damaged: its row will say so."""
+    try:
+        with ForeignFile(file) as foreign:
+            return has_column(foreign.schema, options.image_column, options.key_column)
+    except DataError:
+        return True
+
+
+class Table:
+    """A Parquet file of images. Raises DataError for one that holds none, or cannot be read.
+
+    Args:
+        file: to be read from any place.
+        size: of the file in bytes.
+        options: which columns to take.
+    """
+
+    def __init__(self, file: BinaryIO, size: int, options: ReadOptions = DEFAULTS) -> None:
+        self._file = ForeignFile(file)
+        schema = self._file.schema
+        self._image = image_column(schema, options.image_column, options.key_column)
+        # Of a value that is read alone: no struct on the way has another field then.
+        self._inside = [0] * (len(self._image.path) - 1)
+        self._key = key_column(schema, options.key_column, self._image)
+        self._schema = schema
+        counts = [self._count(group, size) for group in range(self._file.num_groups)]
+        self._starts = [0, *accumulate(counts)]
+        self._offsets = [*map(self._file.first_byte, range(self._file.num_groups)), size]
+
+    @property
+    def groups(self) -> list[tuple[int, int]]:
+        """Number of the first image, and byte offset, of each row group."""
+        return list(zip(self._starts[:-1], self._offsets[:-1], strict=True))
+
+    def rows(self, start: int = 0, siblings: Collection[str] = ()) -> Iterator[Row]:
+        """The images from number `start` on, with the columns `siblings`, if they are there, as text.
+
+        A damaged image has a row that says so. Raises DataError where the file promised more rows than it has, OSError
+        where it cannot be read now.
+        """
+        beside = top_level(self._schema, siblings, self._image)
+        for group in range(bisect_right(self._starts, start) - 1, self._file.num_groups):
+            first = max(start, self._starts[group])
+            entries = self._entries(group, first - self._starts[group], beside)
+            for number, (name, image, others) in enumerate(entries, first):
+                yield Row(name, image, self._offsets[bisect_right(self._starts, number + 1) - 1], others)
+        self._refuse_missing()
+
+    def _refuse_missing(self) -> None:
+        if self._file.num_rows > self._file.num_rows_in_groups:
+            promised = f"{self._file.num_rows:,} rows, and its row groups {self._file.num_rows_in_groups:,}"
+            raise DataError(ErrorCode.CORRUPT_SHARD, f"the footer says that there are {promised}")
+
+    def _count(self, group: int, size: int) -> int:
+        """Images in a row group, by the footer, but for lists of lists of bytes."""
+        count, leaf = self._file.rows_in(group), self._image.leaves[0]
+        if self._image.holds != Kind.NUMBERS:  # else each byte is an entry
+            entries = self._file.entries_in(group, leaf)
+            count = entries if self._image.in_lists else max(count, entries)
+        elif self._image.in_lists:
+            lists = self._file.values(group, self._image.leaves, count)
+            count = sum(1 if isinstance(v, DataError) else len(images_in(v, self._inside)) for v in lists)
+        if not 0 <= count <= ROWS_PER_BYTE * size:
+            raise DataError(ErrorCode.CORRUPT_SHARD, f"the footer says that {size:,} bytes hold {count:,} images")
+        return count
+
+    def _count_of(self, group: int) -> int:
+        return self._starts[group + 1] - self._starts[group]
+
+    def _entries(
+        self, group: int, skip: int, beside: Sequence[Column]
+    ) -> Iterator[tuple[str, Image, dict[str, bytes]]]:
+        """Name, image and siblings of the images of a row group after the first `skip`."""
+        if self._image.in_lists:
+            yield from islice(self._list_entries(group, beside), skip, None)
+            return
+        count, number = self._count_of(group), self._starts[group] + skip
+        images = self._images(group, skip, count)
+        is_text = self._image.holds == Kind.TEXT  # whose paths are its images
+        keys, paths = self._keys(group, skip, count), repeat(None) if is_text else self._paths(group, skip, count)
+        others = self._siblings(group, skip, count, beside)
+        for i, (image, key, path, found) in enumerate(zip(images, keys, paths, others)):  # noqa: B905
+            where = image if isinstance(image, str) else path
+            yield _name(key, where, number + i), image if image is not None else path, found
+
+    def _list_entries(self, group: int, beside: Sequence[Column]) -> Iterator[tuple[str, Image, dict[str, bytes]]]:
+        rows, count, found = self._file.rows_in(group), self._count_of(group), 0
+        values = self._file.values(group, self._image.leaves, rows)
+        first = self._file.first_row(group)
+        damage = DataError(ErrorCode.CORRUPT_SHARD, "its row group holds fewer images than its footer says")
+        columns = zip(values, self._keys(group, 0, rows), self._siblings(group, 0, rows, beside), strict=True)
+        for row, (value, key, others) in enumerate(columns, first):
+            if isinstance(value, DataError):
+                damage = value
+                break
+            images = images_in(value, self._inside)
+            if found + len(images) > count:
+                damage = DataError(ErrorCode.CORRUPT_SHARD, "its row group holds more images than its footer says")
+                break
+            is_missing = images == [None]
+            for place, image in enumerate(images):
+                name = _name(key, None, row)
+                yield name if is_missing else f"{name}.{place}", image, others
+            found += len(images)
+        for i in range(found, count):
+            yield _name(None, None, self._starts[group] + i), damage, {}
+
+    def _images(self, group: int, skip: int, count: int) -> Iterator[Image]:
+        leaves = self._image.leaves_of("bytes") if self._image.holds == Kind.STRUCT else self._image.leaves
+        if not leaves:
+            yield from [None] * (count - skip)
+            return
+        for value in self._file.values(group, leaves, count, skip):
+            yield value if isinstance(value, DataError) else images_in(value, self._inside)[0]
+
+    def _paths(self, group: int, skip: int, count: int) -> Iterator[str | None]:
+        """The paths in Hugging Face's struct, or in the column itself; None where there is none."""
+        leaves = self._image.leaves if self._image.holds == Kind.TEXT else self._image.leaves_of("path")
+        if not leaves:
+            yield from [None] * (count - skip)
+            return
+        for value in self._file.values(group, leaves, count, skip):
+            found = None if isinstance(value, DataError) else images_in(value, self._inside)[0]
+            yield found if isinstance(found, str) else None
+
+    def _keys(self, group: int, skip: int, count: int) -> Iterator[str | None]:
+        if not self._key:
+            yield from [None] * (count - skip)
+            return
+        inside = [0] * (len(self._key.path) - 1)
+        for value in self._file.values(group, self._key.leaves, count, skip):
+            yield None if isinstance(value, DataError) else text_of(_below(value, inside))
+
+    def _siblings(self, group: int, skip: int, count: int, beside: Sequence[Column]) -> Iterator[dict[str, bytes]]:
+        columns = [self._file.values(group, column.leaves, count, skip) for column in beside]
+        for _ in range(skip, count):
+            values = ((column.name, next(read)) for column, read in zip(beside, columns, strict=True))
+            texts = ((name, None if isinstance(value, DataError) else sibling_of(value)) for name, value in values)
+            yield {name: text for name, text in texts if text is not None}
+
+
+def _below(value: pa.Scalar, path: Sequence[int]) -> pa.Scalar | None:
+    for index in path:
+        if not value.is_valid:
+            return None
+        value = value[index] if pa.types.is_struct(value.type) else value
+    return value
+
+
+def _name(key: str | None, path: str | None, number: int) -> str:
+    return key or (printable(path) if path else f"{number:09}")

@@ -1,0 +1,157 @@
+"""Values of a Parquet file → encoded images, or text that says where they lie; names; text.
+
+Values are taken from Arrow's buffers rather than as Python's: what is not UTF-8 is no error, and no date is too far.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+import re
+from collections.abc import Sequence
+from typing import Any
+
+import pyarrow as pa
+
+from pipeline.errors import DataError
+from pipeline.parquet.columns import is_text, plain
+from pipeline.schema import ErrorCode
+
+Image = bytes | str | DataError | None
+"""Encoded bytes; where they lie; what is wrong; None for null."""
+LONGEST_PATH = 4096
+_BASE64 = re.compile(r"[A-Za-z0-9+/_\-\s]+={0,2}\s*")
+_SIGNATURES = (
+    b"\xff\xd8\xff",
+    b"\x89PNG",
+    b"GIF8",
+    b"RIFF",
+    b"BM",
+    b"II*\0",
+    b"MM\0*",
+    b"\xff\x0a",
+    b"\0\0\0",
+    b"<svg",
+)
+"""First bytes of images: how base64 is told from a path that is made of the same letters."""
+
+
+def images_in(value: pa.Scalar, path: Sequence[int]) -> list[Image]:
+    """The images of a value, those of lists one by one: a null or an empty list is one that is missing.
+
+    Args:
+        path: index of the field in each struct on the way.
+    """
+    value = _inner(value)
+    if value is None:
+        return [None]
+    if pa.types.is_struct(value.type) and path:
+        return images_in(value[path[0]], path[1:])
+    if _is_nested(value):
+        return [image for entry in value.values for image in images_in(entry, path)] or [None]
+    return [_image(value)]
+
+
+def text_of(value: pa.Scalar | None) -> str | None:
+    """A name as text: bytes that are no text in hexadecimal; None for null."""
+    value = None if value is None else _inner(value)
+    if value is None:
+        return None
+    if is_text(value.type):
+        return _raw(value).decode("utf-8", "backslashreplace")
+    if isinstance(value, pa.BinaryScalar):
+        raw = _raw(value)
+        try:
+            return raw.decode()
+        except UnicodeDecodeError:
+            return raw.hex()
+    return _as_text(value)
+
+
+def sibling_of(value: pa.Scalar) -> bytes | None:
+    """A value as it would stand in a file: what is nested as JSON; None for null."""
+    inner = _inner(value)
+    if inner is None:
+        return None
+    if is_text(inner.type) or isinstance(inner, pa.BinaryScalar):
+        return _raw(inner)
+    try:
+        return json.dumps(inner.as_py(), default=str).encode()
+    except Exception:  # noqa: BLE001 - of pyarrow, on values that others wrote: text within that is not UTF-8, say
+        return json.dumps(_as_text(inner)).encode()
+
+
+def _as_text(value: pa.Scalar) -> str:
+    try:
+        if pa.types.is_temporal(value.type):
+            return str(value.cast(pa.string()).as_py())
+        found = value.as_py()
+        return json.dumps(found, default=str) if isinstance(found, (dict, list)) else str(found)
+    except Exception as error:  # noqa: BLE001 - as above: dates that Python does not have, say
+        return f"{value.type} that cannot be shown: {type(error).__name__}"
+
+
+def _image(value: pa.Scalar) -> Image:
+    if pa.types.is_struct(value.type):
+        inner = {value.type.field(i).name: i for i in range(value.type.num_fields)}
+        data = images_in(value[inner["bytes"]], ())[0] if "bytes" in inner else None
+        return data if data is not None or "path" not in inner else _location(value[inner["path"]])
+    if is_text(value.type):
+        return _from_text(_raw(value))
+    if isinstance(value, pa.BinaryScalar):
+        return _raw(value)
+    return _from_numbers(value.values)
+
+
+def _location(value: pa.Scalar) -> str | None:
+    found = _inner(value)
+    return (_raw(found).decode("utf-8", "surrogateescape") or None) if isinstance(found, pa.BinaryScalar) else None
+
+
+def _from_numbers(values: pa.Array) -> Image:
+    try:
+        return bytes(values.cast(pa.int64()).to_numpy(zero_copy_only=False).astype("uint8").tobytes())
+    except (pa.ArrowException, ValueError, TypeError) as error:
+        return DataError(ErrorCode.NO_IMAGE, f"a list of numbers that are no bytes: {error}")
+
+
+def _from_text(raw: bytes) -> Image:
+    """Base64, with or without `data:…,` before it; else a path or URL, which is kept for later."""
+    text = raw.decode("utf-8", "surrogateescape")
+    if not text:
+        return None
+    if text.startswith("data:"):
+        header, _, text = text.partition(",")
+        if not header.endswith(";base64"):
+            return DataError(ErrorCode.NO_IMAGE, "a data: URL that is not of base64")
+        return _decoded(text) or DataError(ErrorCode.NO_IMAGE, "a data: URL whose base64 is damaged")
+    data = _decoded(text) if _BASE64.fullmatch(text) else None
+    return data if data and (len(text) > LONGEST_PATH or data.startswith(_SIGNATURES)) else text
+
+
+def _decoded(text: str) -> bytes | None:
+    compact = re.sub(r"\s", "", text).translate(str.maketrans("-_", "+/")).rstrip("=")
+    try:
+        return base64.b64decode(compact + "=" * (-len(compact) % 4), validate=True)
+    except binascii.Error:
+        return None
+
+
+def _inner(value: pa.Scalar) -> Any:
+    """The value without dictionary and extension; None for null."""
+    while value is not None and value.is_valid:
+        if not isinstance(value, (pa.DictionaryScalar, pa.ExtensionScalar, pa.RunEndEncodedScalar)):
+            return value
+        value = value.value
+    return None
+
+
+def _is_nested(value: pa.Scalar) -> bool:
+    """Whether it is a list of values rather than of an image's bytes."""
+    return isinstance(value, pa.ListScalar) and not pa.types.is_integer(plain(value.type.value_type))
+
+
+def _raw(value: pa.Scalar) -> bytes:
+    buffer = value.as_buffer()
+    return bytes(buffer.to_pybytes()) if buffer is not None else b""

@@ -1,0 +1,131 @@
+"""Reads an image from where a list or a table says that it lies: a path, the URL of a store, or of the web."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import posixpath
+import stat
+import time
+from urllib.parse import unquote, urlsplit
+
+from pipeline.errors import DataError, InputError
+from pipeline.filenames import printable
+from pipeline.schema import ErrorCode
+from pipeline.shards import Form, form_of
+from pipeline.storage import http_images, other_stores
+from pipeline.storage.filesystems import filesystem, is_remote, is_s3, open_at
+
+_FILE = "file://"
+SILENT_S = 60.0
+"""For which a store that did not answer is not asked again."""
+_silent: dict[str, tuple[float, InputError]] = {}
+"""Stores that gave no answer: until when nobody asks them again, and why."""
+_answered: set[str] = set()
+
+
+def fetch(location: str, folder: str, *, confined: bool, max_bytes: int) -> bytes:
+    """The bytes of an image. Raises DataError.
+
+    Args:
+        location: a path, which need not be UTF-8, or a URL.
+        folder: to which a path is relative; of this machine or a URL.
+        confined: only what lies below `folder`, links resolved, is read, and images from the web.
+        max_bytes: an image of more is not read.
+    """
+    location = location if confined else _meant(location, folder)
+    if http_images.is_web(location):
+        return http_images.get(location, max_bytes)
+    url = _resolved(location, folder)
+    if confined and not _is_below(url, folder):
+        raise _unreadable(f"{url} lies outside of {folder}; --images_root names a folder that paths may lead into")
+    form = form_of(url)
+    if form != Form.IMAGE:
+        raise _unreadable(f"{url} is no image, but a {form}; name it as an input")
+    try:
+        return _read(url, max_bytes)
+    except (OSError, InputError, ValueError) as error:  # ValueError: a zero byte in a path
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+        raise _unreadable(f"{url}: {reason}") from error
+
+
+def _meant(location: str, folder: str) -> str:
+    """What a line of a list names. Spaces and quotes around it, and ~, count where a file of this machine has them."""
+    tidy = location.strip()
+    if len(tidy) > 2 and tidy[0] == tidy[-1] and tidy[0] in "\"'":  # noqa: PLR2004 - and something between them
+        tidy = tidy[1:-1]
+    if tidy == location and not tidy.startswith("~"):
+        return location
+    if not is_remote(location) and not is_remote(folder) and os.path.lexists(_resolved(location, folder)):
+        return location
+    return os.path.expanduser(tidy)  # noqa: PTH111 - Path would raise where there is no such user
+
+
+def _resolved(location: str, folder: str) -> str:
+    if location.lower().startswith(_FILE):
+        location = unquote(urlsplit(location).path, errors="surrogateescape")
+    if is_remote(location):
+        scheme, _, rest = location.partition("://")
+        return f"{scheme}://{posixpath.normpath(rest)}"
+    if is_remote(folder):
+        scheme, _, rest = folder.partition("://")
+        return f"{scheme}://{posixpath.normpath(posixpath.join(rest, location))}"
+    return os.path.join(folder, location)  # noqa: PTH118 - Path would drop `./` and `//`, and be made for each of millions
+
+
+def _is_below(url: str, folder: str) -> bool:
+    if is_remote(url) or is_remote(folder):
+        return url.startswith(f"{folder.rstrip('/')}/")
+    try:
+        real, top = os.path.realpath(url), os.path.realpath(folder)
+        return os.path.commonpath([real, top]) == top
+    except (OSError, ValueError):
+        return False
+
+
+def _read(url: str, max_bytes: int) -> bytes:
+    if not is_remote(url):
+        status = os.stat(url)  # noqa: PTH116
+        if stat.S_ISDIR(status.st_mode):
+            raise IsADirectoryError(errno.EISDIR, "a folder, not an image")
+        if not stat.S_ISREG(status.st_mode):  # opening a pipe would wait for ever
+            raise OSError(errno.EINVAL, "not a regular file")
+    elif not is_s3(url):
+        _require_answer(url)
+    with open_at(url) as file:
+        size = file.seek(0, os.SEEK_END)
+        if size > max_bytes:
+            raise DataError(ErrorCode.TOO_LARGE, f"{size:,} bytes; max_image_bytes is {max_bytes:,}")
+        file.seek(0)
+        return file.read()
+
+
+def _unreadable(message: str) -> DataError:
+    return DataError(ErrorCode.UNREADABLE, printable(message))
+
+
+def _require_answer(url: str) -> None:
+    """Asks the store of a URL something, if it has not answered yet. Raises InputError where it does not.
+
+    So the many images of a list that lie in a store without an answer do not each wait for it.
+    """
+    scheme, _, rest = url.partition("://")
+    store = f"{scheme}://{rest.partition('/')[0]}"
+    if store in _answered:
+        return
+    until, error = _silent.get(store, (0.0, None))
+    if error and time.monotonic() < until:
+        raise error
+
+    def ask() -> None:
+        system, path = filesystem(url)
+        with contextlib.suppress(OSError):  # an answer, too
+            system.get_file_info(path)
+
+    try:
+        other_stores.within_time(ask, store)
+    except InputError as silence:
+        _silent[store] = time.monotonic() + SILENT_S, silence
+        raise
+    _answered.add(store)

@@ -1,0 +1,244 @@
+"""Lists of images: a path or URL in each line of a text, or in a column of CSV, TSV or JSON lines.
+
+Lines are read one by one, and none is longer than `LONGEST_LINE`.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, BinaryIO
+
+from pipeline.errors import DataError
+from pipeline.filenames import EXTENSIONS
+from pipeline.outcome import ReadOptions
+from pipeline.schema import ErrorCode
+from pipeline.shards import extension_of
+
+LONGEST_LINE = 1 << 20
+"""Bytes; a longer one is an error row."""
+PATHS = (
+    "path",
+    "file_name",
+    "filename",
+    "file_path",
+    "filepath",
+    "file",
+    "image",
+    "image_path",
+    "url",
+    "image_url",
+    "img",
+)
+"""Columns that may hold the paths, the first that is there."""
+KEYS = ("__key__", "key", "image_id", "id")
+"""Columns that may name the rows, the first that is there; else the path does."""
+BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+_UTF_16 = (b"\xff\xfe", b"\xfe\xff")
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A line that names an image, or should."""
+
+    name: str
+    """What the row is called; as the operating system has names, so not always UTF-8."""
+    location: str | DataError
+    """Path or URL; or what is wrong with the line."""
+    next_offset: int
+    """Byte offset of the next line."""
+    siblings: dict[str, bytes] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class _Line:
+    start: int
+    stop: int
+    text: str | DataError
+
+
+def entries(
+    file: BinaryIO, kind: str, options: ReadOptions, *, start: int = 0, offset: int = 0, siblings: Collection[str] = ()
+) -> Iterator[Entry]:
+    """The entries from number `start` on.
+
+    Args:
+        file: at its beginning.
+        kind: extension of the list: csv, tsv, jsonl, ndjson, or any other for a text.
+        options: which columns to take.
+        offset: where entry `start` begins; 0 where that is not known, and the entries before are counted.
+        siblings: columns kept beside the path.
+
+    Raises DataError for a list whose columns do not say where the paths are.
+    """
+    mark = file.read(3)
+    if mark.startswith(_UTF_16):
+        raise DataError(ErrorCode.CORRUPT_SHARD, "the list is UTF-16; save it as UTF-8")
+    first = len(BYTE_ORDER_MARK) if mark == BYTE_ORDER_MARK else 0
+    if kind in ("csv", "tsv"):
+        found = _of_table(file, (first, offset), "\t" if kind == "tsv" else ",", options, siblings)
+    else:
+        lines = _lines(file, offset or first)
+        as_json = kind in ("jsonl", "ndjson")
+        found = (_of_json(line, options, siblings) if as_json else _of_text(line) for line in lines)
+    number = start if offset else 0
+    for entry in found:
+        if number >= start:
+            yield entry
+        number += 1
+
+
+def starts_as_json(head: bytes) -> bool:
+    """Whether the first bytes of a list are those of JSON lines."""
+    return head.removeprefix(BYTE_ORDER_MARK).lstrip()[:1] in (b"{", b'"')
+
+
+def _lines(file: BinaryIO, offset: int) -> Iterator[_Line]:
+    """The lines that are not blank."""
+    file.seek(offset)
+    while data := file.readline(LONGEST_LINE):
+        start, offset = offset, offset + len(data)
+        if len(data) == LONGEST_LINE and not data.endswith(b"\n"):
+            while (rest := file.readline(LONGEST_LINE)) and not rest.endswith(b"\n"):
+                offset += len(rest)
+            offset += len(rest)
+            yield _Line(
+                start, offset, DataError(ErrorCode.UNREADABLE, f"the line at byte {start} is longer than 1 MiB")
+            )
+        elif data.strip():
+            yield _Line(start, offset, data.rstrip(b"\r\n").decode("utf-8", "surrogateescape"))
+
+
+def _damaged(line: _Line, error: DataError) -> Entry:
+    return Entry(f"@{line.start}", error, line.stop)
+
+
+def _of_text(line: _Line) -> Entry:
+    if isinstance(line.text, DataError):
+        return _damaged(line, line.text)
+    return Entry(line.text, line.text, line.stop)
+
+
+def _of_json(line: _Line, options: ReadOptions, siblings: Collection[str]) -> Entry:
+    if isinstance(line.text, DataError):
+        return _damaged(line, line.text)
+    try:
+        value = json.loads(line.text)
+    except (ValueError, RecursionError) as error:
+        problem = f"the line at byte {line.start} is no JSON: {type(error).__name__}: {error}"
+        return _damaged(line, DataError(ErrorCode.UNREADABLE, problem))
+    if isinstance(value, str):
+        return Entry(value, value, line.stop)
+    if not isinstance(value, Mapping):
+        return _damaged(line, DataError(ErrorCode.NO_IMAGE, f"the line at byte {line.start} is no object and no text"))
+    try:
+        path = _path_column(list(value), options)
+    except DataError as error:
+        return _damaged(line, error)
+    return _entry(value, path, line, options, siblings)
+
+
+def _entry(values: Mapping[str, Any], path: str, line: _Line, options: ReadOptions, siblings: Collection[str]) -> Entry:
+    location = values.get(path)
+    if not isinstance(location, str) or not location:
+        problem = f"the line at byte {line.start} has no path in {path}"
+        return _damaged(line, DataError(ErrorCode.NO_IMAGE, problem))
+    key = values.get(options.key_column or next((name for name in KEYS if name in values), path))
+    name = location if key is None or key == "" else _as_text(key)
+    found = {name: _as_text(values[name]) for name in siblings if values.get(name) is not None and name != path}
+    texts = {name: text.encode("utf-8", "surrogatepass") for name, text in found.items()}
+    return Entry(name, location, line.stop, texts)
+
+
+def _as_text(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value)
+
+
+def _path_column(names: Sequence[str], options: ReadOptions) -> str:
+    """Raises DataError where none is known by its name."""
+    named = options.path_column
+    if named and names.count(named) == 1:
+        return named
+    known = {name.strip().lower(): name for name in names}
+    found = None if named else next((known[name] for name in PATHS if name in known), None)
+    if found is None or names.count(found) > 1:
+        told = (
+            f"path_column is {named}, and the list has" if named else "which column holds the paths is not known among"
+        )
+        raise DataError(ErrorCode.NO_IMAGE, f"{told} {', '.join(names)}; --path_column takes one of them")
+    return found
+
+
+def _of_table(
+    file: BinaryIO, starts: tuple[int, int], delimiter: str, options: ReadOptions, siblings: Collection[str]
+) -> Iterator[Entry]:
+    """The records of CSV or TSV, whose first one names the columns; or, in one column without a name, paths.
+
+    Where a comma separates countries' decimals, spreadsheets write CSV with semicolons.
+
+    Args:
+        starts: byte offset of the first line, and of the first record that is wanted; 0 for the first of all.
+    """
+    first, offset = starts
+    header = next(_records(file, first, delimiter), None)
+    if header is None:
+        return
+    line, names = header
+    if isinstance(names, DataError):
+        raise names
+    if delimiter == "," and len(names) == 1 and ";" in names[0]:
+        delimiter, names = ";", next(csv.reader(names, delimiter=";"))
+    has_header = len(names) > 1 or bool(options.path_column) or not _is_location(names[0])
+    path = _path_column(names, options) if has_header else PATHS[0]
+    columns = names if has_header else [path]
+    records = _records(file, offset or (line.stop if has_header else first), delimiter, columns.index(path))
+    for at, values in records:
+        if isinstance(values, DataError):
+            yield _damaged(at, values)
+        else:
+            yield _entry(dict(zip(columns, values, strict=False)), path, at, options, siblings)
+
+
+def _is_location(text: str) -> bool:
+    return "://" in text or "/" in text or extension_of(text) in EXTENSIONS
+
+
+def _records(
+    file: BinaryIO, offset: int, delimiter: str, path: int | None = None
+) -> Iterator[tuple[_Line, list[str] | DataError]]:
+    """The records of CSV, with the lines that each takes.
+
+    A record takes several lines where a quote is closed in a later one. Where that made one path of several lines, or a
+    field that is too long, its first line alone is an error, and the next line is read.
+
+    Args:
+        path: index of the column of paths.
+    """
+    while True:
+        taken = list[_Line]()
+        reader = csv.reader(_texts(_lines(file, offset), taken), delimiter=delimiter)
+        try:
+            for values in reader:
+                if path is not None and path < len(values) and "\n" in values[path]:
+                    raise csv.Error("a path of several lines: a quote is not closed")
+                line = _Line(taken[0].start, taken[-1].stop, "")
+                taken.clear()
+                yield line, values
+            return
+        except csv.Error as error:
+            first = taken[0]
+            problem = DataError(ErrorCode.UNREADABLE, f"the line at byte {first.start} is damaged: {error}")
+        except DataError as error:
+            first, problem = taken[-1], error
+        offset = first.stop
+        yield first, problem
+
+
+def _texts(lines: Iterator[_Line], taken: list[_Line]) -> Iterator[str]:
+    for line in lines:
+        taken.append(line)
+        if isinstance(line.text, DataError):
+            raise line.text
+        yield line.text + "\n"

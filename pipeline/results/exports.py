@@ -1,0 +1,51 @@
+"""The rows in other forms, under `_exports/`, where readers of the rows do not look."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+from pipeline.datasets.annotations import number_of
+from pipeline.output.commit_log import Ledger
+from pipeline.output.output import read_rows
+from pipeline.storage.filesystems import Folder
+
+EXPORTS = "_exports"
+
+
+def write(folder: Folder, ledger: Ledger, *, vis: bool, coco: bool) -> None:
+    """Writes the captions, without the errors, in the forms asked for.
+
+    vis.json   neuraltalk2's: [{"image_id", "caption", "file_name"}]
+    coco.json  COCO results: [{"image_id", "caption"}]; an id is a number where the file's name is one
+    """
+    if vis:
+        _write(folder, "vis.json", map(_vis, _captions(folder, ledger)))
+    if coco:
+        _write(folder, "coco.json", map(_coco, _captions(folder, ledger)))
+
+
+def _captions(folder: Folder, ledger: Ledger) -> Iterator[dict[str, Any]]:
+    for table in read_rows(folder, ledger, ["image_id", "shard", "caption"]):
+        for row in table.to_pylist():
+            if row["caption"] is not None:
+                yield row
+
+
+def _write(folder: Folder, name: str, entries: Iterable[dict[str, Any]]) -> None:
+    with folder.writer(f"{EXPORTS}/{name}") as file:
+        before = b"["
+        for entry in entries:
+            file.write(before + json.dumps(entry, ensure_ascii=False).encode())
+            before = b",\n"
+        file.write(b"[]\n" if before == b"[" else b"]\n")
+
+
+def _vis(row: dict[str, Any]) -> dict[str, Any]:
+    return {"image_id": row["image_id"], "caption": row["caption"], "file_name": row["shard"]}
+
+
+def _coco(row: dict[str, Any]) -> dict[str, Any]:
+    number = number_of(row["image_id"])
+    return {"image_id": row["image_id"] if number is None else number, "caption": row["caption"]}

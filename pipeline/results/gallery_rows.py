@@ -1,0 +1,110 @@
+"""The rows of an output that a page shows, and what is known of the job that wrote them.
+
+Memory holds one part and the rows shown; not the output.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from pipeline.errors import OutputError
+from pipeline.outcome import ReadOptions
+from pipeline.output.commit_log import Ledger
+from pipeline.output.output import JOB, MANIFEST, PART, read_part
+from pipeline.schema import ROW
+from pipeline.storage.filesystems import Folder
+
+_DRAW = "draw"
+
+
+@dataclass(frozen=True)
+class Shown:
+    """The rows to show, and how many there are of which kind."""
+
+    rows: pa.Table
+    """Of `schema.ROW`, in the order of shard and index, so that each shard can be walked once."""
+    total: int
+    """Rows of the output, shown or not."""
+    errors: dict[str, int]
+    """Rows without a caption, by error code, shown or not."""
+
+
+def rows_to_show(folder: Folder, *, max_images: int, seed: int = 0) -> Shown:
+    """All rows of an output, or a uniform sample of `max_images` of them.
+
+    Raises OutputError if there are none, or a part is damaged.
+    """
+    draws = np.random.default_rng(seed)
+    kept = ROW.append(pa.field(_DRAW, pa.float64())).empty_table()
+    total, errors = 0, Counter[str]()
+    for rows in _parts(folder):
+        total += len(rows)
+        errors.update(code for code in rows["error_code"].drop_null().to_pylist())
+        kept = pa.concat_tables([kept, rows.append_column(_DRAW, pa.array(draws.random(len(rows))))])
+        if len(kept) > max_images:
+            kept = kept.take(pc.sort_indices(kept[_DRAW])[:max_images])  # a copy: the rest is let go
+    if not total:
+        raise OutputError(f"{folder.url} holds no rows; give the folder that `shardtalk caption` wrote")
+    kept = kept.drop_columns(_DRAW).sort_by([("shard", "ascending"), ("index", "ascending")])
+    return Shown(kept, total, dict(errors.most_common()))
+
+
+def describe_job(folder: Folder, total: int) -> dict[str, Any]:
+    """What the output's own records say: `captioner` (its name), `images_per_s` and `finished`; None if unknown.
+
+    Args:
+        total: rows of the output; a job is finished if its manifest counts as many.
+
+    Raises OutputError for a record that is damaged.
+    """
+    job, manifest = _record(folder, JOB), _record(folder, MANIFEST)
+    run = _section(manifest, "run") or _section(manifest, "timings")
+    speed = run.get("images_per_s")
+    return {
+        "captioner": _section(manifest, "captioner").get("name") or _section(job, "captioner").get("name"),
+        "images_per_s": speed if isinstance(speed, int | float) and speed > 0 else None,  # 0: it had nothing to do
+        "finished": _section(manifest, "totals").get("rows") == total,
+    }
+
+
+def read_options(folder: Folder) -> ReadOptions:
+    """How the job read its inputs, as far as it is known. Raises OutputError for a record that is damaged."""
+    return ReadOptions.of_job(_record(folder, JOB))
+
+
+def _parts(folder: Folder) -> Iterator[pa.Table]:
+    committed = [commit.file for commit in Ledger.load(folder).commits]
+    # Parts that were copied without their records are shown too.
+    names = committed or [name for name in folder.names() if name.startswith(PART)]
+    for name in sorted(name for name in names if name.endswith((".parquet", ".jsonl"))):
+        try:
+            rows = read_part(folder, name)
+            missing = set(ROW.names) - set(rows.schema.names)
+            if missing:
+                raise ValueError(f"it has no column {min(missing)}")
+            yield rows.select(ROW.names).cast(ROW)
+        except (OSError, ValueError, pa.ArrowException) as error:
+            raise OutputError(f"{folder.url}/{name} is damaged: {error}") from error
+
+
+def _record(folder: Folder, name: str) -> dict[str, Any]:
+    if not folder.exists(name):
+        return {}
+    try:
+        record = json.loads(folder.read(name))
+    except ValueError as error:
+        raise OutputError(f"{folder.url}/{name} is damaged: {error}") from error
+    return record if isinstance(record, dict) else {}
+
+
+def _section(record: dict[str, Any], name: str) -> dict[str, Any]:
+    section = record.get(name)
+    return section if isinstance(section, dict) else {}

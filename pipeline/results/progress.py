@@ -1,0 +1,95 @@
+"""How far a job is, from its output alone: the plan its driver wrote, the commit records, the lease."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+
+from pipeline.output import lease
+from pipeline.output.commit_log import Ledger, Span
+from pipeline.output.output import is_finished
+from pipeline.storage.filesystems import Folder
+
+PLAN = "_plan.json"
+RECENT_S = 600.0
+"""The rate is that of the commits of this long."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What there is to do in all, at the start of a run: what is committed, and what is left."""
+
+    files: int
+    bytes: int
+    """Encoded."""
+
+
+@dataclass(frozen=True)
+class Status:
+    """How far a job is. Bytes are those of the input files."""
+
+    state: str
+    """complete, running, or stopped."""
+    driver: str
+    """Who holds the lease; empty where nobody does."""
+    rows: int
+    errors: dict[str, int]
+    """By error code."""
+    files: int
+    """Committed to their end."""
+    total_files: int
+    bytes: int
+    """Committed."""
+    total_bytes: int
+    rows_per_s: float
+    """Of the recent commits; 0 where there are too few."""
+    seconds_left: float | None
+    """At the recent commits' rate of bytes; None where it is not known."""
+
+
+def write_plan(folder: Folder, ledger: Ledger, spans: Sequence[Span]) -> None:
+    """Says what there is to do, for those who watch."""
+    files = ledger.intervals.keys() | {span.shard.id for span in spans}
+    left = sum(max(0, span.shard.size - span.offset) for span in spans if span.stop is None)
+    folder.write(PLAN, json.dumps(asdict(Plan(len(files), committed_bytes(ledger) + left))).encode())
+
+
+def committed_bytes(ledger: Ledger) -> int:
+    """Bytes of input up to the last committed row of each file."""
+    return sum(max(interval.next_offset for interval in intervals) for intervals in ledger.intervals.values())
+
+
+def read_status(folder: Folder) -> Status:
+    """Reads how far the job is. Raises OutputError for records that are damaged."""
+    ledger, owner = Ledger.load(folder), lease.holder(folder)
+    complete = is_finished(folder, ledger) and owner is None
+    done = committed_bytes(ledger)
+    finished = sum(any(interval.last for interval in intervals) for intervals in ledger.intervals.values())
+    plan = Plan(**json.loads(folder.read(PLAN))) if folder.exists(PLAN) else Plan(len(ledger.intervals), done)
+    rows_per_s, bytes_per_s = _rates(ledger)
+    left = max(0, plan.bytes - done)
+    return Status(
+        state="complete" if complete else "running" if owner and not owner.is_dead else "stopped",
+        driver=str(owner or ""),
+        rows=ledger.rows,
+        errors=ledger.errors,
+        files=finished,
+        total_files=plan.files,
+        bytes=done,
+        total_bytes=plan.bytes,
+        rows_per_s=rows_per_s,
+        seconds_left=0.0 if complete else left / bytes_per_s if bytes_per_s else None,
+    )
+
+
+def _rates(ledger: Ledger) -> tuple[float, float]:
+    """Rows and bytes a second between the first and the last of the recent commits."""
+    commits = sorted(ledger.commits, key=lambda commit: commit.committed)
+    recent = [commit for commit in commits if commit.committed >= commits[-1].committed - RECENT_S]
+    seconds = recent[-1].committed - recent[0].committed if recent else 0.0
+    if seconds <= 0 or time.time() - recent[-1].committed > RECENT_S:
+        return 0.0, 0.0
+    rows = sum(commit.rows for commit in recent[1:])
+    return rows / seconds, rows / seconds * committed_bytes(ledger) / max(1, ledger.rows)

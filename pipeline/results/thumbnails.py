@@ -1,0 +1,115 @@
+r"""Small pictures of rows: where the image of each lies, and a JPEG of it.
+
+A source that is gone, has changed or cannot be decoded gives no picture, never an error.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from itertools import groupby
+from operator import itemgetter
+
+from PIL import Image, ImageOps
+
+from model.vision.preprocessing import draft_jpeg, orientation
+from pipeline.errors import DataError, InputError
+from pipeline.filenames import from_printable
+from pipeline.images.decoding import load, rgb
+from pipeline.outcome import DEFAULTS, ReadOptions
+from pipeline.readers.table_rows import image_at
+from pipeline.shards import Form, Shard, form_of
+from pipeline.storage import http_images
+from pipeline.storage.filesystems import is_remote, open_at
+from pipeline.storage.http_images import is_web
+from pipeline.storage.shard_file import open_regular, read_bounded
+from pipeline.tar.rows import read_image, tar_rows
+from pipeline.tar.samples import Row
+
+QUALITY = 80
+_ORIENTATION = 0x0112  # EXIF
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """Where the bytes of one image are."""
+
+    path: str
+    in_tar: Row | None = None
+    row: int = -1
+    """Of a Parquet file or a list."""
+
+
+def sources(rows: Iterable[tuple[str, int]], options: ReadOptions = DEFAULTS) -> Iterator[Source | None]:
+    """Where the image of each row is; None where it cannot be found. Reads headers only, each tar once.
+
+    Args:
+        rows: `shard` and `index`, in this order.
+        options: how the shards were read.
+    """
+    for shard, group in groupby(rows, key=itemgetter(0)):
+        indices = [index for _, index in group]
+        path = _existing(shard)
+        if form_of(path) in (Form.PARQUET, Form.LIST):
+            yield from (Source(path, row=index) for index in indices)
+            continue
+        if not path.lower().endswith(".tar"):
+            yield from (Source(path) for _ in indices)
+            continue
+        walk, found = _walk(path, options), None
+        for index in indices:
+            while (found is None or found.index < index) and (following := next(walk, None)):
+                found = following
+            yield Source(path, found) if found and found.index == index else None
+
+
+def thumbnail(source: Source | None, *, size: int, options: ReadOptions = DEFAULTS) -> bytes | None:
+    """A JPEG whose longest side is at most `size` pixels, upright, over white; None if there is no such image."""
+    if source is None:
+        return None
+    try:
+        image, _ = load(_read(source, options), draft=lambda image: draft_jpeg(image, (size, size)))
+        small = rgb(image)
+    except (OSError, DataError, InputError):
+        return None
+    turned = orientation(image)
+    small.thumbnail((size, size), Image.Resampling.LANCZOS)
+    small.info = {}  # comments and damaged EXIF stay behind
+    small.getexif()[_ORIENTATION] = turned
+    buffer = io.BytesIO()
+    ImageOps.exif_transpose(small).save(buffer, "JPEG", quality=QUALITY)
+    return buffer.getvalue()
+
+
+def _walk(path: str, options: ReadOptions) -> Iterator[Row]:
+    """The rows of a tar, up to the place where it cannot be read on."""
+    try:
+        yield from tar_rows(_shard(path), options)
+    except (OSError, InputError):
+        return
+
+
+def _shard(path: str) -> Shard:
+    with open_at(path, skim=True) as file:
+        return Shard(path, "", file.seek(0, os.SEEK_END), 0)
+
+
+def _read(source: Source, options: ReadOptions) -> bytes:
+    """The encoded image. Raises OSError, DataError or InputError."""
+    if source.in_tar:
+        return read_image(_shard(source.path), source.in_tar, DEFAULTS)
+    if source.row >= 0:
+        return image_at(source.path, source.row, options)
+    if is_web(source.path):
+        return http_images.get(source.path)
+    with open_regular(source.path) as file:
+        image = read_bounded(file, options.max_image_bytes)
+    options.refuse_too_large(len(image))
+    return image
+
+
+def _existing(shard: str) -> str:
+    r"""The path of a shard, whose bytes that are not UTF-8 were written as `\xNN`."""
+    return shard if is_remote(shard) or os.path.lexists(shard) else from_printable(shard)

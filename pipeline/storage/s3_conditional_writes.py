@@ -1,0 +1,98 @@
+"""Writes to S3 that depend on what is there, where the store has them.
+
+Stores that do not know `If-None-Match` or `If-Match` of a PUT refuse them or, worse, ignore them. So each is tried out
+once for a bucket, by a write of what is there already on a condition that does not hold: where that is not refused, the
+store does not count as having the condition.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+
+from pipeline.storage import s3_client
+from pipeline.storage.remote_file import RemoteFile
+from pipeline.storage.s3_object import S3Source
+
+CREATE = {"IfNoneMatch": "*"}
+NEVER = {"IfMatch": f'"{"0" * 32}"'}
+"""Holds for no object."""
+_KNOWN: dict[tuple[str, str, str], bool] = {}
+"""Whether there is such a condition, by endpoint, bucket and its name."""
+
+
+def create(path: str, data: bytes) -> bool:
+    """Makes an object that is not there; False where the store cannot make sure of that, and did not.
+
+    Raises FileExistsError if it is there, with other bytes than these, and OSError.
+    """
+    place = _place(path, CREATE)
+    if not _KNOWN.get(place, True):
+        return False
+    if place not in _KNOWN and _read(path)[0] is not None:
+        raise FileExistsError(errno.EEXIST, f"{path} is there")
+    try:
+        s3_client.put(path, data, **CREATE)
+    except s3_client.UnsupportedError:
+        _KNOWN[place] = False
+        return False
+    except s3_client.RefusedError as error:
+        if _read(path)[0] != data:  # else the answer to us was lost, and we asked again
+            raise FileExistsError(errno.EEXIST, f"{path} is there") from error
+    created = False
+    try:
+        created = _is_refused(path, data, CREATE)
+    finally:
+        if not created:
+            s3_client.ask("delete_object", path)
+    return created
+
+
+def replace(path: str, data: bytes, etag: str) -> bool:
+    """Replaces the object that has this ETag; False where the store cannot make sure of that, and did not.
+
+    Raises FileExistsError if it is another, or gone, and OSError.
+    """
+    if _place(path, NEVER) not in _KNOWN:
+        found, its_etag = _read(path)
+        if found is None or its_etag != etag:
+            raise FileExistsError(errno.EEXIST, f"{path} was written by another")
+        _is_refused(path, found, NEVER)
+    if not _KNOWN[_place(path, NEVER)]:
+        return False
+    try:
+        s3_client.put(path, data, IfMatch=etag)
+    except (s3_client.RefusedError, FileNotFoundError) as error:
+        if _read(path)[0] != data:  # else the answer to us was lost, and we asked again
+            raise FileExistsError(errno.EEXIST, f"{path} was written by another") from error
+    return True
+
+
+def _read(path: str) -> tuple[bytes | None, str]:
+    """An object and its ETag; None if there is none."""
+    source = S3Source(path)
+    try:
+        with RemoteFile(source) as file:
+            return file.readall(), source.etag
+    except FileNotFoundError:
+        return None, ""
+
+
+def _is_refused(path: str, data: bytes, condition: dict[str, str]) -> bool:
+    """Whether the store refuses a write that does not meet a condition; tried with what is there, once for a bucket."""
+    place = _place(path, condition)
+    if place not in _KNOWN:
+        try:
+            s3_client.put(path, data, **condition)
+        except s3_client.RefusedError:
+            _KNOWN[place] = True
+        except s3_client.UnsupportedError:
+            _KNOWN[place] = False
+        else:
+            _KNOWN[place] = False
+    return _KNOWN[place]
+
+
+def _place(path: str, condition: dict[str, str]) -> tuple[str, str, str]:
+    endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL") or ""
+    return endpoint, s3_client.split(path)[0], next(iter(condition))

@@ -1,0 +1,160 @@
+"""The bytes of an S3 object, checked: of the range that was asked for, as many as there should be, of one object."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime
+from http import HTTPStatus
+from typing import Any
+
+import urllib3
+from botocore.exceptions import BotoCoreError
+
+from pipeline.errors import ChangedError
+from pipeline.storage import s3_client
+from pipeline.storage.remote_file import Version
+
+PIECE_BYTES = 1 << 20
+"""Taken from a connection at a time: as much is lost at most where it breaks."""
+CLOCK_S = 2
+"""By how much the times of a listing and of an answer may differ for one object: stores round them up or down."""
+_RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+)")
+
+
+@dataclass(frozen=True)
+class _Found:
+    """An object as an answer describes it."""
+
+    size: int
+    etag: str
+    modified_s: float | None
+
+    @classmethod
+    def of(cls, answer: dict[str, Any], size: int) -> _Found:
+        modified = answer.get("LastModified")
+        return cls(size, answer.get("ETag", ""), modified.timestamp() if isinstance(modified, datetime) else None)
+
+    def is_still(self, before: _Found) -> bool:
+        same_time = before.etag or self.modified_s == before.modified_s
+        return self.size == before.size and self.etag == before.etag and bool(same_time)
+
+    def was(self, listed: Version) -> bool:
+        if self.modified_s is None or not listed.mtime_ns:
+            return self.size == listed.size
+        return self.size == listed.size and abs(self.modified_s - listed.mtime_ns / 1e9) <= CLOCK_S
+
+
+class S3Source:
+    """An object, for `remote.RemoteFile`.
+
+    Args:
+        path: "bucket/key".
+        listed: what a listing said of it. None where nobody looked.
+
+    Every request but the first has the ETag of the first as its condition, so all bytes are of one object; else
+    ChangedError is raised.
+    """
+
+    def __init__(self, path: str, listed: Version | None = None) -> None:
+        self._path, self._listed = path, listed
+        self._found: _Found | None = None
+
+    def size(self) -> int:
+        """Bytes of the object."""
+        if self._found is None:
+            answer = s3_client.head(self._path, attempts=1)
+            self._agree(_Found.of(answer, answer["ContentLength"]))
+        return self._known().size
+
+    @property
+    def etag(self) -> str:
+        """Of the object that was read; empty where the store has none."""
+        return self._known().etag
+
+    def read_into(self, buffer: bytearray, start: int, stop: int) -> None:
+        """Appends a range, or what of it arrives before an OSError."""
+        if self._found:
+            stop = min(stop, self._found.size)
+        if start >= stop:
+            return
+        condition = (
+            {"IfMatch": self._found.etag} if self._found and self._found.etag.startswith('"') else {}
+        )  # not weak
+        try:
+            answer = s3_client.request("get_object", self._path, Range=f"bytes={start}-{stop - 1}", **condition)
+        except s3_client.RefusedError as error:
+            raise self._changed("it was replaced while it was read") from error
+        except s3_client.OutOfRangeError as error:
+            self._look_again(start, error)
+            return
+        with contextlib.closing(answer["Body"]) as body:
+            skipped, length = self._described(answer, start, stop)
+            expected = len(buffer) + length
+            try:
+                for piece in _pieces(body, skipped, length):
+                    buffer += piece
+            except (BotoCoreError, urllib3.exceptions.HTTPError) as error:
+                raise s3_client.as_os_error(error, self._path) from error
+            if len(buffer) < expected:
+                missing = expected - len(buffer)
+                raise OSError(errno.EIO, f"{self._path}: {missing} bytes of a range are missing from the answer")
+
+    def disconnect(self) -> None:
+        """A connection that broke is not used again in any case."""
+
+    def _described(self, answer: dict[str, Any], start: int, stop: int) -> tuple[int, int]:
+        """Bytes of the body before the range, and in it."""
+        status = answer["ResponseMetadata"]["HTTPStatusCode"]
+        if status == HTTPStatus.OK:  # the whole object
+            self._agree(_Found.of(answer, answer["ContentLength"]))
+            return start, max(0, min(stop, self._known().size) - start)
+        match = _RANGE.fullmatch(answer.get("ContentRange", ""))
+        if status != HTTPStatus.PARTIAL_CONTENT or not match:
+            raise OSError(errno.EIO, f"{self._path}: status {status} and no Content-Range answer a range")
+        first, last, size = map(int, match.groups())
+        self._agree(_Found.of(answer, size))
+        if first != start or last >= stop:
+            raise OSError(errno.EIO, f"{self._path}: {match[0]} is not the range that was asked for, from {start}")
+        return 0, min(stop, size) - start
+
+    def _look_again(self, start: int, error: OSError) -> None:
+        """Returns if the object does end before `start`."""
+        known, self._found = self._found, None
+        if self.size() > start and known is None:
+            raise OSError(errno.EIO, str(error)) from error  # may pass
+        if known:
+            self._agree(known)
+
+    def _known(self) -> _Found:
+        if self._found is None:
+            raise OSError(errno.EIO, f"{self._path} has not been looked at")
+        return self._found
+
+    def _agree(self, found: _Found) -> None:
+        """Takes what an answer says of the object. Raises ChangedError if it is another, OSError if that is not so."""
+        if not self._is_expected(found):
+            answer = s3_client.head(self._path, attempts=1)
+            if self._is_expected(_Found.of(answer, answer["ContentLength"])):
+                raise OSError(errno.EIO, f"{self._path}: an answer that describes another object")
+            when = "while it was read" if self._found else "after it was listed"
+            raise self._changed(f"it was replaced {when}")
+        self._found = self._found or found
+
+    def _is_expected(self, found: _Found) -> bool:
+        return found.is_still(self._found) if self._found else not self._listed or found.was(self._listed)
+
+    def _changed(self, how: str) -> ChangedError:
+        return ChangedError(errno.ESTALE, f"s3://{self._path} is another object than it was: {how}")
+
+
+def _pieces(body: Any, skipped: int, length: int) -> Iterator[bytes]:
+    """`length` bytes, or fewer where the body ends, after so many others."""
+    while skipped and (piece := body.read(min(PIECE_BYTES, skipped))):
+        skipped -= len(piece)
+    while length and (piece := body.read(min(PIECE_BYTES, length))):
+        length -= len(piece)
+        yield piece

@@ -1,0 +1,96 @@
+"""What a tar is made of: members, damage and padding, side by side."""
+
+from __future__ import annotations
+
+from typing import BinaryIO, Literal, NamedTuple
+
+from pipeline.errors import DataError
+from pipeline.filenames import printable
+from pipeline.schema import ErrorCode
+from pipeline.tar.headers import BLOCK, MAX_EXTENDED_BYTES, Parts, Sparse, number
+
+Kind = Literal["file", "hard link", "symbolic link", "other"]
+
+
+class Member(NamedTuple):
+    """What one header, with the extended ones before it, stands for."""
+
+    name: str
+    start: int
+    """Byte offset of its first header."""
+    stop: int
+    """Byte offset after its last block."""
+    kind: Kind
+    """Others are folders and devices."""
+    data: int
+    """Byte offset of its data."""
+    size: int
+    """Bytes of its data, as it is stored."""
+    target: str
+    """Of a link."""
+    sparse: Sparse | None
+
+    @property
+    def unpacked(self) -> int:
+        """Bytes of its content, or those of what is stored if they are more."""
+        return max(self.sparse.size, self.size) if self.sparse else self.size
+
+
+class Gap(NamedTuple):
+    """Bytes that are no members: damage, and what cannot be read because of it."""
+
+    start: int
+    stop: int
+    code: str
+    message: str
+
+
+class Padding(NamedTuple):
+    """Zeros behind the last member of a tar."""
+
+    start: int
+    stop: int
+
+
+Element = Member | Gap | Padding
+
+
+def content(file: BinaryIO, member: Member) -> bytes:
+    """The bytes of a file of the tar; those of a sparse one unpacked. Raises DataError or OSError."""
+    file.seek(member.data)
+    data = file.read(member.size)
+    if len(data) < member.size:
+        message = f"the tar ends at byte {member.data + len(data)}, inside {printable(member.name)!r}"
+        raise DataError(ErrorCode.TRUNCATED_SHARD, message)
+    return _unpacked(data, member.sparse, member.data) if member.sparse else data
+
+
+def padded(count: int) -> int:
+    """Bytes that so many take up in a tar."""
+    return -(-count // BLOCK) * BLOCK
+
+
+def _unpacked(data: bytes, sparse: Sparse, offset: int) -> bytes:
+    """The content of a sparse file. Raises DataError where its map makes no sense."""
+    parts = sparse.parts
+    if parts is None:
+        parts, data = _map_before(data, offset)
+    whole, read = bytearray(sparse.size), 0
+    for first, count in parts:
+        if first + count > sparse.size or read + count > len(data):
+            raise DataError(ErrorCode.CORRUPT_SHARD, f"the map of a sparse file does not fit its data at byte {offset}")
+        whole[first : first + count] = data[read : read + count]
+        read += count
+    return bytes(whole)
+
+
+def _map_before(data: bytes, offset: int) -> tuple[Parts, bytes]:
+    """The parts of a sparse file that are listed before its data, a number a line, and the data."""
+    numbers, wanted, at = list[int](), 1, 0
+    while len(numbers) < wanted:
+        end = data.find(b"\n", at, min(at + BLOCK, MAX_EXTENDED_BYTES))
+        if end < 0:
+            raise DataError(ErrorCode.CORRUPT_SHARD, f"the map of a sparse file at byte {offset} has no end")
+        numbers.append(number(data[at:end].decode("ascii", "replace"), offset))
+        wanted, at = 1 + 2 * numbers[0], end + 1
+    return tuple(zip(numbers[1::2], numbers[2::2], strict=True)), data[padded(at) :]

@@ -1,0 +1,167 @@
+"""A tar's rows: one walk by which they are counted, named, read, cut into pieces and verified."""
+
+from __future__ import annotations
+
+import contextlib
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from contextlib import closing
+from itertools import takewhile
+from typing import BinaryIO
+
+from pipeline.errors import DataError
+from pipeline.filenames import printable
+from pipeline.inputs.listing import Shard
+from pipeline.outcome import Outcome, ReadOptions
+from pipeline.output.commit_log import Span
+from pipeline.schema import ErrorCode
+from pipeline.storage.shard_file import open_shard
+from pipeline.tar.elements import Element, Gap, Member, content
+from pipeline.tar.links import Links
+from pipeline.tar.samples import FreshIds, Ids, KnownIds, Row, Sample, grouped, images_among, rows
+from pipeline.tar.walk import walk
+
+HELD_BYTES = 64 << 20
+"""Of a sample: members beyond that are read once it is known where the sample ends."""
+
+
+def tar_rows(
+    shard: Shard, options: ReadOptions, elements: Iterable[Element] | None = None, ids: Ids | None = None
+) -> Iterator[Row]:
+    """All rows of a tar, by its headers alone. Raises OSError.
+
+    Args:
+        elements: of the tar, where they are known.
+        ids: what gives the rows theirs.
+    """
+    if elements is None:
+        with open_shard(shard, skim=True) as file:
+            yield from tar_rows(shard, options, walk(file, size=shard.size), ids)
+    else:
+        yield from _named(shard, options, grouped(elements), ids or FreshIds())
+
+
+def tar_outcomes(span: Span, options: ReadOptions) -> Iterator[Outcome]:
+    """The outcomes of a span of a tar, in order. Raises OSError where it cannot be read on."""
+    shard = span.shard
+    ids, first = _before(span, options)
+    ignored, row = Counter[str](), None
+    with open_shard(shard, span.offset) as file, closing(Links(shard)) as links:
+        reader = _Reader(file, links, options, skipped=span.start - first)
+        found = grouped(walk(file, size=shard.size, offset=span.offset), reader.take)
+        for row in _named(shard, options, found, ids, index=first, ignored=ignored):
+            if row.index >= span.start:
+                yield reader.outcome(row)
+    if row is None and not first:
+        nothing = DataError(ErrorCode.EMPTY_SHARD, "the tar holds no images")
+        yield Outcome(file_name(shard), shard.size, nothing, ignored=ignored)
+
+
+def read_image(shard: Shard, row: Row, options: ReadOptions) -> bytes:
+    """The bytes of one row's image. Raises DataError or OSError."""
+    with closing(Links(shard)) as links:
+        image = _Reader(links.file, links, options).outcome(row).image
+    if isinstance(image, DataError):
+        raise image
+    return image
+
+
+def file_name(shard: Shard) -> str:
+    """Of a tar, without its folder."""
+    return printable(shard.path).rpartition("/")[2]
+
+
+def _named(
+    shard: Shard,
+    options: ReadOptions,
+    found: Iterable[Sample | Gap | Member],
+    ids: Ids,
+    *,
+    index: int = 0,
+    ignored: Counter[str] | None = None,
+) -> Iterator[Row]:
+    is_image = images_among(options.image_members)
+    return rows(found, is_image=is_image, name=file_name(shard), ids=ids, index=index, ignored=ignored)
+
+
+def _before(span: Span, options: ReadOptions) -> tuple[Ids, int]:
+    """What gives ids to the rows of a span, and the index of the first row that begins at its offset.
+
+    Where nobody has told, the headers before are walked: an id depends on those before it.
+    """
+    if span.known:
+        return KnownIds(span.known.renamed), span.known.first
+    ids, first = FreshIds(), 0
+    if span.offset:
+        with open_shard(span.shard, skim=True) as file:
+            before = takewhile(lambda element: element.start < span.offset, walk(file, size=span.shard.size))
+            for row in tar_rows(span.shard, options, before, ids):
+                first = row.index + 1
+    return ids, first
+
+
+class _Reader:
+    """Reads the bytes of rows: most while the walk passes them, so that the file is read front to back.
+
+    Args:
+        file: on which the walk is.
+        links: of the tar.
+        options: how it is read.
+        skipped: images to pass over before the first to be read.
+    """
+
+    def __init__(self, file: BinaryIO, links: Links, options: ReadOptions, *, skipped: int = 0) -> None:
+        self._file, self._links, self._options, self._skipped = file, links, options, skipped
+        self._is_image = images_among(options.image_members)
+        self._endings = tuple(f".{name.lower()}" for name in options.siblings)
+
+    def take(self, member: Member, held: int) -> bytes | None:
+        """The bytes of a member that a row will want, unless they are better read later."""
+        if self._is_image(member.name):
+            if self._skipped:
+                self._skipped -= 1
+                return None
+        elif not (self._endings and member.name.lower().endswith(self._endings)):
+            return None
+        if member.kind != "file" or member.unpacked > self._options.max_image_bytes:
+            return None
+        if held and held + member.unpacked > HELD_BYTES:
+            return None
+        try:
+            return content(self._file, member)
+        except DataError:  # the row will say so
+            return None
+
+    def outcome(self, row: Row) -> Outcome:
+        """What becomes of a row."""
+        if row.sample is None:
+            gap = row.gap or Gap(row.start, row.next_offset, ErrorCode.CORRUPT_SHARD, "damage")
+            return Outcome(row.image_id, row.next_offset, DataError(gap.code, gap.message), ignored=row.ignored)
+        beside = {name: self._sibling(row.sample, row.extension, name.lower()) for name in self._options.siblings}
+        found = {name: data for name, data in beside.items() if data is not None}
+        try:
+            image: bytes | DataError = self._bytes(row.sample, row.extension)
+        except DataError as error:
+            image = error
+        return Outcome(row.image_id, row.next_offset, image, found, row.ignored)
+
+    def _sibling(self, sample: Sample, image: str, extension: str) -> bytes | None:
+        """Beside "left.jpg" lies "left.txt", or else "txt"."""
+        prefix = image.rpartition(".")[0]
+        for name in (f"{prefix}.{extension}", extension):
+            if name in sample.members:
+                with contextlib.suppress(DataError):
+                    return self._bytes(sample, name)
+        return None
+
+    def _bytes(self, sample: Sample, extension: str) -> bytes:
+        data = sample.files[extension]
+        if data is not None:
+            return data
+        member, file = sample.members[extension], self._file
+        if member.kind != "file":
+            member, file = self._links.follow(member), self._links.file
+        if member.unpacked > self._options.max_image_bytes:
+            message = f"{member.unpacked:,} bytes, and max_image_bytes is {self._options.max_image_bytes:,}"
+            raise DataError(ErrorCode.TOO_LARGE, message)
+        return content(file, member)

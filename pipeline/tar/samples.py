@@ -1,0 +1,276 @@
+"""Groups the members of a tar into samples, and names the image of each row. docs/inputs.md has the rule for users.
+
+- Adjacent members of one key are a sample. The key is WebDataset's: the name up to the first dot of its last part.
+- Each image of a sample is a row. Its siblings are the other members of the sample.
+- An image that is alone in its sample is called by the key. Of several, each is called by its name without the last
+  extension where that tells them apart, else by its name. If an earlier row of the tar has that id, it gets the next
+  more specific one, and at last `#2`, `#3`, … behind its name.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import BinaryIO, Protocol
+
+from pipeline.errors import DataError
+from pipeline.filenames import EXTENSIONS, printable
+from pipeline.tar.elements import Element, Gap, Member, content
+from pipeline.tar.walk import walk
+
+Take = Callable[[Member, int], bytes | None]
+"""Reads a member's bytes as the walk passes it, or does not. Is told how many bytes its sample holds already."""
+
+
+@dataclass(slots=True)
+class Sample:
+    """Adjacent members that share a key."""
+
+    key: str
+    start: int
+    """Byte offset of the first header."""
+    stop: int = 0
+    """Byte offset behind its last member."""
+    files: dict[str, bytes | None] = field(default_factory=dict)
+    """By lower-case extension without the first dot, "" for a member that has none; None where it was not taken."""
+    members: dict[str, Member] = field(default_factory=dict)
+    """By the same."""
+    held: int = 0
+    """Bytes of the files that were taken."""
+    hidden: int = 0
+    """Files between them that the operating system of a Mac puts beside others."""
+
+
+@dataclass(slots=True)
+class Row:
+    """One image of a sample, or a gap."""
+
+    index: int
+    first: int
+    """Index of the first row of its sample."""
+    image_id: str
+    start: int
+    """Byte offset from which it can be read: where its sample begins."""
+    next_offset: int
+    """`start` of the row behind it, or a byte before that at which an element begins."""
+    at: int
+    """Byte offset of the image's own header."""
+    sample: Sample | None
+    extension: str
+    """Of the image in its sample."""
+    gap: Gap | None
+    ignored: Counter[str] = field(default_factory=Counter)
+    """Members up to the next row's sample that are neither images nor siblings of one, by kind, at the last row of a
+    sample. Row 0 has those before it, too."""
+
+
+class Ids(Protocol):
+    """Gives each row an id that no other row of the tar has."""
+
+    def choose(self, index: int, candidates: Sequence[str]) -> str: ...  # noqa: D102
+
+
+class FreshIds:
+    """The first candidate that no row before has, or the last one with a number. Must see all rows from row 0 on."""
+
+    def __init__(self) -> None:
+        self._taken: set[str] = set()
+        self._numbers: dict[str, int] = {}
+        self.renamed: dict[int, str] = {}
+        """Those by row that are not their first candidate."""
+
+    def choose(self, index: int, candidates: Sequence[str]) -> str:
+        """As `Ids.choose`."""
+        chosen = next((candidate for candidate in candidates if candidate not in self._taken), None)
+        while chosen is None or chosen in self._taken:
+            number = self._numbers[candidates[-1]] = self._numbers.get(candidates[-1], 1) + 1
+            chosen = f"{candidates[-1]}#{number}"
+        self._taken.add(chosen)
+        if chosen != candidates[0]:
+            self.renamed[index] = chosen
+        return chosen
+
+
+class KnownIds:
+    """The ids that `FreshIds` chose, for a reader that begins in the middle."""
+
+    def __init__(self, renamed: Mapping[int, str]) -> None:
+        self._renamed = renamed
+
+    def choose(self, index: int, candidates: Sequence[str]) -> str:
+        """As `Ids.choose`."""
+        return self._renamed.get(index, candidates[0])
+
+
+def samples(
+    file: BinaryIO, *, size: int, offset: int = 0, wanted: Callable[[str], bool] = lambda extension: True
+) -> Iterator[Sample]:
+    """Yields the samples of a tar that must be whole, such as those that `shardtalk prepare` writes.
+
+    Args:
+        file: the tar.
+        size: of the whole tar, in bytes.
+        offset: 0 or some sample's `stop`.
+        wanted: which extensions to read; the bytes of other members are skipped.
+
+    Raises DataError for damage, after all whole samples before that place.
+    """
+
+    def take(member: Member, held: int) -> bytes | None:
+        return content(file, member) if wanted(split_name(member.name)[1]) else None
+
+    for found in grouped(walk(file, size=size, offset=offset), take):
+        if isinstance(found, Gap):
+            raise DataError(found.code, found.message)
+        if isinstance(found, Sample):
+            yield found
+
+
+def grouped(elements: Iterable[Element], take: Take = lambda member, held: None) -> Iterator[Sample | Gap | Member]:
+    """The samples that members make up, the gaps between them, and hidden files that lie in no sample.
+
+    Holds one sample at a time.
+    """
+    sample: Sample | None = None
+    for element in elements:
+        if type(element) is not Member:
+            if sample:
+                yield sample
+                sample = None
+            if type(element) is Gap:
+                yield element
+        elif _is_hidden(element.name):
+            if sample:
+                sample.hidden += 1
+            else:
+                yield element
+        elif element.kind != "other":
+            key, extension = split_name(element.name)
+            if sample and (key != sample.key or extension in sample.files):
+                yield sample
+                sample = None
+            sample = sample or Sample(key, element.start)
+            data = take(element, sample.held)
+            sample.files[extension], sample.members[extension] = data, element
+            sample.held, sample.stop = sample.held + len(data or b""), element.stop
+    if sample:
+        yield sample
+
+
+def rows(
+    found: Iterable[Sample | Gap | Member],
+    *,
+    is_image: Callable[[str], bool],
+    name: str,
+    ids: Ids,
+    index: int = 0,
+    ignored: Counter[str] | None = None,
+) -> Iterator[Row]:
+    """The rows of samples and gaps.
+
+    Args:
+        found: from the beginning of the tar on, or from the `start` of some row.
+        is_image: of a member's name.
+        name: of the tar, for the rows of gaps.
+        ids: which ids are given.
+        index: of the first row.
+        ignored: where the members are counted that come before row 0; all, if there is none.
+    """
+    leading, last, is_first = Counter[str]() if ignored is None else ignored, None, index == 0
+    for item in found:
+        fresh = _of_gap(item, index, name, ids) if isinstance(item, Gap) else _of_sample(item, index, is_image, ids)
+        if fresh:
+            fresh[0].ignored.update(leading)
+            leading.clear()
+        for row in fresh:
+            if last:
+                yield last
+            last, index = row, index + 1
+        passed = _ignored(item, is_sibling=bool(fresh))
+        if last:
+            last.ignored.update(passed)
+        elif is_first:
+            leading.update(passed)
+    if last:
+        yield last
+
+
+def _ignored(item: Sample | Gap | Member, *, is_sibling: bool) -> Counter[str]:
+    if type(item) is Member:
+        return Counter(["hidden"])
+    if type(item) is not Sample:
+        return Counter()
+    kinds = Counter({"hidden": item.hidden} if item.hidden else {})
+    return kinds if is_sibling else kinds + Counter(kind(member.name) for member in item.members.values())
+
+
+def _of_gap(gap: Gap, index: int, name: str, ids: Ids) -> list[Row]:
+    image_id = ids.choose(index, [f"{name}@{gap.start}"])
+    return [Row(index, index, image_id, gap.start, gap.stop, gap.start, None, "", gap)]
+
+
+def _of_sample(item: Sample | Member, index: int, is_image: Callable[[str], bool], ids: Ids) -> list[Row]:
+    if type(item) is not Sample:
+        return []
+    images = [(extension, member) for extension, member in item.members.items() if is_image(member.name)]
+    stems = Counter(_stem(member.name) for _, member in images) if len(images) > 1 else {}
+    found = []
+    for number, (extension, member) in enumerate(images):
+        image_id = ids.choose(index + number, _candidates(item.key, member.name, stems))
+        next_offset = item.stop if number == len(images) - 1 else item.start
+        row = Row(index + number, index, image_id, item.start, next_offset, member.start, item, extension, None)
+        found.append(row)
+    return found
+
+
+def _candidates(key: str, name: str, stems: Mapping[str, int]) -> list[str]:
+    """What an image may be called, from the least specific id to the most.
+
+    Args:
+        stems: how often each name without its last extension is there in the sample; empty for an image alone.
+    """
+    stem = _stem(name)
+    is_telling = stems.get(stem, 1) == 1
+    return [*([] if stems else [key]), *([printable(stem)] if is_telling else []), printable(name)]
+
+
+def _stem(name: str) -> str:
+    """The name without its last extension; a name that is nothing but an extension stays as it is."""
+    folder, slash, base = name.rpartition("/")
+    return f"{folder}{slash}{base.rpartition('.')[0] or base}"
+
+
+def split_name(name: str) -> tuple[str, str]:
+    """WebDataset's rule: "a/b.seg.png" is key "a/b" and extension "seg.png". Leading dots belong to the key."""
+    folder, slash, base = name.rpartition("/")
+    leading = len(base) - len(base.lstrip("."))
+    stem, _, extension = base[leading:].partition(".")
+    return printable(f"{folder}{slash}{base[:leading]}{stem}"), extension.lower()
+
+
+def images_among(image_members: Iterable[str]) -> Callable[[str], bool]:
+    """Whether a member's name is that of an image: by its last extension or, where some are named, by them alone."""
+    named = tuple(member.lower() for member in image_members)
+    if not named:
+        return lambda name: last_extension(name) in EXTENSIONS
+    endings = tuple(f".{member}" for member in named)
+    return lambda name: (base := name.rpartition("/")[2].lower()) in named or base.endswith(endings)
+
+
+def last_extension(name: str) -> str:
+    """Behind the last dot, in lower case; "" where there is none."""
+    base = name.rpartition("/")[2]
+    return base.rpartition(".")[2].lower() if "." in base else ""
+
+
+def kind(name: str) -> str:
+    """Of a file that is ignored, for the summary."""
+    extension = last_extension(name)
+    return printable(f".{extension}") if extension else "no extension"
+
+
+def _is_hidden(name: str) -> bool:
+    """Whether a Mac put it beside other files: AppleDouble, folder settings, and the folder that holds such."""
+    folder, _, base = name.rpartition("/")
+    return base.startswith("._") or base == ".DS_Store" or ("__MACOSX" in folder and "__MACOSX" in folder.split("/"))

@@ -1,0 +1,176 @@
+"""Walks a tar by its headers, front to back, from any byte at which one of its members begins, and over damage.
+
+The elements that it finds lie side by side, from where it begins to the end of the file: members, gaps (damage, which
+ends where the next header is found) and padding. What it finds from a byte on does not depend on where it began.
+Headers are parsed by the standard library; the walk is ours because `tarfile` takes a tar cut between two members for
+a complete one, and ends at the first header that makes no sense.
+
+Reads V7, USTAR, GNU and PAX headers, with long names, links and sparse files. Does not read compressed tars, which have
+no offsets to resume from.
+"""
+
+from __future__ import annotations
+
+import tarfile
+from collections.abc import Iterator
+from typing import BinaryIO
+
+from pipeline.errors import DataError
+from pipeline.filenames import printable
+from pipeline.schema import ErrorCode
+from pipeline.tar.damage import at_zeros, gap
+from pipeline.tar.elements import Element, Gap, Kind, Member, padded
+from pipeline.tar.headers import (
+    BLOCK,
+    EXTENDED,
+    MAX_EXTENDED_BYTES,
+    Extended,
+    Header,
+    add_extended,
+    gnu_sparse,
+    is_header,
+    parse,
+)
+
+MAX_EXTENDED_HEADERS = 16
+"""Before one member: tars have three at most, and each that is damaged is searched from anew."""
+_WITHOUT_DATA: dict[bytes, Kind] = {
+    tarfile.LNKTYPE: "hard link",
+    tarfile.SYMTYPE: "symbolic link",
+    tarfile.CHRTYPE: "other",
+    tarfile.BLKTYPE: "other",
+    tarfile.DIRTYPE: "other",
+    tarfile.FIFOTYPE: "other",
+    b"V": "other",  # the name of a volume
+}
+_LISTING = b"D"
+"""A folder of an incremental backup: its data are the names in it."""
+
+
+class _DamageError(DataError):
+    """Of a member whose headers begin well; `searched` is the byte from which the next header is looked for."""
+
+    def __init__(self, code: str, message: str, searched: int) -> None:
+        super().__init__(code, message)
+        self.searched = searched
+
+
+def walk(file: BinaryIO, *, size: int, offset: int = 0) -> Iterator[Element]:
+    """Yields the elements from `offset` on; each begins where the one before it ends. Reads headers only.
+
+    A tar that has no padding at its end was cut: the last element is a gap then, of 0 bytes if it was cut between two
+    members. The caller may move the file between elements. Raises OSError.
+
+    Args:
+        file: the tar.
+        size: of the whole tar, in bytes.
+        offset: 0, or where some element ends.
+    """
+    element: Element | None = None
+    while element is None or element.stop < size or isinstance(element, Member):
+        offset = element.stop if element else min(offset, size)
+        file.seek(offset)
+        header = file.read(min(BLOCK, size - offset))
+        if len(header) < BLOCK:
+            message = f"the tar ends at byte {offset + len(header)}, inside or before a header"
+            element = Gap(offset, size, ErrorCode.TRUNCATED_SHARD, message)
+        elif header.count(0) == BLOCK:
+            element = at_zeros(file, offset, size)
+        else:
+            try:
+                element = _member(file, header, offset, size)
+            except _DamageError as damage:
+                element = gap(file, offset, size, damage, searched=damage.searched)
+            except DataError as damage:
+                element = gap(file, offset, size, damage, searched=offset + 1)
+        yield element
+
+
+def _member(file: BinaryIO, header: bytes, start: int, size: int) -> Member:
+    """The member whose first header is at `start`. Raises DataError."""
+    offset, extended, count = start, None, 0
+    info = parse(header, offset)
+    while info.type in EXTENDED:
+        data_at, count = offset + BLOCK, count + 1
+        if data_at + info.size > size:
+            message = f"an extended header at byte {offset} goes past the end ({size} bytes)"
+            raise _DamageError(ErrorCode.TRUNCATED_SHARD, message, data_at)
+        if info.size > MAX_EXTENDED_BYTES or count > MAX_EXTENDED_HEADERS:
+            raise _DamageError(
+                ErrorCode.CORRUPT_SHARD, f"an extended header of {info.size} bytes at byte {offset}", data_at
+            )
+        extended = extended or Extended()
+        try:
+            add_extended(info, _exactly(file, info.size, data_at, size), extended)
+            offset = data_at + padded(info.size)
+            file.seek(offset)
+            header = _exactly(file, BLOCK, offset, size)
+            if header.count(0) == BLOCK:
+                raise DataError(ErrorCode.CORRUPT_SHARD, f"an extended header without its member at byte {offset}")
+            info = parse(header, offset)
+        except DataError as error:
+            raise _DamageError(error.code, error.message, data_at) from error
+    try:
+        return _described(file, header, info, extended, start=start, offset=offset, size=size)
+    except _DamageError:
+        raise
+    except DataError as error:
+        raise _DamageError(error.code, error.message, offset + BLOCK) from error
+
+
+def _described(
+    file: BinaryIO,
+    header: bytes,
+    info: Header,
+    extended: Extended | None,
+    *,
+    start: int,
+    offset: int,
+    size: int,
+) -> Member:
+    """The member whose own header is at `offset`. Raises DataError."""
+    name, target, data, stored, sparse = info.name, info.target, offset + BLOCK, info.size, None
+    if extended:
+        found = extended.name
+        name = name if found is None else found
+        target = extended.records.get("linkpath", target)
+        sparse = extended.sparse(offset)
+        stored = extended.size(otherwise=stored)
+    if info.type == tarfile.GNUTYPE_SPARSE:
+        sparse, passed = gnu_sparse(header, file, data)
+        data += passed
+    kind: Kind = "other" if info.type == _LISTING else "file"
+    if info.type in _WITHOUT_DATA:
+        kind = _WITHOUT_DATA[info.type]
+        is_passed = _can_begin if kind == "hard link" else _has_header  # zeros may be those of a member
+        if stored and (_can_begin(file, data, size) or not is_passed(file, data + padded(stored), size)):
+            stored = 0  # it says how large something else is
+        elif stored and kind == "hard link":
+            kind = "file"  # some write the data once more
+    if data + stored > size:
+        message = f"{printable(name)!r} at byte {start} goes past the end ({size} bytes)"
+        is_tar = name.lower().endswith(".tar") and _can_begin(file, data, size)  # whose members are not of this one
+        raise _DamageError(ErrorCode.TRUNCATED_SHARD, message, size if is_tar else offset + BLOCK)
+    return Member(name, start, min(size, data + padded(stored)), kind, data, stored, target, sparse)
+
+
+def _has_header(file: BinaryIO, offset: int, size: int) -> bool:
+    file.seek(min(offset, size))
+    return is_header(file.read(BLOCK))
+
+
+def _can_begin(file: BinaryIO, offset: int, size: int) -> bool:
+    """Whether a header or the end of the tar lies at a byte."""
+    if offset >= size:
+        return offset == size
+    file.seek(offset)
+    block = file.read(BLOCK)
+    return block.count(0) == len(block) or is_header(block)
+
+
+def _exactly(file: BinaryIO, count: int, offset: int, size: int) -> bytes:
+    data = file.read(count)
+    if len(data) < count:
+        message = f"the tar ends at byte {min(size, offset + len(data))}, inside or before an extended header"
+        raise DataError(ErrorCode.TRUNCATED_SHARD, message)
+    return data

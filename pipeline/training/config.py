@@ -1,0 +1,138 @@
+"""What a training run is to do, who is told of it, and where it stands."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any, Protocol
+
+import torch
+
+from model.training.optimizers import Optimizer, Schedule
+from model.vision.preprocessing import Preprocessing
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A stage of training. `configs.train.StageConfig` says what its parts mean."""
+
+    name: str
+    epochs: int
+    steps: int
+    image_size: int
+    batch_images: int
+    accumulate: int
+    optimizer: Optimizer
+    cnn_optimizer: Optimizer
+    schedule: Schedule
+    label_smoothing: float
+    foretelling_weight: float
+    smallest_crop: float
+    views: int
+    samples_per_image: int
+    temperature: float
+    baseline: str
+    written_weight: float
+    options: Mapping[str, Any]
+    """More of `Trainer`'s arguments."""
+
+    @property
+    def frozen(self) -> bool:
+        """Whether the CNN stays as it is and sees the same images all the time, so that it is asked once."""
+        return self.cnn_optimizer.learning_rate == 0.0 and (self.smallest_crop == 1.0 or self.views > 0)
+
+    def preprocessing(self, network: Preprocessing) -> Preprocessing:
+        """The network's, at this stage's size."""
+        return network.at(self.image_size) if self.image_size else network
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A run. `configs.train.TrainConfig` says what its parts mean."""
+
+    data: str
+    output: str
+    network: Mapping[str, Any]
+    """`Architecture`'s arguments but the vocabulary's size."""
+    weights: str
+    start_from: str
+    image_size: int
+    standardize: bool
+    stages: tuple[Stage, ...]
+    captions_per_image: int
+    max_tokens: int
+    beam_size: int
+    best_by: str
+    dtype: str
+    weights_dtype: str
+    compile_cnn: bool
+    threads: int
+    buffer_images: int
+    save_steps: int
+    keep_epochs: int
+    seed: int
+    provenance: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Progress:
+    """A step that was done."""
+
+    stage: str
+    epoch: int
+    epochs: int
+    step: int
+    """Of the epoch, from 1."""
+    steps: int
+    """Of the epoch."""
+    loss: float
+    """Nats per token."""
+    images_per_s: float
+    tokens_per_s: float
+    step_s: float
+    """All of them since the epoch began, or was gone on with."""
+
+
+class Reporter(Protocol):
+    """Who is told of a run, on each worker."""
+
+    @property
+    def stop(self) -> bool:
+        """Whether somebody asked to stop. Asked at every step."""
+
+    def progress(self, progress: Progress) -> None:
+        """After a step. Of the first worker."""
+
+    def epoch(self, report: Mapping[str, Any]) -> None:
+        """After an epoch. Of all workers, with the same report."""
+
+
+@dataclass
+class Position:
+    """Where a run stands, but for its trainer, and what it has found."""
+
+    stage: int = 0
+    history: str = ""
+    """JSON by line."""
+    best_score: float = -math.inf
+    best: dict[str, torch.Tensor] = field(default_factory=dict)
+    """The best captioner's weights."""
+    step: int = 0
+    """Of all stages."""
+    loss: float = 0.0
+    """Sum over the epoch so far."""
+    tokens: float = 0.0
+    """Of it."""
+    first_loss: float = math.nan
+    """Nats per token at the stage's first step."""
+
+    def count(self, loss: float, tokens: float) -> None:
+        """A step's sums."""
+        self.step, self.loss, self.tokens = self.step + 1, self.loss + loss, self.tokens + tokens
+        if math.isnan(self.first_loss):
+            self.first_loss = loss / tokens
+
+    def state_dict(self) -> dict[str, Any]:
+        """As it is saved."""
+        return asdict(self) | {"best": self.best}

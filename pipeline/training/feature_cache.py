@@ -1,0 +1,123 @@
+"""The CNN's features of a split, computed once and kept in the run's folder where the CNN stays as it is.
+
+features/<split>-<view>-<digest>-<first>-<last>.arrow: Arrow IPC, one column, F float32 for each image, in
+the split's order. View 0 is the image itself, others are random crops of it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import torch
+from tqdm import tqdm
+
+from model.device import autocast
+from model.nn.encoder import Encoder
+from model.vision.augmentation import crop_and_flip
+from model.vision.preprocessing import Preprocessing
+from pipeline.storage.filesystems import Folder
+from pipeline.training.data_loader import Numbers, Split, in_order, pixel_batches, share
+from pipeline.training.distributed import Workers
+
+FOLDER = "features"
+BATCH_IMAGES = 64
+
+
+def computed(
+    encoder: Encoder,
+    split: Split,
+    numbers: Numbers,
+    preprocessing: Preprocessing,
+    *,
+    device: torch.device,
+    dtype: torch.dtype,
+    threads: int,
+    crop: Callable[[torch.Tensor], torch.Tensor] = lambda images: images,
+) -> torch.Tensor:
+    """Features of some images of a split, as `Encoder.features` gives them, float32 on the CPU; of a `crop` of each."""
+    encoder.eval()
+    order = in_order(split, numbers, BATCH_IMAGES)
+    batches = pixel_batches(split, order, preprocessing, threads=threads)
+    shown = tqdm(batches, "features", total=order.steps, unit="batch", leave=False, disable=None)
+    with torch.inference_mode(), autocast(device, dtype):
+        found = [
+            encoder.features(crop(preprocessing.normalize(pixels.to(device)))).float().cpu() for _, pixels in shown
+        ]
+    return torch.cat(found).clone()  # outside of inference mode, so that it can be trained on
+
+
+class Cache:
+    """Pooled features of the splits under one CNN, shared by the workers through the run's folder.
+
+    Args:
+        folder: the run's.
+        encoder: whose CNN's weights the features belong to.
+    """
+
+    def __init__(self, folder: Folder, encoder: Encoder, preprocessing: Preprocessing) -> None:
+        self._folder, self._encoder, self._preprocessing = folder, encoder, preprocessing
+        digest = hashlib.sha256(repr(preprocessing).encode())
+        for name, weight in encoder.cnn.state_dict().items():
+            digest.update(name.encode() + weight.cpu().contiguous().numpy().tobytes())
+        self._digest = digest.hexdigest()[:16]
+
+    def of(
+        self, name: str, split: Split, workers: Workers, *, views: int = 1, smallest_crop: float = 1.0, **options: Any
+    ) -> torch.Tensor:
+        """Features (views, N, F) float32 of a split, on the CPU. Each worker computes its share, unless it is there.
+
+        Args:
+            options: `dtype` and `threads` of `computed`.
+        """
+        return torch.stack([self._view(name, split, workers, view, smallest_crop, options) for view in range(views)])
+
+    def _view(  # noqa: PLR0917
+        self, name: str, split: Split, workers: Workers, view: int, smallest_crop: float, options: Mapping[str, Any]
+    ) -> torch.Tensor:
+        prefix = f"{name}-{view}-{self._digest}-"
+        parts = self._parts(prefix, len(split)) if workers.first else None
+        if workers.of_the_first(parts is None):
+            mine = share(split, workers.rank, workers.count)
+            if view:
+                random = torch.Generator().manual_seed(view * workers.count + workers.rank)
+                options = {**options, "crop": partial(crop_and_flip, smallest=smallest_crop, generator=random)}
+            found = computed(self._encoder, split, mine, self._preprocessing, device=workers.device, **options)
+            if workers.count == 1:
+                self._write(f"{prefix}0-{len(split)}.arrow", found)
+                return found
+            self._write(f"{prefix}{mine[0]}-{mine[-1] + 1}.arrow", found)
+            workers.gathered(None)  # until all have written
+        return torch.cat([self._read(part) for part in self._parts(prefix, len(split)) or ()])
+
+    def _parts(self, prefix: str, images: int) -> list[str] | None:
+        """Names of the files that together have all images, in order; None if there are no such."""
+        names = [name for name in self._folder.names(FOLDER) if name.startswith(prefix) and name.endswith(".arrow")]
+        ends = {tuple(map(int, name.removesuffix(".arrow").split("-")[-2:])): name for name in names}
+        found, reached = list[str](), 0
+        while reached < images:
+            following = max(((last, first) for first, last in ends if first == reached), default=None)
+            if following is None:
+                return None
+            found.append(ends[reached, following[0]])
+            reached = following[0]
+        return found
+
+    def _write(self, name: str, features: torch.Tensor) -> None:
+        column = pa.FixedSizeListArray.from_arrays(pa.array(features.numpy().ravel()), features.shape[1])
+        table = pa.table({"features": column})
+        with self._folder.writer(f"{FOLDER}/{name}") as file, pa.ipc.new_file(file, table.schema) as writer:
+            writer.write_table(table, max_chunksize=10_000)
+
+    def _read(self, name: str) -> torch.Tensor:
+        return torch.cat(list(self._batches(name)))
+
+    def _batches(self, name: str) -> Iterator[torch.Tensor]:
+        table = pa.ipc.open_file(pa.BufferReader(self._folder.read(f"{FOLDER}/{name}"))).read_all()
+        for chunk in table["features"].chunks:
+            values: np.ndarray[tuple[int], np.dtype[np.float32]] = chunk.flatten().to_numpy()
+            yield torch.from_numpy(values.reshape(len(chunk), -1).copy())

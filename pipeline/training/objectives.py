@@ -1,0 +1,118 @@
+"""What a stage of training learns the images of a batch by: people's captions, or the network's own, rewarded."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+import numpy as np
+import torch
+
+from model.decoding.search import Search
+from model.nn.captioning_network import Network
+from model.training.self_critical import advantages, draw
+from model.training.train_step import Batch, pad
+from model.vocabulary import END, Vocabulary
+from pipeline.evaluation.cider import CiderD
+from pipeline.training.data_loader import Numbers, Split
+from pipeline.training.step_inputs import Inputs
+
+Lesson = Callable[[Numbers, Inputs, np.random.Generator], Batch]
+"""From numbers of images in the training split, and the images, to what a step takes."""
+
+
+def written(split: Split, captions_per_image: int) -> Lesson:
+    """People's captions: so many of each image, different ones as far as there are enough."""
+
+    def lesson(numbers: Numbers, inputs: Inputs, random: np.random.Generator) -> Batch:
+        return _batch(_written(split, numbers, captions_per_image, random), inputs)
+
+    return lesson
+
+
+def _written(
+    split: Split, numbers: Numbers, captions_per_image: int, random: np.random.Generator
+) -> list[list[list[int]]]:
+    """Some captions of each image."""
+    chosen = []
+    for number in numbers.tolist():
+        ids = split.ids(number)
+        order = random.permutation(len(ids))
+        chosen.append([ids[order[i % len(ids)]] for i in range(captions_per_image)])
+    return chosen
+
+
+def drawn(
+    network: Network,
+    split: Split,
+    vocabulary: Vocabulary,
+    *,
+    samples_per_image: int,
+    temperature: float,
+    max_tokens: int,
+    baseline: str,
+    captions_per_image: int,
+    written_weight: float,
+) -> Lesson:
+    """Captions that the network draws, weighted by how much more CIDEr-D they are worth than a baseline.
+
+    Args:
+        captions_per_image, written_weight: of people's captions beside them; a weight of 0 leaves them out.
+        baseline: "others" is the mean of an image's other captions, "greedy" what the network says at its surest
+            (Rennie et al., 2017).
+    """
+    reward = CiderD([[*ids, END] for ids in split.ids(number)] for number in range(len(split)))
+
+    def rewards(numbers: Numbers, captions: Sequence[list[list[int]]]) -> torch.Tensor:
+        return torch.tensor(
+            [
+                reward([[*words, END] for words in said], [[*ids, END] for ids in split.ids(number)])
+                for number, said in zip(numbers.tolist(), captions, strict=True)
+            ]
+        )
+
+    def said(search: Search, inputs: Inputs) -> list[list[list[int]]]:
+        return draw(network, search, unsayable=vocabulary.unsayable, **inputs)
+
+    # Without rules: what is drawn is then as probable as the gradient takes it to be.
+    greedy = Search(method="greedy", max_tokens=max_tokens, no_repeat_ngram=0)
+    sampling = replace(greedy, method="sample", num_candidates=samples_per_image, temperature=temperature)
+
+    def lesson(numbers: Numbers, inputs: Inputs, random: np.random.Generator) -> Batch:
+        captions = said(replace(sampling, seed=int(random.integers(2**40))), inputs)
+        against = rewards(numbers, said(greedy, inputs)) if baseline == "greedy" else None
+        weights = advantages(rewards(numbers, captions), against).view(len(numbers), -1)
+        temperatures = torch.full_like(weights, temperature)
+        if written_weight:
+            people = _written(split, numbers, captions_per_image, random)
+            captions = [mine + theirs for mine, theirs in zip(captions, people, strict=True)]
+            theirs = weights.new_full((len(numbers), captions_per_image), written_weight)
+            weights = torch.cat([weights, theirs], dim=1)
+            temperatures = torch.cat([temperatures, torch.ones_like(theirs)], dim=1)
+        batch = _batch(captions, inputs)
+        return replace(
+            batch,
+            caption_weights=weights.flatten().to(batch.words.device),
+            caption_temperatures=temperatures.flatten().to(batch.words.device),
+        )
+
+    return lesson
+
+
+def _batch(captions: Sequence[Sequence[Sequence[int]]], inputs: Inputs) -> Batch:
+    """As many captions of each image, side by side."""
+    words, lengths = pad([ids for of_image in captions for ids in of_image])
+    device = next(iter(inputs.values())).device
+    return Batch(words.to(device), lengths.to(device), **inputs)
+
+
+def word_weights(split: Split, vocabulary: Vocabulary) -> torch.Tensor:
+    """(V,): the rarer a word is among the images, the more; nothing for END and UNK."""
+    images = Counter(word for n in range(len(split)) for word in {word for ids in split.ids(n) for word in ids})
+    weights = torch.zeros(vocabulary.size)
+    for word, count in images.items():
+        weights[word] = math.log(len(split) / count)
+    weights[vocabulary.unsayable] = 0.0
+    return weights

@@ -1,0 +1,170 @@
+"""A training run on workers of Ray Train. They do what one process does alone, and tell the driver by a board."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import ray
+import ray.train
+from ray.train import FailureConfig, RunConfig, ScalingConfig, TrainingFailedError
+from ray.train.torch import TorchTrainer, get_device
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from model.device import ONE_HEAP
+from model.errors import ModelError
+from pipeline.errors import PipelineError, TrainingError, WriteError
+from pipeline.storage.filesystems import Folder
+from pipeline.training.config import Progress, Recipe, Reporter
+from pipeline.training.data_loader import Split
+from pipeline.training.distributed import Workers
+from pipeline.training.trainer import TrainingRun
+
+SAID_EVERY_S = 0.5
+FOLDER = "ray-train"
+"""In the run's folder, while it lasts: what Ray Train keeps of it, and tests that all nodes reach."""
+
+
+class Board:
+    """What the first worker says, until the driver has heard it; and whether the driver wants it to stop. An actor."""
+
+    def __init__(self) -> None:
+        self._said: list[Any] = []
+        self._stop = False
+        self._ended: bool | Exception | None = None
+
+    def say(self, item: Progress | Mapping[str, Any]) -> bool:
+        """Whether to stop."""
+        self._said.append(item)
+        return self._stop
+
+    def end(self, how: bool | Exception) -> None:
+        """Whether the run is finished, or what no other attempt would mend."""
+        self._ended = how
+
+    def ended(self) -> bool | Exception | None:
+        """What `end` was told."""
+        return self._ended
+
+    def hear(self, *, stop: bool) -> list[Any]:
+        """What was said since."""
+        said, self._said, self._stop = self._said, [], stop
+        return said
+
+
+class ToBoard:
+    """A worker's `Reporter`."""
+
+    def __init__(self, board: Any, *, first: bool) -> None:
+        self.stop = False
+        self._board, self._first = board, first
+        self._next_s, self._answer = 0.0, None
+
+    def progress(self, progress: Progress) -> None:
+        """Says so from time to time, and does not wait for the answer."""
+        if time.monotonic() < self._next_s:
+            return
+        if self._answer is not None and ray.wait([self._answer], timeout=0)[0]:
+            self.stop = ray.get(self._answer)
+        self._answer = self._board.say.remote(progress)
+        self._next_s = time.monotonic() + SAID_EVERY_S
+
+    def epoch(self, report: Mapping[str, Any]) -> None:
+        """To Ray Train, which shows it on its dashboard, and to the driver."""
+        ray.train.report(dict(report))
+        if self._first:
+            self.stop = ray.get(self._board.say.remote(dict(report)))
+
+
+def work(arguments: dict[str, Any]) -> None:
+    """What each worker does."""
+    logging.getLogger("ray.train").setLevel(logging.WARNING)  # it repeats every report
+    board = arguments["board"]
+    if isinstance(ray.get(board.ended.remote()), Exception):
+        return  # these are started once more, for Ray Train takes it for a failure like others
+    workers = Workers.found(get_device())
+    try:
+        train, val = ray.get(arguments["splits"])
+        reporter = ToBoard(board, first=workers.first)
+        finished = TrainingRun(arguments["recipe"], train, val, workers, reporter).run()
+    except (ModelError, PipelineError, TrainingError, WriteError) as error:
+        ray.get(board.end.remote(error))
+        raise
+    if workers.first:
+        ray.get(board.end.remote(finished))
+
+
+def run_on_ray(
+    recipe: Recipe,
+    train: Split,
+    val: Split,
+    reporter: Reporter,
+    *,
+    num_workers: int | tuple[int, int],
+    resources: Mapping[str, float],
+    max_failures: int,
+) -> bool:
+    """Trains on workers; False if it was asked to stop before the end.
+
+    Args:
+        num_workers: or fewest and most.
+        resources: "CPU" and "GPU" of each.
+        max_failures: times they may die.
+
+    Raises what a `TrainingRun` raises, and TrainingError if workers die too often.
+    """
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+    board: Any = ray.remote(Board).options(num_cpus=0, scheduling_strategy=here).remote()
+    folder = Folder(recipe.output)
+    logging.getLogger("ray.train").setLevel(logging.WARNING)
+    trainer = TorchTrainer(
+        work,
+        train_loop_config={"recipe": recipe, "splits": [ray.put(train), ray.put(val)], "board": board},
+        scaling_config=ScalingConfig(
+            num_workers=num_workers,  # type: ignore[arg-type]
+            use_gpu=resources["GPU"] > 0,
+            resources_per_worker=dict(resources),
+        ),
+        run_config=RunConfig(
+            name="train",
+            storage_path=f"{folder.path}/{FOLDER}",
+            storage_filesystem=folder.system,
+            failure_config=FailureConfig(max_failures=max_failures),
+            worker_runtime_env={"env_vars": ONE_HEAP},  # type: ignore[call-arg]  # `work` runs in a thread
+        ),
+    )
+    failure = _while_it_lasts(trainer.fit, board, reporter)
+    ended = ray.get(board.ended.remote())
+    folder.remove_all(FOLDER)
+    if isinstance(ended, Exception):
+        raise ended
+    if failure:
+        raise TrainingError(f"workers failed more than {max_failures} times; the last: {failure}") from failure
+    return bool(ended)
+
+
+def _while_it_lasts(fit: Callable[[], object], board: Any, reporter: Reporter) -> TrainingFailedError | None:
+    """Reports what the board hears while `fit` runs in a thread; returns how it failed, if it did."""
+    failures = list[TrainingFailedError]()
+
+    def run() -> None:
+        try:
+            fit()
+        except TrainingFailedError as error:
+            failures.append(error)
+
+    thread = threading.Thread(target=run, name="ray-train", daemon=True)
+    thread.start()
+    alive = True
+    while alive:
+        thread.join(SAID_EVERY_S)
+        alive = thread.is_alive()
+        for item in ray.get(board.hear.remote(stop=reporter.stop)):
+            if isinstance(item, Progress):
+                reporter.progress(item)
+            else:
+                reporter.epoch(item)
+    return failures[0] if failures else None

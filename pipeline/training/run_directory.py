@@ -1,0 +1,134 @@
+"""What a training run leaves in its folder, of this machine or a store.
+
+best/           the captioner with the best score
+latest/         the captioner as it is now, and training.pt, with which training goes on
+epochs/         captioners of the last epochs, where they are asked for
+history.jsonl   a line for each epoch
+curve.png       the same as a picture
+tensorboard/    the same and each step's loss, for TensorBoard
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import tempfile
+from collections.abc import Mapping
+from itertools import pairwise
+from pathlib import Path
+from pickle import UnpicklingError
+from typing import Any
+
+import torch
+from matplotlib.figure import Figure
+from tensorboardX import SummaryWriter
+
+from model.captioner import checkpoint
+from model.nn.captioning_network import Network
+from model.vision.preprocessing import Preprocessing
+from pipeline.errors import OutputError
+from pipeline.storage.filesystems import Folder
+from pipeline.training import feature_cache
+
+STATE = "latest/training.pt"
+HISTORY = "history.jsonl"
+CURVE = "curve.png"
+
+
+class RunFolder:
+    """The folder of a run; only the first worker writes to it. A context, which ends the writing.
+
+    Args:
+        url: of the folder.
+        captioner: what `checkpoint.save` wants beside network, preprocessing and scores.
+    """
+
+    def __init__(self, url: str, **captioner: Any) -> None:
+        self.folder = Folder(url)
+        self._captioner = captioner
+        self._scratch = tempfile.TemporaryDirectory()
+        self._board = SummaryWriter(str(Path(self._scratch.name, "tensorboard")))
+
+    def __enter__(self) -> RunFolder:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._board.close()
+        self._scratch.cleanup()
+
+    def state(self) -> dict[str, Any] | None:
+        """What `keep` wrote last; None in a new folder. Raises OutputError if it cannot be read."""
+        if not self.folder.exists(STATE):
+            return None
+        try:
+            state: dict[str, Any] = torch.load(
+                io.BytesIO(self.folder.read(STATE)), map_location="cpu", weights_only=True
+            )
+        except (OSError, RuntimeError, EOFError, UnpicklingError) as error:
+            raise OutputError(f"{self.folder.url}/{STATE} is damaged: {error}; choose another output") from error
+        return state
+
+    def keep(
+        self, state: Mapping[str, Any], network: Network, preprocessing: Preprocessing, scores: Mapping[str, Any]
+    ) -> None:
+        """Replaces `latest/`; the state last, for training goes on from it alone."""
+        self.save("latest", network, preprocessing, scores)
+        with self.folder.writer(STATE) as file:
+            torch.save(dict(state), file)
+
+    def save(self, name: str, network: Network, preprocessing: Preprocessing, scores: Mapping[str, Any]) -> None:
+        """Writes the captioner in a folder of this name; its configuration last: with it a captioner is whole."""
+        directory = Path(self._scratch.name, "captioner")
+        kept = {"preprocessing": preprocessing, "scores": {"val": dict(scores)}, **self._captioner}
+        checkpoint.save(directory, network, **kept)
+        for file in reversed(checkpoint.FILES):
+            self.folder.write(f"{name}/{file}", (directory / file).read_bytes())
+
+    def save_epoch(
+        self, name: str, network: Network, preprocessing: Preprocessing, scores: Mapping[str, Any], *, keep: int
+    ) -> None:
+        """Adds a captioner to `epochs/`, and deletes the oldest beyond so many."""
+        self.save(f"epochs/{name}", network, preprocessing, scores)
+        for old in self.folder.folders("epochs")[:-keep]:
+            self.folder.remove_all(f"epochs/{old}")
+
+    def record(self, history: str) -> None:
+        """Writes the history, JSON by line, and its picture."""
+        self.folder.write(HISTORY, history.encode())
+        lines = [json.loads(line) for line in history.splitlines()]
+        self.folder.write(CURVE, _picture(lines))
+        step = lines[-1]["step"]
+        for name, value in lines[-1].items():
+            if isinstance(value, float | int) and name not in ("step", "epoch"):
+                self._board.add_scalar(f"epoch/{name}", value, step)
+        self._board.flush()
+        for path in Path(self._scratch.name, "tensorboard").iterdir():
+            self.folder.write(f"tensorboard/{path.name}", path.read_bytes())
+
+    def note(self, step: int, values: Mapping[str, float]) -> None:
+        """A step's values, for TensorBoard; written at the next `record`."""
+        for name, value in values.items():
+            self._board.add_scalar(f"step/{name}", value, step)
+
+    def forget_features(self) -> None:
+        """Deletes what `feature_cache.Cache` kept."""
+        self.folder.remove_all(feature_cache.FOLDER)
+
+
+def _picture(lines: list[dict[str, Any]]) -> bytes:
+    """PNG of the losses and the scores by step."""
+    figure = Figure(figsize=(9, 4), layout="constrained")
+    losses, scores = figure.subplots(1, 2)
+    for axes, names in ((losses, ("loss", "val_loss")), (scores, ("cider", "bleu_4", "rouge_l"))):
+        for name in names:
+            axes.plot([line["step"] for line in lines], [line[name] for line in lines], label=name, marker=".")
+        for line, following in pairwise(lines):
+            if line["stage"] != following["stage"]:
+                axes.axvline(line["step"], color="grey", linewidth=0.8, linestyle=":")
+        axes.set_xlabel("step")
+        axes.legend(frameon=False)
+        axes.grid(alpha=0.3)
+    losses.set_ylabel("nats per token")
+    file = io.BytesIO()
+    figure.savefig(file, format="png", dpi=120)
+    return file.getvalue()

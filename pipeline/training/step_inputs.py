@@ -1,0 +1,68 @@
+"""The images of a step as the network takes them: on its device, augmented, in the parts it is computed in."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Generator, Iterable, Iterator
+
+import numpy as np
+import torch
+
+from model.device import autocast
+from model.nn.encoder import Encoder
+from model.vision.augmentation import crop_and_flip
+from model.vision.preprocessing import Preprocessing
+from pipeline.training.data_loader import Numbers, Order, Split, pixel_batches
+
+Inputs = dict[str, torch.Tensor]
+"""`images` or `features`, as `Network.forward` takes them."""
+
+
+def images(
+    split: Split, order: Order, preprocessing: Preprocessing, *, device: torch.device, threads: int, first_step: int
+) -> Generator[tuple[Numbers, Inputs]]:
+    """Numbers and images (B, 3, H, W) of each step."""
+    with contextlib.closing(
+        pixel_batches(split, order, preprocessing, threads=threads, first_step=first_step)
+    ) as batches:
+        for numbers, pixels in batches:
+            yield numbers, {"images": preprocessing.normalize(pixels.to(device, non_blocking=True))}
+
+
+def features(
+    cached: torch.Tensor, views: Numbers, order: Order, *, device: torch.device, first_step: int
+) -> Generator[tuple[Numbers, Inputs]]:
+    """Numbers and pooled features of each step, from those of all views (views, N, F), of which each image has one."""
+    for numbers in order.batches(first_step):
+        yield numbers, {"features": cached[views[numbers], numbers].to(device)}
+
+
+def parts(
+    numbers: Numbers, inputs: Inputs, count: int, *, smallest_crop: float, random: np.random.Generator
+) -> Iterator[tuple[Numbers, Inputs]]:
+    """So many parts of a step, which are computed one after the other; images cropped and mirrored at random.
+
+    Args:
+        smallest_crop: as `crop_and_flip` takes it; 1 leaves images as they are.
+    """
+    for part in np.array_split(np.arange(len(numbers)), count):
+        if len(part):
+            given = {name: value[part[0] : part[-1] + 1] for name, value in inputs.items()}
+            if "images" in given and smallest_crop < 1.0:
+                generator = torch.Generator().manual_seed(int(random.integers(2**40)))
+                given["images"] = crop_and_flip(given["images"], smallest=smallest_crop, generator=generator)
+            yield numbers[part], given
+
+
+def seen(
+    parts: Iterable[tuple[Numbers, Inputs]], encoder: Encoder, *, dtype: torch.dtype
+) -> Iterator[tuple[Numbers, Inputs]]:
+    """Features in the place of images, where the CNN is not trained: it runs once, however often they are asked for."""
+    encoder.eval()
+    for numbers, inputs in parts:
+        yield numbers, inputs if "features" in inputs else {"features": _features(encoder, inputs["images"], dtype)}
+
+
+def _features(encoder: Encoder, images: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    with torch.no_grad(), autocast(images.device, dtype):
+        return encoder.features(images)

@@ -1,0 +1,73 @@
+"""Looks at the steps of an epoch, each one step late, so that nobody waits for the device."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+
+import torch
+
+from pipeline.errors import TrainingError
+from pipeline.training.config import Position, Progress, Stage
+
+DIVERGED = 20.0
+"""Times its first loss, at which a stage has lost its way."""
+
+
+class Watch:
+    """Counts steps into a position, and tells of them.
+
+    Args:
+        epoch_steps: of a whole epoch.
+        done: steps of the stage before.
+        tell: who hears of each step.
+    """
+
+    def __init__(
+        self, stage: Stage, position: Position, *, epoch_steps: int, done: int, tell: Callable[[Progress], None]
+    ) -> None:
+        self.asked_to_stop = False
+        self._stage, self._position, self._epoch_steps, self._tell = stage, position, epoch_steps, tell
+        self._done, self._seen, self._began_s = done, 0, time.monotonic()
+        self._sums: torch.Tensor | None = None
+
+    def see(self, sums: torch.Tensor) -> None:
+        """Looks at the step before, and keeps what `Trainer.step` gave for later."""
+        self.look()
+        self._sums = sums
+
+    def look(self) -> None:
+        """Looks at the last step, unless that was done. Raises TrainingError where there is no sense in more."""
+        if self._sums is None:
+            return
+        loss, tokens, flags = self._sums.tolist()
+        self._sums = None
+        self._done, self._seen = self._done + 1, self._seen + 1
+        self.asked_to_stop = self.asked_to_stop or flags > 0
+        self._position.count(loss, tokens)
+        self._refuse_divergence(loss / tokens)
+        epoch, step = divmod(self._done - 1, self._epoch_steps)
+        step_s = (time.monotonic() - self._began_s) / self._seen
+        self._tell(
+            Progress(
+                stage=self._stage.name,
+                epoch=epoch + 1,
+                epochs=self._stage.epochs,
+                step=step + 1,
+                steps=self._epoch_steps,
+                loss=loss / tokens,
+                images_per_s=self._stage.batch_images / step_s,
+                tokens_per_s=tokens / step_s,
+                step_s=step_s,
+            )
+        )
+
+    def _refuse_divergence(self, loss: float) -> None:
+        first = self._position.first_loss
+        rewarded = self._stage.samples_per_image > 0  # a loss of either sign
+        if not math.isfinite(loss) or (not rewarded and loss > DIVERGED * first):
+            raise TrainingError(
+                f"stage {self._stage.name} has lost its way at step {self._done}: {loss:.3g} nats per token, "
+                f"{first:.3g} at its first step; try a lower learning rate"
+            )

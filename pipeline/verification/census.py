@@ -1,0 +1,122 @@
+"""What is in the input by another way than the reader's, compared with the rows of an output, shard by shard."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+from pipeline.errors import DataError
+from pipeline.filenames import printable
+from pipeline.outcome import ReadOptions
+from pipeline.schema import ErrorCode
+from pipeline.shards import Form, Shard, extension_of
+from pipeline.storage.shard_file import open_shard
+from pipeline.tar.samples import images_among
+from pipeline.verification.table_census import TableCensus, count_list, count_parquet
+from pipeline.verification.tar_census import TarCensus, count_images, family
+
+SHOWN = 3
+_OF_NO_USE = (ErrorCode.CORRUPT_SHARD, ErrorCode.NO_IMAGE, ErrorCode.EMPTY_SHARD)
+
+
+@dataclass(frozen=True, slots=True)
+class Key:
+    """What verification keeps of a row."""
+
+    index: int
+    image_id: str
+    error_code: str | None
+
+
+def compare(shard: Shard, rows: Iterable[Key], options: ReadOptions) -> Iterator[str]:
+    """Yields what is wrong with the rows of a shard.
+
+    Args:
+        shard: opened here, but for an image.
+        rows: all that there are.
+        options: how the job read it.
+    """
+    found = sorted(rows, key=lambda row: row.index)
+    name = printable(shard.path).rpartition("/")[2]
+    if shard.form == Form.IMAGE:
+        yield from differences([shard.image_id], [row.image_id for row in found])
+        return
+    try:
+        with open_shard(shard, skim=True) as file:
+            if shard.form == Form.TAR:
+                census = count_images(file, shard.size, images_among(options.image_members))
+                yield from compare_tar(name, census, found)
+            elif shard.form == Form.PARQUET:
+                yield from compare_table(name, count_parquet(file, options), found)
+            else:
+                kind = extension_of(shard.data or shard.path)
+                yield from compare_table(name, count_list(file, kind, options), found)
+    except (DataError, OSError) as error:
+        if not all(is_of_shard(row, name) for row in found):
+            yield f"cannot be read now, to compare it with its rows: {error}"
+
+
+def compare_tar(name: str, census: TarCensus, rows: Sequence[Key]) -> Iterator[str]:
+    """Yields what is wrong with the rows of a tar.
+
+    Args:
+        name: of the tar's file.
+        census: what is in it.
+        rows: all that there are, in their order.
+    """
+    images = [row.image_id for row in rows if not is_of_shard(row, name)]
+    has_damage = len(images) < len(rows)
+    if census.is_cut and not has_damage:
+        yield "the tar has no end, and no row says so"
+    if census.is_whole and not (has_damage and images):
+        yield from differences(census.ids, images)
+        return
+    found = Counter(map(family, images))
+    wanted: dict[str, list[str]] = {}
+    for image in map(printable, census.images):
+        wanted.setdefault(family(image), []).append(image)
+    yield from _missing([name for key, names in wanted.items() for name in names[found[key] :]])
+
+
+def compare_table(name: str, census: TableCensus, rows: Sequence[Key]) -> Iterator[str]:
+    """Yields what is wrong with the rows of a Parquet file or a list. As `compare_tar`."""
+    images = [row for row in rows if not is_of_shard(row, name)]
+    if len(rows) > 1 and len(rows) in census.counts and len(census.keys) == len(rows):
+        images = list(rows)  # a list may name itself
+    elif len(images) < len(rows) and rows[-1].error_code in _OF_NO_USE:
+        return  # the row says what of the table cannot be used, and more is not to be had
+    if census.counts and len(images) not in census.counts:
+        wanted = " or ".join(str(count) for count in sorted(census.counts))
+        yield f"{len(images)} rows for {wanted} images"
+    elif len(census.keys) == len(images):
+        found = [row.image_id for row in images]
+        keys = [row if key is None or row.startswith("@") else key for key, row in zip(census.keys, found, strict=True)]
+        yield from differences(keys, found)
+
+
+def differences(wanted: Sequence[str], found: Sequence[str]) -> Iterator[str]:
+    """Yields how the ids of rows differ from those that there should be."""
+    if list(wanted) == list(found):
+        return
+    missing, surplus = Counter(wanted) - Counter(found), Counter(found) - Counter(wanted)
+    yield from _missing(list(missing.elements()))
+    if surplus:
+        yield f"{_named(list(surplus.elements()), 'row')} not in the input"
+    if not missing and not surplus:
+        yield "the rows are in another order than the images of the input"
+
+
+def is_of_shard(row: Key, name: str) -> bool:
+    """Whether a row stands for a place of the shard that could not be read, or for all of it."""
+    return row.error_code is not None and (row.image_id == name or row.image_id.startswith(f"{name}@"))
+
+
+def _missing(names: list[str]) -> Iterator[str]:
+    if names:
+        yield f"{_named(names, 'image')} without a row"
+
+
+def _named(names: list[str], what: str) -> str:
+    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+    return f"{len(names)} {what}{'s' if len(names) > 1 else ''} ({', '.join(map(repr, names[:SHOWN]))}{more})"

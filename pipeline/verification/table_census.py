@@ -1,0 +1,144 @@
+"""Counts the rows of Parquet files and lists for `verify`: by pyarrow's footers and datasets, `csv` and lines.
+
+Which column holds the images is not looked for: where several could, each of their counts will do.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, BinaryIO
+
+import pyarrow as pa
+import pyarrow.dataset as ds
+import pyarrow.parquet as pq
+
+from pipeline.filenames import printable
+from pipeline.outcome import ReadOptions
+from pipeline.readers.lists import PATHS
+
+PARQUET_KEYS = ("__key__", "key", "image_id", "id", "file_name", "filename", "path", "url")
+LIST_KEYS = ("__key__", "key", "image_id", "id")
+
+
+@dataclass(frozen=True, slots=True)
+class TableCensus:
+    """What a table holds."""
+
+    counts: frozenset[int]
+    """How many rows it may make; none where it is damaged."""
+    keys: Sequence[str | None] = ()
+    """What rows are called, where there is one for each line or row of the table; None where something else says it."""
+
+
+def count_parquet(file: BinaryIO, options: ReadOptions) -> TableCensus:
+    """Reads the footer, and the column of names. Raises OSError."""
+    try:
+        table = pq.ParquetFile(file, pre_buffer=False)
+        counts = _counts(table, [table.metadata.row_group(group) for group in range(table.num_row_groups)], options)
+        return TableCensus(counts, _keys_of_parquet(table, file, options))
+    except Exception as error:  # whatever pyarrow raises on a damaged file
+        if isinstance(error, OSError) and error.errno is not None:  # of the file itself
+            raise
+        return TableCensus(frozenset())
+
+
+def _counts(table: pq.ParquetFile, groups: list[pq.RowGroupMetaData], options: ReadOptions) -> frozenset[int]:
+    """Rows, and entries of columns of lists, by the footer: of those of bytes, or of all where there are none."""
+    rows = sum(group.num_rows for group in groups)
+    of_bytes, of_others = set[int](), set[int]()
+    for i in range(table.metadata.num_columns):
+        column = table.schema.column(i)
+        lists = column.max_repetition_level
+        is_numbers = column.physical_type.startswith("INT")
+        if not f"{column.path}.".startswith(f"{options.image_column}." if options.image_column else ""):
+            continue
+        if is_numbers and lists > 1:
+            return frozenset()  # lists of images that are lists of bytes: the footer counts these
+        count = sum(group.column(i).num_values for group in groups) if lists > is_numbers else rows
+        is_text = column.logical_type.type == "STRING" or column.path in {*PARQUET_KEYS, options.key_column}
+        (of_bytes if column.physical_type.endswith("BYTE_ARRAY") and not is_text else of_others).add(count)
+    return frozenset(of_bytes or of_others | {rows})
+
+
+def _keys_of_parquet(table: pq.ParquetFile, file: BinaryIO, options: ReadOptions) -> list[str | None]:
+    names = table.schema_arrow.names
+    name = options.key_column or next((key for key in PARQUET_KEYS if key in names), "")
+    if names.count(name) != 1 or name == options.image_column:
+        return []
+    kind = table.schema_arrow.field(name).type
+    if not (pa.types.is_string(kind) or pa.types.is_integer(kind)):
+        return []
+    file.seek(0)
+    fragment = ds.ParquetFileFormat().make_fragment(pa.PythonFile(file, mode="r"))
+    values = (value for batch in fragment.to_batches(columns=[name], use_threads=False) for value in batch.column(0))
+    return [_text(value.as_py()) for value in values]
+
+
+def count_list(file: BinaryIO, kind: str, options: ReadOptions) -> TableCensus:
+    """Reads a list. Raises OSError.
+
+    Args:
+        file: the list.
+        kind: its extension.
+        options: which columns to take.
+    """
+    if kind in ("csv", "tsv"):
+        return _count_csv(file, "\t" if kind == "tsv" else ",", options)
+    is_json = kind in ("jsonl", "ndjson")
+    lines = (line.removeprefix(b"\xef\xbb\xbf") if not number else line for number, line in enumerate(file))
+    keys = [_key_of_json(line, options) if is_json else _decoded(line) for line in lines if line.strip()]
+    return TableCensus(frozenset([len(keys)]), keys)
+
+
+def _count_csv(file: BinaryIO, delimiter: str, options: ReadOptions) -> TableCensus:
+    text = io.TextIOWrapper(file, encoding="utf-8-sig", errors="surrogateescape", newline="\n")
+    try:
+        records = list(_records(text, delimiter))
+    except csv.Error:
+        return TableCensus(frozenset())
+    finally:
+        text.detach()
+    header = records[0] if records else []
+    if len(header) == 1 and not options.path_column:  # whether it is a name or a path, its look tells
+        return TableCensus(frozenset([len(records), len(records) - 1]))
+    name = options.key_column or next((key for key in LIST_KEYS if key in header), "")
+    paths = [at for at, column in enumerate(header) if column.strip().lower() in (options.path_column.lower(), *PATHS)]
+    if any("\n" in record[at] for record in records for at in paths if at < len(record)):
+        return TableCensus(frozenset())  # a quote that is not closed: how many lines it has damaged, `csv` cannot tell
+    if header.count(name) != 1:
+        return TableCensus(frozenset([max(0, len(records) - 1)]))
+    at = header.index(name)
+    keys = [_text(record[at]) if at < len(record) else None for record in records[1:]]
+    return TableCensus(frozenset([len(keys)]), keys)
+
+
+def _records(text: io.TextIOWrapper, delimiter: str) -> Iterator[list[str]]:
+    lines = (line.rstrip("\r\n") + "\n" for line in text if line.strip())
+    yield from csv.reader(lines, delimiter=delimiter)
+
+
+def _key_of_json(line: bytes, options: ReadOptions) -> str | None:
+    try:
+        value = json.loads(line.decode("utf-8", "surrogateescape"))
+    except (ValueError, RecursionError):
+        return None
+    if isinstance(value, str):
+        return printable(value)
+    if not isinstance(value, dict):
+        return None
+    name = options.key_column or next((key for key in LIST_KEYS if key in value), "")
+    return _text(value.get(name))
+
+
+def _decoded(line: bytes) -> str:
+    return printable(line.rstrip(b"\r\n").decode("utf-8", "surrogateescape"))
+
+
+def _text(value: Any) -> str | None:
+    if value is None or value == "":
+        return None
+    return printable(value) if isinstance(value, str) else json.dumps(value)

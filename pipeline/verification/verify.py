@@ -1,0 +1,264 @@
+"""Proof that an output holds every input key exactly once: from its files alone, or against the input.
+
+It proves that the output is complete and agrees with itself and with the input; not who wrote it, nor that a caption is
+right. The input is counted in another way than the job reads it (`pipeline.verification.census`, `pipeline.verification.folder_census`).
+
+Memory holds the records, one part, and the ids of shards of which some rows are in parts still to be read.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import pyarrow as pa
+
+from pipeline.filenames import from_printable, printable
+from pipeline.outcome import DEFAULTS, ReadOptions
+from pipeline.output.commit_log import Commit, Ledger, gaps, hash_keys
+from pipeline.output.output import JOB, MANIFEST, PART, read_part
+from pipeline.schema import ROW, ErrorCode, extended
+from pipeline.shards import Shard
+from pipeline.storage.filesystems import Folder, is_remote
+from pipeline.storage.prefetch import mapped_ahead
+from pipeline.verification.census import Key, compare
+
+THREADS, DEPTH = 8, 16
+"""Shards that are opened at a time, and ahead of what is said of them."""
+DATA = (".parquet", ".jsonl", ".ndjson", ".json", ".csv", ".arrow", ".jsonl.gz", ".json.gz", ".csv.gz")
+"""What readers of a folder take for data."""
+OWN_FOLDERS = ("_commits", "_epochs", "_exports")
+OWN_FILES = (JOB, MANIFEST, "_lease.json", "_plan.json")
+
+
+@dataclass
+class Counts:
+    """What the rows of the parts say, however many parts could be read."""
+
+    captions: int = 0
+    errors: Counter[str] = field(default_factory=Counter)
+    """By code."""
+
+
+def problems(
+    folder: Folder,
+    ledger: Ledger,
+    shards: Iterable[Shard] | None = None,
+    options: ReadOptions = DEFAULTS,
+    *,
+    files: Iterable[str] = (),
+    counts: Counts | None = None,
+) -> Iterator[str]:
+    """Yields what is wrong, a line each; nothing if the output is proven.
+
+    Args:
+        folder: the output.
+        ledger: its commit records.
+        shards: the input's listing, to compare key by key; None checks the output by itself.
+        options: how the job read them.
+        files: the input as another listing has it.
+        counts: counted up.
+    """
+    yield from _check_manifest(folder, ledger)
+    yield from _check_strangers(folder, ledger)
+    for commit in ledger.late:
+        yield f"{commit.record} is of a driver that had lost the output: its rows do not count"
+    yield from _check_intervals(ledger)
+    listed = None if shards is None else {printable(shard.path): shard for shard in shards}
+    if listed is not None:
+        yield from _check_listing(ledger, listed)
+        yield from _check_files(ledger, listed, files)
+    yield from _check_parts(folder, ledger, listed or {}, options, counts or Counts())
+
+
+def _check_manifest(folder: Folder, ledger: Ledger) -> Iterator[str]:
+    files = {commit.file: {"rows": commit.rows, "sha256": commit.file_sha256} for commit in ledger.commits}
+    job = _read_object(folder, JOB) if folder.exists(JOB) else {}
+    if job is None:
+        yield f"{JOB} is damaged"
+    for name in sorted(files):
+        if job and name.rpartition(".")[2] != job.get("format"):
+            yield f"{name} is not of the format in {JOB}, {job.get('format')!r}"
+    if not folder.exists(MANIFEST):
+        yield f"there is no {MANIFEST}: the job is not finished"
+        return
+    manifest = _read_object(folder, MANIFEST)
+    if manifest is None or not all(isinstance(manifest.get(name), dict) for name in ("files", "totals")):
+        yield f"{MANIFEST} is damaged"
+        return
+    told = manifest["files"]
+    for name in sorted(told.keys() | files.keys()):
+        if told.get(name) != files.get(name):
+            yield f"{name}: the manifest says {told.get(name)}, the commit record {files.get(name)}"
+    errors = sum(ledger.errors.values())
+    totals = {
+        "rows": ledger.rows,
+        "captions": ledger.rows - errors,
+        "errors": errors,
+        "shards": len(ledger.intervals),
+    }
+    for name, count in totals.items():
+        if manifest["totals"].get(name) != count:
+            yield f"the manifest says {manifest['totals'].get(name)} {name}, the commit records {count}"
+    if manifest.get("errors") != ledger.errors:
+        yield f"the manifest says that the errors are {manifest.get('errors')}, the commit records {ledger.errors}"
+    for name, value in (job or {}).items():
+        if manifest.get(name) != value:
+            yield f"the manifest says that {name} is {manifest.get(name)!r}, {JOB} {value!r}"
+
+
+def _read_object(folder: Folder, name: str) -> dict[str, Any] | None:
+    """A JSON object; None where there is none."""
+    try:
+        found = json.loads(folder.read(name))
+    except ValueError:
+        return None
+    return found if isinstance(found, dict) else None
+
+
+def _check_strangers(folder: Folder, ledger: Ledger) -> Iterator[str]:
+    """Files that no record names, and that those who read the folder would take for rows."""
+    committed = {commit.file for commit in ledger.commits}
+    for name in folder.names():
+        if name.startswith(PART) and name not in committed:
+            yield f"{name} has no commit record: its rows do not count"
+        elif name.endswith(DATA) and name[0] != "." and name not in committed and name not in OWN_FILES:
+            yield f"{name} is not of this output, and readers of the folder would take it for rows"
+    waiting = [name for name in folder.folders("") if name not in OWN_FOLDERS and name[0] != "."]
+    while waiting:
+        below = waiting.pop()
+        for name in folder.names(below):
+            if name.endswith(DATA):
+                yield f"{below}/{name} is not of this output, and readers of the folder would take it for rows"
+        waiting += [f"{below}/{name}" for name in folder.folders(below)]
+
+
+def _check_intervals(ledger: Ledger) -> Iterator[str]:
+    """Each shard's rows follow each other from 0 to its last, without a gap or an overlap."""
+    path_of = {shard: path for commit in ledger.commits for shard, path in commit.paths.items()}
+    for shard_id, intervals in ledger.intervals.items():
+        path, index, finished = path_of[shard_id], 0, False
+        for interval in sorted(intervals):
+            if interval.start > index:
+                yield f"{path}: rows {index} to {interval.start - 1} are missing"
+            if interval.start < index or finished:
+                yield f"{path}: row {interval.start} is there more than once, or after the last"
+            index, finished = max(index, interval.stop), finished or interval.last
+        if not finished:
+            yield f"{path}: the rows from {index} on are missing"
+
+
+def _check_listing(ledger: Ledger, listed: dict[str, Shard]) -> Iterator[str]:
+    for path, shard in listed.items():
+        committed = ledger.shard_of.get(path)
+        if committed is None:
+            yield f"{path}: not in the output"
+        elif committed != shard.id:
+            yield f"{path}: has changed since it was captioned"
+        elif left := list(gaps(shard, ledger.intervals[committed])):
+            yield f"{path}: the rows from {left[0].start} on are missing"
+    for path in ledger.shard_of.keys() - listed.keys():
+        yield f"{path}: in the output, and not in the input"
+
+
+def _check_files(ledger: Ledger, listed: Mapping[str, Shard], files: Iterable[str]) -> Iterator[str]:
+    """What another listing of the input finds is in the output, or is there by another way over links."""
+    real: set[str] | None = None
+    for file in files:
+        path = printable(file)
+        if path in ledger.shard_of or path in listed:
+            continue
+        if real is None:
+            real = {os.path.realpath(from_printable(name)) for name in ledger.shard_of if not is_remote(name)}
+        if is_remote(file) or os.path.realpath(file) not in real:
+            yield f"{path}: in the input, and neither in the job's listing of it nor in the output"
+
+
+def _check_parts(
+    folder: Folder, ledger: Ledger, listed: Mapping[str, Shard], options: ReadOptions, counts: Counts
+) -> Iterator[str]:
+    """Reads the parts, and compares the rows of each shard with the input once all of them are there."""
+
+    def said(found: str | tuple[Shard, list[Key]]) -> list[str]:
+        if isinstance(found, str):
+            return [found]
+        shard, rows = found
+        return [f"{printable(shard.path)}: {problem}" for problem in compare(shard, rows, options)]
+
+    for lines in mapped_ahead(said, _read_parts(folder, ledger, listed, counts), threads=THREADS, depth=DEPTH):
+        yield from lines
+
+
+def _read_parts(
+    folder: Folder, ledger: Ledger, listed: Mapping[str, Shard], counts: Counts
+) -> Iterator[str | tuple[Shard, list[Key]]]:
+    """Yields what is wrong with the parts, and the rows of each shard that is listed."""
+    awaited = Counter[str]()
+    for commit in ledger.commits:
+        for interval in commit.intervals:
+            awaited[commit.paths[interval.shard]] += interval.stop - interval.start
+    held: dict[str, list[Key]] = {}
+    for commit in sorted(ledger.commits, key=_first_row):
+        rows = None
+        for found in _check_part(folder, commit):
+            if isinstance(found, str):
+                yield found
+            else:
+                rows = found
+        if rows is None:
+            continue
+        columns = [rows[name].to_pylist() for name in ("shard", "index", "image_id", "error_code")]
+        for path, index, image_id, code in zip(*columns, strict=True):
+            if code is None:
+                counts.captions += 1
+            else:
+                counts.errors[code] += 1
+            if path in listed:
+                held.setdefault(path, []).append(Key(index, image_id, code))
+                if len(held[path]) == awaited[path]:
+                    yield listed[path], held.pop(path)
+    yield from ((listed[path], found) for path, found in held.items())
+
+
+def _first_row(commit: Commit) -> tuple[str, int]:
+    return min(((commit.paths[interval.shard], interval.start) for interval in commit.intervals), default=("", 0))
+
+
+def _check_part(folder: Folder, commit: Commit) -> Iterator[str | pa.Table]:
+    """Yields what is wrong with a part, and its rows where they are those of its record."""
+    if not folder.exists(commit.file):
+        yield f"{commit.file}: missing, with {commit.rows} rows"
+        return
+    data = folder.read(commit.file)
+    if hashlib.sha256(data).hexdigest() != commit.file_sha256:
+        yield f"{commit.file}: differs from what was committed ({len(data)} bytes)"
+        return
+    rows = read_part(folder, commit.file)
+    names = rows.schema.names
+    if names != extended(ROW, names).names or len(rows) != commit.rows or hash_keys(rows) != commit.keys_sha256:
+        yield f"{commit.file}: its rows are not those of its commit record"
+        return
+    recorded = sorted((commit.paths[i.shard], index) for i in commit.intervals for index in range(i.start, i.stop))
+    held = sorted(zip(rows["shard"].to_pylist(), rows["index"].to_pylist(), strict=True))
+    if recorded != held:
+        yield f"{commit.file}: its rows are not in the intervals of its commit record"
+    errors = Counter(code for code in rows["error_code"].to_pylist() if code is not None)
+    if errors != commit.errors:
+        yield f"{commit.file}: its errors are {dict(errors)}, and {commit.errors} in its commit record"
+    yield from _check_rows(commit.file, rows)
+    yield rows
+
+
+def _check_rows(file: str, rows: pa.Table) -> Iterator[str]:
+    known = set(ErrorCode)
+    columns = [rows[name].to_pylist() for name in ("image_id", "caption", "error_code")]
+    for image_id, caption, code in zip(*columns, strict=True):
+        if (caption is None) == (code is None):
+            yield f"{file}: {image_id} has neither a caption nor an error, or both"
+        if code is not None and code not in known:
+            yield f"{file}: {image_id} has an unknown error code {code!r}"

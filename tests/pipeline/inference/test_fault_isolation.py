@@ -1,0 +1,94 @@
+"""Rows that kill their worker."""
+
+from collections.abc import Collection
+
+import pyarrow as pa
+import pytest
+
+from pipeline.inference.fault_isolation import CHANCES_ALONE, Attempts, Bisected
+
+
+class Death(BaseException):
+    """Of the worker."""
+
+
+class Mortal:
+    """A stage that dies of some rows, or of those it is told to."""
+
+    def __init__(self, poison: Collection[int] = (), accidents: int = 0) -> None:
+        self.poison, self.accidents, self.batches = poison, accidents, list[list[int]]()
+
+    def __call__(self, rows: pa.Table) -> pa.Table:
+        alive = [i for i, image in zip(rows["index"].to_pylist(), rows["image"].to_pylist(), strict=True) if image]
+        self.batches.append(alive)
+        if self.accidents or set(self.poison) & set(alive):
+            self.accidents -= bool(self.accidents)
+            raise Death
+        return rows
+
+
+def table(count: int) -> pa.Table:
+    indexes = list(range(count))
+    none = pa.nulls(count, pa.string())
+    images = pa.array([b"image"] * count, pa.large_binary())
+    return pa.table(
+        {"shard_id": ["s"] * count, "index": indexes, "image": images, "error_code": none, "error_message": none}
+    )
+
+
+def until_it_lives(stage: Bisected, rows: pa.Table) -> tuple[dict[int, str | None], int]:
+    """Error code by index, and how many workers died."""
+    for deaths in range(100):
+        try:
+            found = stage(rows).to_pylist()
+        except Death:
+            continue
+        assert len(found) == len(rows)
+        return {row["index"]: row["error_code"] for row in found}, deaths
+    raise AssertionError("it never ends")
+
+
+@pytest.mark.parametrize("poison", [[], [0], [6], [3, 4], [0, 1, 2, 3, 4, 5, 6]])
+def test_only_the_culprits_are_errors(poison: list[int]) -> None:
+    mortal = Mortal(poison)
+    codes, deaths = until_it_lives(Bisected(mortal, "decode", Attempts()), table(7))
+    assert codes == {i: "worker_died" if i in poison else None for i in range(7)}
+    assert deaths <= len(poison) * (3 + CHANCES_ALONE)
+
+
+@pytest.mark.parametrize("accidents", [1, 2, 3])
+def test_a_worker_that_dies_of_something_else_costs_no_row(accidents: int) -> None:
+    codes, deaths = until_it_lives(Bisected(Mortal(accidents=accidents), "decode", Attempts()), table(7))
+    assert set(codes.values()) == {None} and deaths == accidents
+
+
+def test_an_undisturbed_batch_stays_whole() -> None:
+    mortal, attempts = Mortal(), Attempts()
+    stage = Bisected(mortal, "decode", attempts)
+    assert stage(table(7)).equals(table(7)) and stage(table(7)).equals(table(7))
+    assert mortal.batches == [[*range(7)]] * 2
+
+
+def test_neighbours_come_in_other_batches_and_stages_unharmed() -> None:
+    """The batches of a retried task may be others; those of another stage are not concerned."""
+    attempts = Attempts()
+    with pytest.raises(Death):
+        Bisected(Mortal([2]), "decode", attempts)(table(4))
+    mortal = Mortal()
+    Bisected(mortal, "caption", attempts)(table(4))
+    assert mortal.batches == [[0, 1, 2, 3]]
+    mortal = Mortal()
+    assert len(Bisected(mortal, "decode", attempts)(table(7))) == 7
+    assert mortal.batches == [[4, 5, 6], [0, 1], [2, 3]]
+    Bisected(mortal, "decode", attempts)(table(7))
+    assert mortal.batches[3:] == [[*range(7)]]
+
+
+def test_the_row_says_what_happened() -> None:
+    stage = Bisected(Mortal([0]), "decode", Attempts())
+    for _ in range(CHANCES_ALONE):
+        with pytest.raises(Death):
+            stage(table(1))
+    (row,) = stage(table(1)).to_pylist()
+    assert row["error_message"] == "the worker died each of the 2 times it tried to decode this image alone"
+    assert row["image"] is None

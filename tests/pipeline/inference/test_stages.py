@@ -1,0 +1,144 @@
+import pickle
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+import torch
+from conftest import encoded, jpeg, picture
+from tolerances import same_log_prob
+
+from model.captioner import checkpoint
+from model.captioner.captioner import Caption, Captioner
+from model.decoding.reranking import Scorer, Views
+from model.decoding.search import Search
+from model.vision.preprocessing import Preprocessing
+from pipeline.images.decoding import load
+from pipeline.inference.stages import CaptionPixels, Decode, _as_pixels
+from pipeline.schema import CAPTIONED, ENCODED
+
+SEARCH: dict[str, Any] = {"beam_size": 3, "num_candidates": 2, "max_tokens": 6}
+
+
+def encoded_rows(*images: bytes | None) -> pa.Table:
+    """None is a row that the reader could not read."""
+    return pa.Table.from_pylist(
+        [
+            {
+                "image_id": f"{i}.jpg",
+                "shard": f"/in/{i}.jpg",
+                "index": 0,
+                "shard_id": f"{i:016}",
+                "next_offset": 0 if image is None else len(image),
+                "last": True,
+                "image": image,
+                "error_code": "unreadable" if image is None else None,
+                "error_message": "no such file" if image is None else None,
+            }
+            for i, image in enumerate(images)
+        ],
+        schema=ENCODED,
+    )
+
+
+def test_decoding_replaces_images_by_pixels() -> None:
+    preprocessing = Preprocessing(image_size=7, resize="shorter_side", resize_size=9)
+    found = Decode(preprocessing)(encoded_rows(jpeg(0), None, b"", encoded(picture(3, 20, 50), "PNG")))
+    assert "image" not in found.column_names
+    assert found["error_code"].to_pylist() == [None, "unreadable", "empty_file", None]
+    assert found["width"].to_pylist() == [33, None, None, 20]
+    assert found["height"].to_pylist() == [47, None, None, 50]
+    pixels = found["pixels"].to_pylist()
+    assert pixels[1] is None and pixels[2] is None
+    for i, image in ((0, jpeg(0)), (3, encoded(picture(3, 20, 50), "PNG"))):
+        expected = preprocessing.pixels(load(image, draft=preprocessing.draft)[0])
+        assert np.array_equal(np.frombuffer(pixels[i], np.uint8).reshape(7, 7, 3), expected)
+
+
+def test_each_way_of_looking_has_its_pixels_side_by_side() -> None:
+    one = Preprocessing(image_size=7, resize="shorter_side", resize_size=9)
+    two = Preprocessing(image_size=5, resize_size=6, mean=(0.1, 0.2, 0.3))
+    like_two = Preprocessing(image_size=5, resize_size=6, std=[0.5, 0.5, 0.5])
+    data = encoded(picture(1, 90, 70))
+    found = Decode(one, two, like_two)(encoded_rows(data, b"x"))
+    assert found["pixels"].type == pa.binary(7 * 7 * 3 + 5 * 5 * 3)
+    assert found["error_code"].to_pylist() == [None, "not_an_image"]
+    seen = np.frombuffer(found["pixels"][0].as_py(), np.uint8)
+    expected = [view.pixels(load(data, draft=view.draft)[0]).ravel() for view in (one, two)]
+    assert np.array_equal(seen, np.concatenate(expected))
+
+
+def through_ipc(table: pa.Table) -> pa.Table:
+    stream = pa.BufferOutputStream()
+    with pa.ipc.new_stream(stream, table.schema) as writer:
+        writer.write_table(table)
+    return pa.ipc.open_stream(stream.getvalue()).read_all()
+
+
+@pytest.mark.parametrize("start", [0, 1, 3])
+def test_pixels_survive_slicing_joining_and_travelling(start: int) -> None:
+    decode = Decode(Preprocessing(image_size=5, resize_size=5))  # 75 bytes: no multiple of Arrow's padding
+    images = [jpeg(i) for i in range(5)]
+    whole = decode(encoded_rows(*images))
+    parts = pa.concat_tables([decode(encoded_rows(*images[:2])), decode(encoded_rows(*images[2:]))])
+    expected = np.stack([np.frombuffer(data, np.uint8).reshape(5, 5, 3) for data in whole["pixels"].to_pylist()])
+    for table in (whole, parts, through_ipc(whole), through_ipc(parts), through_ipc(whole.slice(start))):
+        left = table.slice(start) if len(table) == 5 else table
+        assert np.array_equal(_as_pixels(left["pixels"]).reshape(-1, 5, 5, 3), expected[start:])
+
+
+def test_captioning_gives_the_captioners_captions(captioner: Path) -> None:
+    decode = Decode(checkpoint.load_preprocessing(captioner))
+    images = [jpeg(0), b"not an image", jpeg(2), None, jpeg(4)]
+    found = CaptionPixels(str(captioner), SEARCH, device="cpu")(decode(encoded_rows(*images)))
+    assert found.schema == CAPTIONED
+    assert found["error_code"].to_pylist() == [None, "not_an_image", None, "unreadable", None]
+    oracle = Captioner.load(captioner, device="cpu")
+    for row, image in zip(found.to_pylist(), images, strict=True):
+        if row["error_code"]:
+            assert (row["caption"], row["log_prob"], row["num_tokens"], row["candidates"]) == (None,) * 4
+            continue
+        (expected,) = oracle.caption([load(image, draft=oracle.preprocessing.draft)[0]], Search(**SEARCH))
+        assert row["caption"] == expected.text
+        assert row["log_prob"] == same_log_prob(expected.candidates[0].log_prob, row["num_tokens"])
+        assert [candidate["caption"] for candidate in row["candidates"]] == [c.text for c in expected.candidates]
+
+
+@pytest.mark.parametrize("images", [[], [None], [b"", b"x", None]])
+def test_a_batch_without_a_good_image_passes(images: list[bytes | None], captioner: Path) -> None:
+    decode = Decode(checkpoint.load_preprocessing(captioner))
+    found = CaptionPixels(str(captioner), SEARCH, device="cpu")(decode(encoded_rows(*images)))
+    assert found.schema == CAPTIONED
+    assert found["image_id"].to_pylist() == [f"{i}.jpg" for i in range(len(images))]
+    assert found["caption"].null_count == len(images)
+
+
+@pytest.mark.parametrize("too_much", [set(), {0}, {2, 3}, set(range(5))])
+def test_what_the_device_cannot_hold_is_halved(
+    too_much: set[int], captioner: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = Decode(checkpoint.load_preprocessing(captioner))(encoded_rows(*map(jpeg, range(5))))
+    caption = CaptionPixels(str(captioner), SEARCH)
+    whole, expected = Captioner.caption_pixels, caption(rows).to_pylist()
+    heavy = {rows["pixels"][i].as_py() for i in too_much}
+
+    def limited(self: Captioner, views: Views, search: Search, scorer: Scorer | None) -> list[Caption]:
+        (pixels,) = views.values()
+        if len(pixels) > 2 or any(image.tobytes() in heavy for image in pixels):
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return whole(self, views, search, scorer)
+
+    monkeypatch.setattr(Captioner, "caption_pixels", limited)
+    found = caption(rows)
+    assert found.schema == CAPTIONED
+    for i, row in enumerate(found.to_pylist()):
+        if i in too_much:
+            assert (row["error_code"], row["caption"]) == ("out_of_memory", None)
+        else:
+            assert (row["error_code"], row["caption"]) == (None, expected[i]["caption"])
+
+
+def test_decoding_travels_to_workers() -> None:
+    decode = pickle.loads(pickle.dumps(Decode(Preprocessing(image_size=6, resize_size=8))))
+    assert decode(encoded_rows(jpeg(1)))["pixels"].type == pa.binary(6 * 6 * 3)
