@@ -19,7 +19,8 @@ from model.nn.captioning_network import Architecture
 from model.training.train_step import Batch, Objective, pad, summed_loss
 from model.vision.augmentation import crop_and_flip
 from model.vision.preprocessing import Preprocessing
-from pipeline.training.data_loader import in_order, pixel_batches, read_split, read_vocabulary, share
+from pipeline.datasets.prepared_split import read_split, read_vocabulary
+from pipeline.training.data_loader import in_order, pixel_batches, share
 from pipeline.training.objectives import word_weights
 
 BATCH_IMAGES, WARM_STEPS = 16, 3

@@ -15,9 +15,10 @@ from model.nn.captioning_network import Architecture
 from model.training.optimizers import Optimizer, Schedule
 from model.training.train_step import Objective, Trainer
 from model.vision.preprocessing import Preprocessing
+from pipeline.datasets.prepared_split import read_split, read_vocabulary
 from pipeline.evaluation import cider
 from pipeline.training import objectives
-from pipeline.training.data_loader import in_order, pixel_batches, read_split, read_vocabulary, share
+from pipeline.training.data_loader import in_order, pixel_batches, share
 
 STEPS, WARM_STEPS, BATCH_IMAGES = 12, 2, 16
 

@@ -36,7 +36,7 @@ from pipeline.outcome import DEFAULTS
 from pipeline.output.commit_log import Ledger
 from pipeline.readers.reader import read
 from pipeline.schema import CAPTIONED
-from pipeline.storage.filesystems import Folder
+from pipeline.storage.folder import Folder
 
 CHECKOUT = Path(__file__).parents[1]
 SAID = "a stub"

@@ -34,13 +34,17 @@ from model.device import choose_device
 from pipeline.inference.run_stats import Report
 from pipeline.inference.stages import Decode
 from pipeline.inputs.listing import Listing, list_inputs
-from pipeline.output import lease, output, retry
-from pipeline.output.commit_log import Ledger, Span
+from pipeline.output import lease, retry
+from pipeline.output.cleanup import sweep
+from pipeline.output.commit_log import Ledger
+from pipeline.output.job_record import claim, refuse_foreign, refuse_inside, refuse_other
+from pipeline.output.manifest import finish, is_finished
 from pipeline.output.renamed_inputs import refuse_renamed
 from pipeline.output.writer import Sink
 from pipeline.results import exports
 from pipeline.results.progress import write_plan
-from pipeline.storage.filesystems import Folder
+from pipeline.shards import Span
+from pipeline.storage.folder import Folder
 from pipeline.storage.paths import plain
 
 EARLY_STOP_ROWS = 1_000
@@ -55,15 +59,15 @@ def run(config: CaptionConfig) -> int:
     speaking, rescoring = find_captioners(config)
     inputs = [plain(given) for given in config.inputs]
     folder = Folder(config.output)
-    output.refuse_inside(folder.url, inputs)
+    refuse_inside(folder.url, inputs)
     listing = list_inputs(inputs, read_options(config))
     job = describe(config, speaking, rescoring)
-    output.refuse_foreign(folder)
+    refuse_foreign(folder)
     on_ray = config.runner == "ray" or (config.runner == "auto" and connect.is_expected())
     device = "" if on_ray else placement.check_device(config, None)
     with lease.held(folder) as mine:
         ledger = Ledger.load(folder)
-        output.refuse_other(folder, ledger, job)
+        refuse_other(folder, ledger, job)
         refuse_renamed(ledger, listing.shards)
         spans = list(ledger.left(listing.shards)) if not config.retry_errors else []
         # Connected before `stop_requests`: Ray takes SIGTERM for itself.
@@ -71,13 +75,13 @@ def run(config: CaptionConfig) -> int:
         if resources:
             device = placement.check_device(config, resources)
 
-        output.claim(folder, job)
+        claim(folder, job)
         mine.begin(ledger, job)
         if config.retry_errors:
             taken_back = retry.take_back(folder, ledger, listing.shards, mine, options=read_options(config))
             say(f"{taken_back} rows with errors are tried again")
             spans = list(ledger.left(listing.shards))
-        output.sweep(folder, ledger, confirm=mine.confirm)
+        sweep(folder, ledger, confirm=mine.confirm)
         write_plan(folder, ledger, spans)
         sink = Sink(
             folder,
@@ -94,9 +98,9 @@ def run(config: CaptionConfig) -> int:
         code = _judge(config, folder, ledger, listing, report, stopped=stopped)
         if code == 0:
             mine.confirm()
-            if spans or not output.is_finished(folder, ledger):  # else the record of the run that finished it stays
+            if spans or not is_finished(folder, ledger):  # else the record of the run that finished it stays
                 run = {"run": report.record(), "device": device, "versions": _versions()}
-                output.finish(folder, ledger, job=job, run=run, confirm=mine.confirm)
+                finish(folder, ledger, job=job, run=run, confirm=mine.confirm)
             exports.write(folder, ledger, vis=config.vis_json, coco=config.coco_json)
             summarise(config.output, ledger, listing, report, device)
         return code

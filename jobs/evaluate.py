@@ -30,8 +30,8 @@ from pipeline.evaluation.matching import Pairing, pair
 from pipeline.evaluation.metrics import METRICS, Scores, score
 from pipeline.evaluation.predictions import Said, is_output, read_captions, read_job
 from pipeline.evaluation.references import References, read_prepared, read_references
-from pipeline.output.output import refuse_inside
-from pipeline.storage.filesystems import Folder
+from pipeline.output.job_record import refuse_inside
+from pipeline.storage.folder import Folder
 
 LABELS = {"Bleu_1": "BLEU-1", "Bleu_2": "BLEU-2", "Bleu_3": "BLEU-3", "Bleu_4": "BLEU-4", "ROUGE_L": "ROUGE-L"}
 DIVERSITY_LABELS = {

@@ -35,7 +35,7 @@ from pipeline.errors import OutputError
 from pipeline.outcome import ReadOptions
 from pipeline.results.gallery_rows import Shown, describe_job, read_options, rows_to_show
 from pipeline.results.thumbnails import sources, thumbnail
-from pipeline.storage.filesystems import Folder
+from pipeline.storage.folder import Folder
 from pipeline.storage.prefetch import mapped_ahead
 
 TEMPLATES = Path(__file__).with_name("templates")

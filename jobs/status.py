@@ -10,9 +10,9 @@ from datetime import timedelta
 from configs.status import StatusConfig
 from jobs import cli
 from pipeline.errors import OutputError
-from pipeline.output.output import JOB
+from pipeline.output.layout import JOB
 from pipeline.results.progress import Status, read_status
-from pipeline.storage.filesystems import Folder
+from pipeline.storage.folder import Folder
 
 MEGABYTE = 1e6
 

@@ -9,10 +9,11 @@ from jobs import cli, terminal
 from pipeline.filenames import printable
 from pipeline.inference.run_stats import Report
 from pipeline.inputs.file_types import counted
-from pipeline.inputs.listing import Form, Listing, Shard
+from pipeline.inputs.listing import Listing
 from pipeline.output.commit_log import Ledger
-from pipeline.output.output import read_part
-from pipeline.storage.filesystems import Folder
+from pipeline.output.part_reader import read_part
+from pipeline.shards import Form, Shard
+from pipeline.storage.folder import Folder
 
 SHOWN_REASONS = 3
 

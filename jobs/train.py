@@ -24,10 +24,11 @@ from jobs.progress import Shown, say
 from jobs.stopping import stop_requests
 from model.device import choose_device
 from model.training.optimizers import Optimizer, Schedule
+from pipeline.datasets.prepared_split import Split, read_split
 from pipeline.errors import OutputError
-from pipeline.storage.filesystems import Folder, is_remote
+from pipeline.storage.filesystems import is_remote
+from pipeline.storage.folder import Folder
 from pipeline.training.config import Recipe, Stage
-from pipeline.training.data_loader import Split, read_split
 from pipeline.training.distributed import Workers
 from pipeline.training.run_directory import STATE
 from pipeline.training.trainer import TrainingRun

@@ -11,8 +11,9 @@ from pipeline.errors import OutputError
 from pipeline.inputs.listing import list_inputs
 from pipeline.outcome import ReadOptions
 from pipeline.output.commit_log import Ledger
-from pipeline.output.output import JOB, read_job, require_rules
-from pipeline.storage.filesystems import Folder
+from pipeline.output.job_record import read_job, require_rules
+from pipeline.output.layout import JOB
+from pipeline.storage.folder import Folder
 from pipeline.storage.paths import plain
 from pipeline.verification.folder_census import list_files
 from pipeline.verification.verify import Counts, problems

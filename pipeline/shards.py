@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -60,3 +61,28 @@ def extension_of(path: str) -> str:
     """The last extension of a path, lower case and without its dot; empty where there is none."""
     name = path.rpartition("/")[2].lower()
     return name.rpartition(".")[2] if "." in name else ""
+
+
+@dataclass(frozen=True)
+class Known:
+    """What a reader that begins in the middle of a tar cannot find there."""
+
+    first: int
+    """Index of the first row of the sample that begins at the span's offset."""
+    renamed: Mapping[int, str]
+    """Ids by row of the span, where they depend on rows before."""
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """Rows of a shard still to be captioned."""
+
+    shard: Shard
+    start: int = 0
+    """Index of its first row."""
+    offset: int = 0
+    """Byte offset at which that row begins."""
+    stop: int | None = None
+    """Index after its last row; None for the shard's end."""
+    known: Known | None = None
+    """Of a tar, what decides its rows and lies before it; None where nobody has looked."""

@@ -24,8 +24,8 @@ from model.nn.captioning_network import Architecture
 from model.vision.preprocessing import Preprocessing
 from model.vocabulary import Vocabulary
 from pipeline.output.commit_log import Ledger
-from pipeline.output.output import read_rows
-from pipeline.storage.filesystems import Folder
+from pipeline.output.part_reader import read_rows
+from pipeline.storage.folder import Folder
 
 pytest_plugins = ["devices", "faults", "s3_store", "web_server"]
 

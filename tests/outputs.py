@@ -8,13 +8,13 @@ from typing import Any
 import pyarrow as pa
 
 from pipeline.outcome import DEFAULTS, ReadOptions
-from pipeline.output.commit_log import Ledger, Span
-from pipeline.output.output import finish
+from pipeline.output.commit_log import Ledger
+from pipeline.output.manifest import finish
 from pipeline.output.writer import Sink
 from pipeline.readers.reader import read
 from pipeline.schema import CAPTIONED
-from pipeline.shards import Shard
-from pipeline.storage.filesystems import Folder
+from pipeline.shards import Shard, Span
+from pipeline.storage.folder import Folder
 
 
 def rows_of(shards: Iterable[Shard], options: ReadOptions = DEFAULTS) -> list[dict[str, Any]]:

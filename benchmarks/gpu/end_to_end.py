@@ -17,7 +17,7 @@ from configs.caption import CaptionConfig, LocalConfig, RayConfig
 from jobs import caption
 from pipeline.inference.run_stats import Report
 from pipeline.output.commit_log import Ledger
-from pipeline.storage.filesystems import Folder
+from pipeline.storage.folder import Folder
 
 IMPLAUSIBLE = 2.0
 """Times the speed of the slower stage."""

@@ -21,8 +21,9 @@ from model.vision.preprocessing import Preprocessing
 from pipeline.datasets.shard_writer import ShardWriter
 from pipeline.inference.stages import Decode
 from pipeline.inputs.listing import list_inputs
-from pipeline.output.commit_log import Ledger, Span
+from pipeline.output.commit_log import Ledger
 from pipeline.readers.reader import read
+from pipeline.shards import Span
 from pipeline.storage.prefetch import mapped_ahead
 
 CAPTIONER = "flickr8k-mobilenet-v2"

@@ -17,8 +17,9 @@ from model.nn.captioning_network import Architecture, Network
 from model.training.optimizers import Optimizer, Schedule
 from model.training.train_step import Batch, Objective, Trainer
 from model.vision.preprocessing import Preprocessing
+from pipeline.datasets.prepared_split import Numbers, Split, read_split, read_vocabulary
 from pipeline.training import step_inputs
-from pipeline.training.data_loader import Numbers, Split, read_split, read_vocabulary, shuffled
+from pipeline.training.data_loader import shuffled
 from pipeline.training.objectives import Lesson, drawn, word_weights, written
 from pipeline.training.step_inputs import Inputs
 

@@ -25,7 +25,7 @@ from model.nn.captioning_network import Architecture, Network
 from model.vision.preprocessing import Preprocessing
 from model.vocabulary import Vocabulary
 
-ZOO = Path(__file__).parent / "zoo"
+ZOO = Path(__file__).parents[1] / "zoo"
 FORMAT = 1
 VOCABULARY = "vocabulary.json"
 FILES = ("config.json", VOCABULARY, "model.safetensors")

@@ -10,8 +10,10 @@ from typing import Any
 
 from pipeline.errors import InputError, PipelineError
 from pipeline.output.commit_log import Ledger
-from pipeline.output.output import JOB, read_rows
-from pipeline.storage.filesystems import Folder, is_remote, open_at
+from pipeline.output.layout import JOB
+from pipeline.output.part_reader import read_rows
+from pipeline.storage.filesystems import is_remote, open_at
+from pipeline.storage.folder import Folder
 
 
 @dataclass(frozen=True, slots=True)

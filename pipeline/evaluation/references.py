@@ -48,7 +48,7 @@ def read_references(file: Path, split: Split | None, training: Path | None) -> R
 
 def read_prepared(data: str, split: Split, training: Path | None) -> References:
     """Those of shards that `shardtalk prepare` wrote. Raises InputError if there are none."""
-    from pipeline.training.data_loader import read_captions  # imports torch
+    from pipeline.datasets.prepared_split import read_captions  # imports torch
 
     images = [CaptionedImage(key, tuple(texts), split, key) for key, texts in read_captions(data, split).items()]
     source = {"data": data, "split": split}

@@ -10,8 +10,8 @@ import pyarrow as pa
 
 from pipeline.inference.stages import CaptionPixels, Decode
 from pipeline.outcome import DEFAULTS, ReadOptions
-from pipeline.output.commit_log import Span
 from pipeline.readers.reader import read
+from pipeline.shards import Span
 from pipeline.storage.prefetch import in_background, mapped_ahead
 
 

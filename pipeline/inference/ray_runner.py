@@ -19,11 +19,11 @@ from model.device import ONE_HEAP
 from pipeline.inference.fault_isolation import Attempts, Bisected, Positions, Register, RowId, Stage
 from pipeline.inference.stages import CaptionPixels
 from pipeline.outcome import DEFAULTS, ReadOptions
-from pipeline.output.commit_log import Span
 from pipeline.readers import splitting
 from pipeline.readers.reader import read
 from pipeline.readers.splitting import split
 from pipeline.schema import ENCODED
+from pipeline.shards import Span
 
 FILES_PER_TASK, BYTES_PER_TASK = 256, 64 << 20
 """Shards that a task reads, one after the other, where there are many; a large one has a task of its own."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, astuple, dataclass, field
 
 import pyarrow as pa
@@ -16,8 +16,9 @@ import pyarrow as pa
 from pipeline.errors import OutputError
 from pipeline.filenames import printable
 from pipeline.output import epochs
-from pipeline.shards import Shard
-from pipeline.storage.filesystems import CONNECTIONS, Folder
+from pipeline.shards import Shard, Span
+from pipeline.storage.filesystems import CONNECTIONS
+from pipeline.storage.folder import Folder
 from pipeline.storage.prefetch import mapped_ahead
 
 COMMITS = "_commits"
@@ -92,31 +93,6 @@ class Commit:
         if {interval.shard for interval in commit.intervals} != commit.paths.keys():
             raise ValueError("its intervals and paths are not of the same shards")
         return commit
-
-
-@dataclass(frozen=True)
-class Known:
-    """What a reader that begins in the middle of a tar cannot find there."""
-
-    first: int
-    """Index of the first row of the sample that begins at the span's offset."""
-    renamed: Mapping[int, str]
-    """Ids by row of the span, where they depend on rows before."""
-
-
-@dataclass(frozen=True, slots=True)
-class Span:
-    """Rows of a shard still to be captioned."""
-
-    shard: Shard
-    start: int = 0
-    """Index of its first row."""
-    offset: int = 0
-    """Byte offset at which that row begins."""
-    stop: int | None = None
-    """Index after its last row; None for the shard's end."""
-    known: Known | None = None
-    """Of a tar, what decides its rows and lies before it; None where nobody has looked."""
 
 
 @dataclass

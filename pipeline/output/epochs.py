@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from pipeline.errors import OutputError
-from pipeline.storage.filesystems import Folder
+from pipeline.storage.folder import Folder
 
 EPOCHS = "_epochs"
 _NAME = re.compile(r"(\d{6,})(?:-(\w+)\.json)?")

@@ -24,7 +24,7 @@ from pipeline.errors import OutputError
 from pipeline.output import epochs
 from pipeline.output.commit_log import Ledger
 from pipeline.output.epochs import Epoch
-from pipeline.storage.filesystems import Folder
+from pipeline.storage.folder import Folder
 
 LEASE = "_lease.json"
 RENEWED_EVERY_S = 10.0

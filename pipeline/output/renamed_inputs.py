@@ -7,8 +7,8 @@ from dataclasses import replace
 
 from pipeline.errors import OutputError
 from pipeline.filenames import printable
-from pipeline.inputs.listing import Shard
 from pipeline.output.commit_log import Ledger
+from pipeline.shards import Shard
 
 MOST_OF_ONE_NAME = 100
 """Files that are compared where nothing but the last part of their names is the same."""

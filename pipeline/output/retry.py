@@ -12,14 +12,15 @@ import pyarrow.compute as pc
 
 from pipeline.errors import DataError
 from pipeline.filenames import printable
-from pipeline.inputs.listing import Form, Shard
 from pipeline.outcome import DEFAULTS, ReadOptions
 from pipeline.output.commit_log import Commit, Interval, Ledger
+from pipeline.output.layout import MANIFEST
 from pipeline.output.lease import Lease
-from pipeline.output.output import MANIFEST, read_part
+from pipeline.output.part_reader import read_part
 from pipeline.output.writer import put
 from pipeline.schema import ErrorCode
-from pipeline.storage.filesystems import Folder
+from pipeline.shards import Form, Shard
+from pipeline.storage.folder import Folder
 from pipeline.tar.rows import tar_rows
 
 RETRYABLE = frozenset({ErrorCode.UNREADABLE, ErrorCode.OUT_OF_MEMORY})

@@ -18,7 +18,7 @@ from pipeline.errors import OutputError
 from pipeline.output.commit_log import Commit, Interval, Ledger, find_intervals, hash_keys
 from pipeline.output.lost_shards import find_damage
 from pipeline.schema import CAPTIONED, ROW, extended
-from pipeline.storage.filesystems import Folder
+from pipeline.storage.folder import Folder
 
 
 def encode_parquet(rows: pa.Table) -> bytes:

@@ -15,10 +15,9 @@ import pyarrow as pa
 from pipeline.errors import ChangedError, DataError
 from pipeline.filenames import printable
 from pipeline.outcome import DEFAULTS, Outcome, ReadOptions
-from pipeline.output.commit_log import Span
 from pipeline.readers.table_rows import list_outcomes, parquet_outcomes
 from pipeline.schema import ENCODED, ErrorCode
-from pipeline.shards import Form, Shard
+from pipeline.shards import Form, Shard, Span
 from pipeline.storage.filesystems import is_remote
 from pipeline.storage.shard_file import open_regular, open_shard, read_bounded
 from pipeline.tar.rows import tar_outcomes

@@ -11,12 +11,10 @@ from dataclasses import replace
 from functools import partial
 
 from pipeline.errors import DataError
-from pipeline.inputs.listing import Form, Shard
 from pipeline.outcome import DEFAULTS, ReadOptions
-from pipeline.output.commit_log import Known, Span
 from pipeline.parquet.reader import Table
 from pipeline.readers.lists import entries
-from pipeline.shards import extension_of
+from pipeline.shards import Form, Known, Shard, Span, extension_of
 from pipeline.storage.filesystems import CONNECTIONS
 from pipeline.storage.prefetch import mapped_ahead
 from pipeline.storage.shard_file import open_shard

@@ -13,12 +13,11 @@ from functools import partial
 from pipeline.errors import DataError
 from pipeline.filenames import printable
 from pipeline.outcome import Outcome, ReadOptions
-from pipeline.output.commit_log import Span
 from pipeline.parquet.reader import Table
 from pipeline.readers.image_locations import fetch
 from pipeline.readers.lists import entries
 from pipeline.schema import ErrorCode
-from pipeline.shards import Form, Shard, extension_of
+from pipeline.shards import Form, Shard, Span, extension_of
 from pipeline.storage.filesystems import open_at
 from pipeline.storage.shard_file import open_shard
 

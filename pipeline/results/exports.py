@@ -8,8 +8,8 @@ from typing import Any
 
 from pipeline.datasets.annotations import number_of
 from pipeline.output.commit_log import Ledger
-from pipeline.output.output import read_rows
-from pipeline.storage.filesystems import Folder
+from pipeline.output.part_reader import read_rows
+from pipeline.storage.folder import Folder
 
 EXPORTS = "_exports"
 

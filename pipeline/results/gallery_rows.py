@@ -18,9 +18,10 @@ import pyarrow.compute as pc
 from pipeline.errors import OutputError
 from pipeline.outcome import ReadOptions
 from pipeline.output.commit_log import Ledger
-from pipeline.output.output import JOB, MANIFEST, PART, read_part
+from pipeline.output.layout import JOB, MANIFEST, PART
+from pipeline.output.part_reader import read_part
 from pipeline.schema import ROW
-from pipeline.storage.filesystems import Folder
+from pipeline.storage.folder import Folder
 
 _DRAW = "draw"
 

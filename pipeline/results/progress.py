@@ -8,9 +8,10 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
 from pipeline.output import lease
-from pipeline.output.commit_log import Ledger, Span
-from pipeline.output.output import is_finished
-from pipeline.storage.filesystems import Folder
+from pipeline.output.commit_log import Ledger
+from pipeline.output.manifest import is_finished
+from pipeline.shards import Span
+from pipeline.storage.folder import Folder
 
 PLAN = "_plan.json"
 RECENT_S = 600.0

@@ -7,8 +7,8 @@ from typing import BinaryIO
 
 from pipeline.errors import DataError
 from pipeline.filenames import printable
-from pipeline.inputs.listing import Shard
 from pipeline.schema import ErrorCode
+from pipeline.shards import Shard
 from pipeline.storage.shard_file import open_shard
 from pipeline.tar.elements import Member
 from pipeline.tar.walk import walk

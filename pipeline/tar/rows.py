@@ -11,10 +11,9 @@ from typing import BinaryIO
 
 from pipeline.errors import DataError
 from pipeline.filenames import printable
-from pipeline.inputs.listing import Shard
 from pipeline.outcome import Outcome, ReadOptions
-from pipeline.output.commit_log import Span
 from pipeline.schema import ErrorCode
+from pipeline.shards import Shard, Span
 from pipeline.storage.shard_file import open_shard
 from pipeline.tar.elements import Element, Gap, Member, content
 from pipeline.tar.links import Links

@@ -20,8 +20,9 @@ from model.device import autocast
 from model.nn.encoder import Encoder
 from model.vision.augmentation import crop_and_flip
 from model.vision.preprocessing import Preprocessing
-from pipeline.storage.filesystems import Folder
-from pipeline.training.data_loader import Numbers, Split, in_order, pixel_batches, share
+from pipeline.datasets.prepared_split import Numbers, Split
+from pipeline.storage.folder import Folder
+from pipeline.training.data_loader import in_order, pixel_batches, share
 from pipeline.training.distributed import Workers
 
 FOLDER = "features"

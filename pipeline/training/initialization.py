@@ -6,10 +6,10 @@ from model.captioner import checkpoint
 from model.nn.captioning_network import Architecture, Network
 from model.vision.preprocessing import Preprocessing
 from model.vocabulary import Vocabulary
+from pipeline.datasets.prepared_split import Split
 from pipeline.errors import InputError
 from pipeline.inference import captioner_store
 from pipeline.training.config import Recipe
-from pipeline.training.data_loader import Split
 
 
 def first_network(recipe: Recipe, vocabulary: Vocabulary) -> tuple[Network, Architecture, Preprocessing]:

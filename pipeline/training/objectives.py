@@ -15,8 +15,8 @@ from model.nn.captioning_network import Network
 from model.training.self_critical import advantages, draw
 from model.training.train_step import Batch, pad
 from model.vocabulary import END, Vocabulary
+from pipeline.datasets.prepared_split import Numbers, Split
 from pipeline.evaluation.cider import CiderD
-from pipeline.training.data_loader import Numbers, Split
 from pipeline.training.step_inputs import Inputs
 
 Lesson = Callable[[Numbers, Inputs, np.random.Generator], Batch]

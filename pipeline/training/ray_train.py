@@ -16,10 +16,10 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from model.device import ONE_HEAP
 from model.errors import ModelError
+from pipeline.datasets.prepared_split import Split
 from pipeline.errors import PipelineError, TrainingError, WriteError
-from pipeline.storage.filesystems import Folder
+from pipeline.storage.folder import Folder
 from pipeline.training.config import Progress, Recipe, Reporter
-from pipeline.training.data_loader import Split
 from pipeline.training.distributed import Workers
 from pipeline.training.trainer import TrainingRun
 

@@ -27,7 +27,7 @@ from model.captioner import checkpoint
 from model.nn.captioning_network import Network
 from model.vision.preprocessing import Preprocessing
 from pipeline.errors import OutputError
-from pipeline.storage.filesystems import Folder
+from pipeline.storage.folder import Folder
 from pipeline.training import feature_cache
 
 STATE = "latest/training.pt"

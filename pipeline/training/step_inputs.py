@@ -12,7 +12,8 @@ from model.device import autocast
 from model.nn.encoder import Encoder
 from model.vision.augmentation import crop_and_flip
 from model.vision.preprocessing import Preprocessing
-from pipeline.training.data_loader import Numbers, Order, Split, pixel_batches
+from pipeline.datasets.prepared_split import Numbers, Split
+from pipeline.training.data_loader import Order, pixel_batches
 
 Inputs = dict[str, torch.Tensor]
 """`images` or `features`, as `Network.forward` takes them."""

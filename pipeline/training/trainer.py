@@ -21,9 +21,10 @@ from model.device import choose_dtype, keep_freed_memory
 from model.nn.captioning_network import Network
 from model.nn.encoder import load_cnn
 from model.training.train_step import Objective, Trainer
+from pipeline.datasets.prepared_split import Numbers, Split, read_vocabulary
 from pipeline.training import feature_cache, step_inputs
 from pipeline.training.config import Position, Progress, Recipe, Reporter, Stage
-from pipeline.training.data_loader import Numbers, Split, read_vocabulary, share, shuffled
+from pipeline.training.data_loader import share, shuffled
 from pipeline.training.distributed import Workers
 from pipeline.training.initialization import first_network, refuse_too_few
 from pipeline.training.objectives import Lesson, drawn, word_weights, written

@@ -8,9 +8,10 @@ from model.decoding.search import Search
 from model.nn.captioning_network import Network
 from model.training.train_step import Batch, pad, summed_loss
 from model.vocabulary import Vocabulary
+from pipeline.datasets.prepared_split import Split
 from pipeline.evaluation.diversity import diversity
 from pipeline.evaluation.metrics import score
-from pipeline.training.data_loader import Split, share
+from pipeline.training.data_loader import share
 from pipeline.training.distributed import Workers
 
 BATCH_IMAGES = 128

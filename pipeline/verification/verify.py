@@ -21,10 +21,12 @@ import pyarrow as pa
 from pipeline.filenames import from_printable, printable
 from pipeline.outcome import DEFAULTS, ReadOptions
 from pipeline.output.commit_log import Commit, Ledger, gaps, hash_keys
-from pipeline.output.output import JOB, MANIFEST, PART, read_part
+from pipeline.output.layout import JOB, MANIFEST, PART
+from pipeline.output.part_reader import read_part
 from pipeline.schema import ROW, ErrorCode, extended
 from pipeline.shards import Shard
-from pipeline.storage.filesystems import Folder, is_remote
+from pipeline.storage.filesystems import is_remote
+from pipeline.storage.folder import Folder
 from pipeline.storage.prefetch import mapped_ahead
 from pipeline.verification.census import Key, compare
 

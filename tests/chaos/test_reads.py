@@ -19,8 +19,8 @@ from faults import Survived, chosen
 from s3_store import name_store
 
 from pipeline.inputs.listing import list_inputs
-from pipeline.output.commit_log import Span
 from pipeline.readers.reader import read
+from pipeline.shards import Span
 from pipeline.storage import remote_file
 
 IMAGES = {f"k{i}.jpg": encoded(picture(i, 12 + i, 9), quality=40) for i in range(3)}

@@ -21,8 +21,8 @@ from s3_store import Bucket
 
 from pipeline.errors import ChangedError
 from pipeline.inputs.listing import list_inputs
-from pipeline.output.commit_log import Span
 from pipeline.readers.reader import read
+from pipeline.shards import Span
 from pipeline.storage.filesystems import open_at
 from pipeline.storage.s3_object import S3Source
 

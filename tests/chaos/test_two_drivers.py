@@ -17,13 +17,16 @@ import pytest
 from faults import Survived, chosen, is_full
 
 from pipeline.errors import OutputError
-from pipeline.inputs.listing import Shard
-from pipeline.output import commit_log, lease, output, retry
+from pipeline.output import commit_log, job_record, lease, retry
+from pipeline.output.cleanup import sweep
 from pipeline.output.commit_log import Ledger
+from pipeline.output.job_record import claim, refuse_foreign, refuse_other
 from pipeline.output.lease import Owner
+from pipeline.output.manifest import finish, is_finished
 from pipeline.output.writer import Sink
 from pipeline.schema import CAPTIONED
-from pipeline.storage.filesystems import Folder
+from pipeline.shards import Shard
+from pipeline.storage.folder import Folder
 from pipeline.verification import verify
 
 JOB = {"captioner": "c", "format": "jsonl", "search": {}}
@@ -103,16 +106,16 @@ def rows(shards: list[Shard], driver: str, failing: str) -> Iterator[pa.Table]:
 
 def run(folder: Store, name: str, *, failing: str = "", retrying: bool = False, part_rows: int = 1) -> Ledger:
     """What `jobs.caption.run` asks of an output, in its order; a renewal of the lease comes before each row."""
-    output.refuse_foreign(folder)
+    refuse_foreign(folder)
     mine = lease.take(folder)
     found = Ledger.load(folder)
-    output.refuse_other(folder, found, JOB)
-    output.claim(folder, JOB)
+    refuse_other(folder, found, JOB)
+    claim(folder, JOB)
     mine.begin(found, JOB)
     if retrying:
         retry.take_back(folder, found, SHARDS, mine)
     left = [span.shard for span in found.left(SHARDS)]
-    output.sweep(folder, found, confirm=mine.confirm)
+    sweep(folder, found, confirm=mine.confirm)
     sink = Sink(
         folder, found, form="jsonl", fragment_rows=part_rows, fragment_s=1e9, confirm=mine.confirm, epoch=mine.epoch.id
     )
@@ -121,8 +124,8 @@ def run(folder: Store, name: str, *, failing: str = "", retrying: bool = False, 
         sink.write(table)
     sink.commit()
     mine.confirm()
-    if left or not output.is_finished(folder, found):
-        output.finish(folder, found, job=JOB, run={}, confirm=mine.confirm)
+    if left or not is_finished(folder, found):
+        finish(folder, found, job=JOB, run={}, confirm=mine.confirm)
     mine.release()
     return found
 
@@ -171,7 +174,7 @@ def elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Owner, "me", lambda: Owner(f"d{(n := next(numbers)):05}", f"host-{n}", "", n, "", "now"))
     monkeypatch.setattr(lease.time, "sleep", lambda seconds: None)
     monkeypatch.setattr(commit_log, "mapped_ahead", lambda function, names, **_: map(function, names))
-    monkeypatch.setattr(output, "is_remote", lambda url: True)
+    monkeypatch.setattr(job_record, "is_remote", lambda url: True)
 
 
 BEFORE: dict[str, Callable[[], dict[str, bytes]]] = {

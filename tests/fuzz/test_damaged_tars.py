@@ -9,11 +9,10 @@ from unittest import mock
 from damaged_tars import damaged_tars, images_by_gnu_tar, images_by_tarfile
 from hypothesis import HealthCheck, given, settings
 
-from pipeline.inputs.listing import Shard
-from pipeline.output.commit_log import Span
 from pipeline.readers import splitting
 from pipeline.readers.reader import read
 from pipeline.readers.splitting import split
+from pipeline.shards import Shard, Span
 
 EXAMPLES = int(os.environ.get("FUZZ_EXAMPLES", "20000" if os.environ.get("CHAOS") == "full" else "60"))
 fuzzed = settings(

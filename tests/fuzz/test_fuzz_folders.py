@@ -11,8 +11,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from pipeline.inputs.listing import Listing, list_inputs
-from pipeline.output.commit_log import Span
 from pipeline.readers.reader import read
+from pipeline.shards import Span
 
 LONG = os.environ.get("CHAOS") == "full"
 usual = settings(

@@ -19,7 +19,7 @@ from test_fuzz_tables import damaged, files
 from pipeline.inputs.listing import list_inputs
 from pipeline.outcome import DEFAULTS, ReadOptions
 from pipeline.shards import Shard
-from pipeline.storage.filesystems import Folder
+from pipeline.storage.folder import Folder
 from pipeline.tar import rows
 from pipeline.tar.elements import Element, Member
 from pipeline.verification.folder_census import list_files

@@ -14,7 +14,7 @@ from model.captioner import checkpoint
 from pipeline.inference.ray_runner import run_ray
 from pipeline.inference.stages import Decode
 from pipeline.inputs.listing import list_inputs
-from pipeline.output.commit_log import Span
+from pipeline.shards import Span
 
 
 class PoisonedDecode(Decode):

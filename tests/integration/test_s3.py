@@ -21,7 +21,8 @@ from s3_store import Bucket
 
 from pipeline.errors import InputError
 from pipeline.inputs.listing import list_inputs
-from pipeline.storage.filesystems import Folder, filesystem
+from pipeline.storage.filesystems import filesystem
+from pipeline.storage.folder import Folder
 
 
 def table_bytes(rows: dict[str, bytes]) -> bytes:

@@ -9,7 +9,7 @@ from conftest import Run, pictures, rows_of
 
 from pipeline.output import epochs
 from pipeline.output.lease import LEASE, Owner
-from pipeline.storage.filesystems import Folder
+from pipeline.storage.folder import Folder
 
 
 @pytest.mark.parametrize("option", [("--device", "cuda:99"), ("--device", "nonsense"), ("--dtype", "int3")])

@@ -21,7 +21,7 @@ from pipeline.filenames import printable
 from pipeline.output.commit_log import Ledger
 from pipeline.output.writer import ENCODERS, Sink
 from pipeline.schema import CAPTIONED, ROW
-from pipeline.storage.filesystems import Folder
+from pipeline.storage.folder import Folder
 
 HOSTILE = "</script><img src=x onerror=alert(1)>&\u2028"
 COLOURS = ["red", "lime", "blue", "yellow", "black"]

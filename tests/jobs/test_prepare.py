@@ -13,9 +13,9 @@ from configs.parsing import ConfigError
 from configs.prepare import PrepareConfig
 from jobs.prepare import main, run
 from model.vocabulary import Vocabulary
+from pipeline.datasets.prepared_split import read_split
 from pipeline.errors import InputError, OutputError
 from pipeline.tar.samples import samples
-from pipeline.training.data_loader import read_split
 
 CHECKOUT = Path(__file__).parents[2]
 FLICKR8K = CHECKOUT.parent / "shared" / "data" / "flickr8k"

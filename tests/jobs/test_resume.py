@@ -26,7 +26,7 @@ from conftest import (
 import jobs.caption
 from pipeline.output import epochs, lease
 from pipeline.output.writer import Sink
-from pipeline.storage.filesystems import Folder
+from pipeline.storage.folder import Folder
 
 FORMATS = ("parquet", "jsonl")
 

@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 from conftest import Run, assert_same, codes, jpeg, pictures, rows_of, tar_bytes
 
-from pipeline.inputs.listing import Shard
 from pipeline.output import retry
 from pipeline.schema import ErrorCode
-from pipeline.storage.filesystems import Folder
+from pipeline.shards import Shard
+from pipeline.storage.folder import Folder
 from pipeline.tar import rows
 
 

@@ -7,7 +7,7 @@ import pytest
 from conftest import Run, jpeg, pictures, tar_bytes
 
 from pipeline.output import lease
-from pipeline.storage.filesystems import Folder
+from pipeline.storage.folder import Folder
 
 
 def status(shardtalk: Run, output: Path) -> dict[str, object]:

@@ -160,7 +160,7 @@ def test_a_disk_that_is_full_from_the_start_fails(
 def test_an_output_that_is_mounted_read_only_is_a_mistake(
     tmp_path: Path, caption: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("pipeline.output.output.os.access", lambda path, mode: mode != os.W_OK | os.X_OK)
+    monkeypatch.setattr("pipeline.output.job_record.os.access", lambda path, mode: mode != os.W_OK | os.X_OK)
     code, said = caption(pictures(tmp_path / "in", 2))
     assert code == 2 and said.count("\n") == 1 and "is not to be written into" in said
     assert not (tmp_path / "out").exists()

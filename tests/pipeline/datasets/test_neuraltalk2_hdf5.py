@@ -14,8 +14,8 @@ from PIL import Image
 from torch7_files import FIXTURES
 
 from model.vocabulary import Vocabulary
+from pipeline.datasets.prepared_split import read_split, read_vocabulary
 from pipeline.tar.samples import samples
-from pipeline.training.data_loader import read_split, read_vocabulary
 
 h5py = pytest.importorskip("h5py")
 

@@ -23,13 +23,14 @@ from model.captioner.captioner import Captioner
 from model.nn.captioning_network import Architecture
 from model.nn.encoder import Encoder
 from model.vision.preprocessing import Preprocessing
+from pipeline.datasets.prepared_split import Split, read_split
 from pipeline.inference.local_runner import run_local
 from pipeline.inference.stages import CaptionPixels, Decode
 from pipeline.inputs.listing import list_inputs
 from pipeline.output.commit_log import Ledger
 from pipeline.schema import MEASURES
 from pipeline.training import step_inputs
-from pipeline.training.data_loader import Split, in_order, read_split, share
+from pipeline.training.data_loader import in_order, share
 from pipeline.training.feature_cache import computed
 from pipeline.training.objectives import drawn
 

@@ -5,7 +5,9 @@ import pytest
 from conftest import pictures, tar_of_pictures
 
 from pipeline.errors import InputError
-from pipeline.inputs.listing import Listing, Shard, expand_braces, list_inputs
+from pipeline.inputs.brace_expansion import expand_braces
+from pipeline.inputs.listing import Listing, list_inputs
+from pipeline.shards import Shard
 
 
 def ids(listing: Listing) -> list[str]:

@@ -5,11 +5,11 @@ import pyarrow as pa
 import pytest
 
 from pipeline.errors import OutputError
-from pipeline.inputs.listing import Shard
 from pipeline.output import epochs
-from pipeline.output.commit_log import Commit, Interval, Ledger, Span, find_intervals, gaps, hash_keys
+from pipeline.output.commit_log import Commit, Interval, Ledger, find_intervals, gaps, hash_keys
 from pipeline.output.epochs import Epoch
-from pipeline.storage.filesystems import Folder
+from pipeline.shards import Shard, Span
+from pipeline.storage.folder import Folder
 
 TAR = Shard("/data/s.tar", "", 9000, 17)
 IMAGE = Shard("/data/a.jpg", "a.jpg", 500, 18)

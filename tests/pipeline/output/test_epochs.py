@@ -7,7 +7,7 @@ import pytest
 from pipeline.errors import OutputError
 from pipeline.output import epochs
 from pipeline.output.epochs import Begun, Epoch, begin, claim, current, is_newest, sweep
-from pipeline.storage.filesystems import Folder
+from pipeline.storage.folder import Folder
 
 
 @pytest.fixture(params=["exclusive", "not exclusive"])

@@ -18,7 +18,7 @@ from pipeline.errors import OutputError, WriteError
 from pipeline.output import lease
 from pipeline.output.commit_log import Ledger
 from pipeline.output.lease import LEASE, SETTLING_S, SILENCE_S, Owner, holder, take
-from pipeline.storage.filesystems import Folder
+from pipeline.storage.folder import Folder
 
 
 class Clock:

@@ -5,9 +5,9 @@ from dataclasses import replace
 import pytest
 
 from pipeline.filenames import printable
-from pipeline.inputs.listing import Shard
 from pipeline.output.commit_log import Commit, Interval, Ledger
 from pipeline.output.renamed_inputs import find_renamed
+from pipeline.shards import Shard
 
 TAR = Shard("/old/in/s.tar", "", 9000, 17)
 IMAGE = Shard("/old/in/deep/a.jpg", "deep/a.jpg", 500, 18)

@@ -8,10 +8,10 @@ import pytest
 
 from pipeline.errors import OutputError
 from pipeline.output.commit_log import Damage, Interval, Ledger
-from pipeline.output.output import read_part, read_rows
+from pipeline.output.part_reader import read_part, read_rows
 from pipeline.output.writer import Sink
 from pipeline.schema import CAPTIONED, ROW
-from pipeline.storage.filesystems import Folder
+from pipeline.storage.folder import Folder
 
 FORMATS = ("parquet", "jsonl")
 

@@ -12,9 +12,9 @@ from conftest import jpeg, pictures, tar_bytes, tar_of_pictures
 import pipeline.readers.reader
 from pipeline.inputs.listing import list_inputs
 from pipeline.outcome import ReadOptions
-from pipeline.output.commit_log import Span
 from pipeline.readers.reader import read
 from pipeline.schema import ENCODED
+from pipeline.shards import Span
 
 
 def spans(*paths: Path) -> list[Span]:

@@ -10,11 +10,11 @@ import pyarrow.parquet as pq
 import pytest
 from conftest import jpeg, tar_bytes
 
-from pipeline.inputs.listing import Shard, list_inputs
-from pipeline.output.commit_log import Span
+from pipeline.inputs.listing import list_inputs
 from pipeline.readers import splitting
 from pipeline.readers.reader import read
 from pipeline.readers.splitting import split
+from pipeline.shards import Shard, Span
 
 
 def shard(path: Path) -> Shard:

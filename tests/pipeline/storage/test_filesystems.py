@@ -4,7 +4,8 @@ from pathlib import Path
 import pytest
 
 from pipeline.errors import InputError
-from pipeline.storage.filesystems import Folder, filesystem, is_remote, open_at
+from pipeline.storage.filesystems import filesystem, is_remote, open_at
+from pipeline.storage.folder import Folder
 
 
 def test_urls_name_their_filesystem() -> None:

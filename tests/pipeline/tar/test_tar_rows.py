@@ -8,11 +8,10 @@ from pathlib import Path
 import pytest
 from conftest import tar_bytes
 
-from pipeline.inputs.listing import Shard
 from pipeline.outcome import DEFAULTS, ReadOptions
-from pipeline.output.commit_log import Span
 from pipeline.readers.reader import read
 from pipeline.readers.splitting import split
+from pipeline.shards import Shard, Span
 
 BLOCK = 512
 Row = dict[str, object]

@@ -8,17 +8,9 @@ import pytest
 from conftest import encoded, picture, tar_bytes
 
 from model.vision.preprocessing import Preprocessing
+from pipeline.datasets.prepared_split import Split, read_split, read_vocabulary
 from pipeline.errors import InputError
-from pipeline.training.data_loader import (
-    Order,
-    Split,
-    in_order,
-    pixel_batches,
-    read_split,
-    read_vocabulary,
-    share,
-    shuffled,
-)
+from pipeline.training.data_loader import Order, in_order, pixel_batches, share, shuffled
 
 CAPTIONS = {"captions": ["A dog.", "Dogs run!"], "ids": [[1, 2], [3, 4, 5]]}
 

@@ -10,8 +10,9 @@ from torch import nn
 
 from model.nn.encoder import Encoder
 from model.vision.preprocessing import Preprocessing
-from pipeline.storage.filesystems import Folder
-from pipeline.training.data_loader import Split, read_split, share
+from pipeline.datasets.prepared_split import Split, read_split
+from pipeline.storage.folder import Folder
+from pipeline.training.data_loader import share
 from pipeline.training.distributed import Workers
 from pipeline.training.feature_cache import Cache, computed
 

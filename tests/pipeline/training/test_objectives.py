@@ -10,7 +10,7 @@ from test_ingest import CAPTIONS, members, shard, tar_bytes
 
 from model.nn.captioning_network import Architecture, Network
 from model.vocabulary import END, Vocabulary
-from pipeline.training.data_loader import Split, read_split
+from pipeline.datasets.prepared_split import Split, read_split
 from pipeline.training.objectives import drawn, word_weights, written
 
 VOCABULARY = Vocabulary(("a", "dog", "dogs", "run", "far"))

@@ -14,9 +14,9 @@ from test_watch import stage
 from model.errors import OptionError
 from model.nn.encoder import headless
 from model.training.optimizers import Optimizer, Schedule
+from pipeline.datasets.prepared_split import read_split
 from pipeline.errors import InputError
 from pipeline.training.config import Progress, Recipe
-from pipeline.training.data_loader import read_split
 from pipeline.training.distributed import Workers
 from pipeline.training.trainer import TrainingRun
 

@@ -6,11 +6,11 @@ from pathlib import Path
 import pytest
 from test_sink import FORMATS, captioned, sink
 
-from pipeline.inputs.listing import Shard
 from pipeline.output.commit_log import Ledger
-from pipeline.output.output import finish
+from pipeline.output.manifest import finish
 from pipeline.schema import CAPTIONED
-from pipeline.storage.filesystems import Folder
+from pipeline.shards import Shard
+from pipeline.storage.folder import Folder
 from pipeline.verification.verify import problems
 
 

@@ -5,9 +5,11 @@ from pathlib import Path
 import pytest
 
 from pipeline.errors import OutputError
+from pipeline.output.cleanup import sweep
 from pipeline.output.commit_log import Commit, Interval, Ledger
-from pipeline.output.output import claim, finish, is_finished, refuse_foreign, refuse_inside, refuse_other, sweep
-from pipeline.storage.filesystems import Folder
+from pipeline.output.job_record import claim, refuse_foreign, refuse_inside, refuse_other
+from pipeline.output.manifest import finish, is_finished
+from pipeline.storage.folder import Folder
 
 JOB = {"search": {"method": "beam", "beam_size": 5}, "format": "parquet"}
 OTHER = {"search": {"method": "beam", "beam_size": 3, "seed": 1}, "format": "parquet"}

@@ -1,0 +1,108 @@
+"""What an output is of: refuses folders and jobs that do not fit, and records the job that claims one."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from pipeline.errors import OutputError
+from pipeline.inputs.brace_expansion import named_by
+from pipeline.outcome import RULES
+from pipeline.output import epochs
+from pipeline.output.cleanup import is_unfinished
+from pipeline.output.commit_log import Ledger
+from pipeline.output.layout import JOB
+from pipeline.output.lease import LEASE
+from pipeline.shards import STANDARD_INPUT
+from pipeline.storage.filesystems import is_remote
+from pipeline.storage.folder import Folder
+
+
+def refuse_inside(output: str, inputs: Iterable[str]) -> None:
+    """Raises OutputError if the output lies in an input folder, where the next run would take it for input."""
+    for given in (name for text in inputs for name in named_by(text) if text != STANDARD_INPUT):
+        if is_remote(output) or is_remote(given):
+            inside = f"{output.rstrip('/')}/".startswith(f"{given.rstrip('/')}/")
+        else:
+            folder = Path(given).expanduser().resolve()
+            inside = folder.is_dir() and Path(output).resolve().is_relative_to(folder)
+        if inside:
+            raise OutputError(f"output {output} lies inside the input {given}; give one outside")
+
+
+def refuse_foreign(folder: Folder) -> None:
+    """Raises OutputError for what cannot be a folder to write into, or holds files that are not of an output."""
+    if not is_remote(folder.url):
+        place = Path(folder.path)
+        there = next(path for path in (place, *place.parents) if os.path.lexists(path))
+        if not there.is_dir():
+            raise OutputError(f"{folder.url} cannot be a folder for the rows: {there} is none")
+        if not os.access(there, os.W_OK | os.X_OK):
+            raise OutputError(f"{folder.url} cannot be a folder for the rows: {there} is not to be written into")
+    if folder.exists(JOB):
+        return
+    try:
+        found = [name for name in folder.names() if name != LEASE and not is_unfinished(name)]
+    except UnicodeDecodeError as error:  # pyarrow's, of other names in it
+        raise OutputError(f"{folder.url} cannot be a folder for the rows: {error}") from error
+    if found and epochs.current(folder) is None:
+        raise OutputError(f"{folder.url} holds other files, such as {found[0]}; give an empty or new folder")
+
+
+def refuse_other(folder: Folder, ledger: Ledger, job: Mapping[str, Any]) -> None:
+    """Raises OutputError for an output of a job that differs, saying in what. One without rows may be anybody's.
+
+    Args:
+        ledger: what is committed.
+        job: what decides the captions, as nested JSON.
+    """
+    if not ledger.commits:
+        return
+    before = read_job(folder)
+    require_rules(folder, before, _rules(job))
+    differences = _differences(before, job)
+    if differences:
+        raise OutputError(
+            f"{folder.url} was begun by another job: {'; '.join(differences)}; give another output, or what it had then"
+        )
+
+
+def read_job(folder: Folder) -> Mapping[str, Any]:
+    """What decides the rows of an output. Raises OutputError where it is damaged."""
+    if begun := epochs.current(folder):
+        return begun.job
+    try:
+        return dict(json.loads(folder.read(JOB)))
+    except (ValueError, TypeError) as error:
+        raise OutputError(f"{folder.url}/{JOB} is damaged: {error}") from error
+
+
+def claim(folder: Folder, job: Mapping[str, Any]) -> None:
+    """Makes the folder this job's, where `refuse_other` had nothing to say."""
+    written = json.dumps(job, indent=2, ensure_ascii=False).encode()
+    if not folder.exists(JOB) or folder.read(JOB) != written:
+        folder.write(JOB, written)
+
+
+def require_rules(folder: Folder, job: Mapping[str, Any], rules: Any = RULES) -> None:
+    """Raises OutputError for the output of a job that was begun under other rules of what is a row."""
+    if _rules(job) != rules:
+        raise OutputError(
+            f"{folder.url} was begun by a version of Shardtalk with other rules of what is a row (now each image of a"
+            " tar is one, and each damaged place); use that version for it, or give another output"
+        )
+
+
+def _rules(job: Mapping[str, Any]) -> Any:
+    reading = job.get("reading")
+    return reading.get("rules") if isinstance(reading, Mapping) else None
+
+
+def _differences(before: Any, now: Any, name: str = "") -> list[str]:
+    if isinstance(before, Mapping) and isinstance(now, Mapping):
+        keys = dict.fromkeys([*before, *now])
+        return [d for key in keys for d in _differences(before.get(key), now.get(key), f"{name}.{key}".lstrip("."))]
+    return [] if before == now else [f"{name} was {before!r} and is {now!r}"]

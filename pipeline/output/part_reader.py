@@ -1,0 +1,30 @@
+"""Reads the rows of an output."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from pipeline.output.commit_log import Ledger
+from pipeline.schema import ROW, extended
+from pipeline.storage.folder import Folder
+
+
+def read_rows(folder: Folder, ledger: Ledger, columns: list[str] | None = None) -> Iterator[pa.Table]:
+    """The committed rows, a table per part."""
+    for commit in sorted(ledger.commits, key=lambda commit: commit.file):
+        yield read_part(folder, commit.file, columns)
+
+
+def read_part(folder: Folder, name: str, columns: list[str] | None = None) -> pa.Table:
+    """The rows of a part, or some columns of them. Raises OSError or ValueError for one that is damaged."""
+    data = folder.read(name)
+    if name.endswith(".parquet"):
+        # With threads, a process that ends soon after may abort while pyarrow's pool is still starting (26.0).
+        return pq.ParquetFile(pa.BufferReader(data)).read(columns=columns, use_threads=False)
+    records = [json.loads(line) for line in data.splitlines()]
+    rows = pa.Table.from_pylist(records, schema=extended(ROW, records[0] if records else ()))
+    return rows.select(columns) if columns else rows

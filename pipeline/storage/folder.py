@@ -1,0 +1,216 @@
+"""An output folder on any filesystem: a reader of its files sees the old or the new state of each, never a part."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import os
+import shutil
+import tempfile
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+from typing import BinaryIO, cast
+
+import pyarrow.fs as pafs
+
+from pipeline.errors import OutputError, WriteError
+from pipeline.filenames import is_text, printable
+from pipeline.storage.filesystems import filesystem, is_s3, open_at
+from pipeline.storage.paths import plain
+
+SPOOLED_BYTES = 16 << 20
+"""Of a file that is written remotely: more wait on this machine's disk."""
+_CANNOT_SYNC = frozenset({errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EBADF})
+UNFINISHED = ".{}.tmp"
+"""Name of a file while it is written."""
+
+
+def _write_through(file: BinaryIO, data: bytes) -> None:
+    file.write(data)
+    file.flush()
+    os.fsync(file.fileno())
+
+
+def _create_in_place(path: Path, data: bytes) -> None:
+    """As `Folder.create`; a crash may leave a part of it."""
+    with path.open("xb") as file:
+        try:
+            _write_through(file, data)
+        except OSError:
+            path.unlink()
+            raise
+    _sync_folder(path.parent)
+
+
+def _sync_folder(path: Path) -> None:
+    """Sees to it that the names in a folder outlast a crash, where its filesystem can."""
+    folder = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    except OSError as error:
+        if error.errno not in _CANNOT_SYNC:
+            raise
+    finally:
+        os.close(folder)
+
+
+class Folder:
+    """An output folder.
+
+    Args:
+        url: a path of this machine or the URL of a folder on another filesystem.
+
+    Raises OutputError for a name that pyarrow cannot open.
+    """
+
+    def __init__(self, url: str) -> None:
+        if not is_text(url):
+            raise OutputError(f"{printable(url)} is not UTF-8; give another name")
+        self.url = url = plain(url)
+        self.system, self.path = filesystem(url)
+        self._local = isinstance(self.system, pafs.LocalFileSystem)
+
+    def names(self, below: str = "") -> list[str]:
+        """Names of the files in it, or in a folder below it, sorted. Empty where there is no such folder."""
+        selector = pafs.FileSelector(f"{self.path}/{below}".rstrip("/"), allow_not_found=True)
+        found = self.system.get_file_info(selector)
+        return sorted(info.base_name for info in found if info.type == pafs.FileType.File)
+
+    def folders(self, below: str) -> list[str]:
+        """Names of the folders in a folder below it, sorted. Empty where there is none."""
+        found = self.system.get_file_info(pafs.FileSelector(f"{self.path}/{below}", allow_not_found=True))
+        return sorted(info.base_name for info in found if info.type == pafs.FileType.Directory)
+
+    def exists(self, name: str) -> bool:
+        """Whether it holds a file of this name. Raises OutputError where nobody can tell."""
+        try:
+            return bool(self.system.get_file_info(f"{self.path}/{name}").type == pafs.FileType.File)
+        except OSError as error:
+            raise OutputError(f"{self.url} cannot be read: {error}") from error
+
+    def read(self, name: str) -> bytes:
+        """All bytes of a file. Raises OSError."""
+        with open_at(f"{self.url}/{name}") as file:
+            return file.read()
+
+    def write(self, name: str, data: bytes) -> None:
+        """Makes or replaces a file at once: whatever happens, a reader finds all of the old one or all of the new.
+
+        Raises WriteError.
+        """
+        with self.writer(name) as file:
+            file.write(data)
+
+    def create(self, name: str, data: bytes) -> bool:
+        """Makes a file that nobody else makes at the same time; False where the filesystem cannot do so, and did not.
+
+        Raises FileExistsError if it is there, WriteError.
+        """
+        if is_s3(self.url):
+            from pipeline.storage import s3_conditional_writes
+
+            with self._writing(name, FileExistsError):
+                return s3_conditional_writes.create(f"{self.path}/{name}", data)
+        if not self._local:
+            return False
+        path = Path(self.path, name)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            unfinished = path.with_name(UNFINISHED.format(f"{path.name}-{uuid.uuid4().hex}"))
+            try:
+                with unfinished.open("xb") as file:
+                    _write_through(file, data)
+                with contextlib.suppress(OSError):  # no links on FUSE and SMB, say; what follows says why
+                    path.hardlink_to(unfinished)
+                    return True
+            finally:
+                unfinished.unlink(missing_ok=True)
+                _sync_folder(path.parent)
+            _create_in_place(path, data)
+        except FileExistsError:
+            raise
+        except OSError as error:
+            raise WriteError(f"{self.url}/{name} cannot be written: {error.strerror or error}") from error
+        return True
+
+    def version(self, name: str) -> str | None:
+        """Changes whenever the file does; None where there is none. Raises OSError."""
+        try:
+            if is_s3(self.url):
+                from pipeline.storage import s3_client
+
+                return str(s3_client.head(f"{self.path}/{name}")["ETag"])
+            return hashlib.sha256(self.read(name)).hexdigest()
+        except FileNotFoundError:
+            return None
+
+    def replace(self, name: str, data: bytes, version: str | None) -> None:
+        """As `write`, of a file that still has this version.
+
+        S3 compares and writes at once where it has conditions, and a hard link where there was no file; elsewhere the
+        version is read before the file is written. Raises FileExistsError if it is another, WriteError.
+        """
+        if version is None and self.create(name, data):
+            return
+        if is_s3(self.url) and version is not None:
+            from pipeline.storage import s3_conditional_writes
+
+            with self._writing(name, FileExistsError):
+                if s3_conditional_writes.replace(f"{self.path}/{name}", data, version):
+                    return
+        if self.version(name) != version:
+            raise FileExistsError(errno.EEXIST, f"{self.url}/{name} was written by another")
+        self.write(name, data)
+
+    @contextlib.contextmanager
+    def writer(self, name: str) -> Iterator[BinaryIO]:
+        """As `write`, for data that comes in pieces; the file is there once the context ends without an exception."""
+        with self._writing(name), self._writer(name) as file:
+            yield file
+
+    @contextlib.contextmanager
+    def _writing(self, name: str, *passing: type[OSError]) -> Iterator[None]:
+        """Turns errors into WriteErrors, but for these."""
+        try:
+            yield
+        except passing:
+            raise
+        except OSError as error:
+            raise WriteError(f"{self.url}/{name} cannot be written: {error.strerror or error}") from error
+
+    @contextlib.contextmanager
+    def _writer(self, name: str) -> Iterator[BinaryIO]:
+        target = f"{self.path}/{name}"
+        if not self._local:
+            with tempfile.SpooledTemporaryFile(SPOOLED_BYTES) as pieces:  # closing a stream publishes what it has
+                yield cast(BinaryIO, pieces)
+                if is_s3(self.url):
+                    from pipeline.storage import s3_client
+
+                    s3_client.put(target, cast(BinaryIO, pieces))
+                    return
+                pieces.seek(0)
+                with self.system.open_output_stream(target) as stream:
+                    shutil.copyfileobj(pieces, stream, SPOOLED_BYTES)
+            return
+        path = Path(target)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        unfinished = path.with_name(UNFINISHED.format(path.name))
+        with unfinished.open("wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        unfinished.replace(path)
+        _sync_folder(path.parent)  # the rename itself
+
+    def remove(self, name: str) -> None:
+        """Deletes a file, if it is there: another driver may have been faster. Raises WriteError."""
+        with contextlib.suppress(FileNotFoundError), self._writing(name, FileNotFoundError):
+            self.system.delete_file(f"{self.path}/{name}")
+
+    def remove_all(self, below: str) -> None:
+        """Deletes a folder with all that is in it, if it is there."""
+        with contextlib.suppress(FileNotFoundError), self._writing(below, FileNotFoundError):
+            self.system.delete_dir(f"{self.path}/{below}")
