@@ -166,7 +166,7 @@ def _job(bench: Bench, runner: str) -> list[object]:
 def first_caption(bench: Bench) -> Result:
     """Seconds from nothing to a finished one-image job, against importing torch and loading the captioner."""
     photo = next(bench.photos.iterdir())
-    load = "import sys, torch, torchvision; from model.captioner.captioner import Captioner;Captioner.load(sys.argv[1])"
+    load = "import sys, torch, torchvision; from model.captioner import Captioner;Captioner.load(sys.argv[1])"
     times = bench.by_turns(
         lambda: bench.seconds(*bench.caption(photo)), lambda: bench.seconds("-c", load, bench.captioner)
     )

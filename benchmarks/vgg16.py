@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 from PIL import Image
 
-from model.captioner.captioner import Captioner
+from model.captioner import Captioner
 from model.decoding.search import Search
 from model.device import keep_freed_memory
 from model.neuraltalk2.importer import PREPROCESSING

@@ -31,10 +31,11 @@ from tqdm import tqdm
 
 from configs.gallery import GalleryConfig
 from jobs import cli, terminal
-from pipeline.errors import OutputError
+from pipeline.errors import DataError, InputError, OutputError
+from pipeline.images.thumbnails import thumbnail
 from pipeline.outcome import ReadOptions
 from pipeline.results.gallery_rows import Shown, describe_job, read_options, rows_to_show
-from pipeline.results.thumbnails import sources, thumbnail
+from pipeline.results.image_sources import Source, read_source, sources
 from pipeline.storage.folder import Folder
 from pipeline.storage.prefetch import mapped_ahead
 
@@ -89,7 +90,7 @@ def _write_thumbnails(folder: Path, rows: pa.Table, size: int, options: ReadOpti
     pictures = []
     with (
         closing(
-            mapped_ahead(partial(thumbnail, size=size, options=options), found, threads=THREADS, depth=4 * THREADS)
+            mapped_ahead(partial(_thumbnail, size=size, options=options), found, threads=THREADS, depth=4 * THREADS)
         ) as jpegs,
         tqdm(jpegs, total=len(rows), unit="image", disable=None, dynamic_ncols=True) as bar,
     ):
@@ -100,6 +101,14 @@ def _write_thumbnails(folder: Path, rows: pa.Table, size: int, options: ReadOpti
                 (folder / f"{number // GROUP:03}" / f"{number:06}.jpg").write_bytes(jpeg)
             pictures.append(jpeg is not None)
     return pictures
+
+
+def _thumbnail(source: Source | None, size: int, options: ReadOptions) -> bytes | None:
+    """A JPEG; None for an image that is gone, has changed or cannot be decoded."""
+    try:
+        return thumbnail(read_source(source, options), size=size) if source else None
+    except (OSError, DataError, InputError):
+        return None
 
 
 def _write_data(files: Path, shown: Shown, pictures: list[bool], summary: dict[str, Any]) -> None:

@@ -1,8 +1,8 @@
 """`shardtalk train`: from prepared shards to a captioner.
 
-Stage by stage, in this process or on workers of Ray Train; `pipeline/training/trainer.py` has what each of them does. After
-each epoch the validation split is captioned and scored, and the best captioner is kept in `best/`. The same command
-again goes on from `latest/`.
+Stage by stage, in this process or on workers of Ray Train; `pipeline/training/trainer.py` has what each of them does.
+After each epoch the validation split is captioned and scored, and the best captioner is kept in `best/`. The same
+command again goes on from `latest/`.
 """
 
 from __future__ import annotations

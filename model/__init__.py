@@ -1,1 +1,1 @@
-"""The captioner in pure PyTorch, from pixels to words: its parts, its training step, its checkpoints."""
+"""The captioner in pure PyTorch, from pixels to words: networks, decoding, training step, checkpoints."""

@@ -1,1 +1,1 @@
-"""Columns and shards: planning, reading, decoding, captioning, committing; the flow and its two runners."""
+"""Everything around the captioner: inputs, reading, decoding, captioning on two runners, committed output, training."""

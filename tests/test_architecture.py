@@ -19,6 +19,25 @@ MAY_IMPORT = {
     "pipeline": {"model"},
     "jobs": {"cluster", "configs", "model", "pipeline"},
 }
+# Sub-packages: each may import those before it, and all may import what is beside them, `pipeline.errors` say.
+LAYERS = {
+    "model": ["vision", "nn", "decoding", "captioner", "training", "neuraltalk2"],
+    "pipeline": [
+        "storage",
+        "images",
+        "tar",
+        "parquet",
+        "readers",
+        "inputs",
+        "datasets",
+        "output",
+        "results",
+        "verification",
+        "evaluation",
+        "inference",
+        "training",
+    ],
+}
 NEVER_IMPORTS = {"model": {"ray", "pyarrow"}, "cluster": {"torch"}}
 
 
@@ -37,6 +56,14 @@ def imported(path: Path) -> set[str]:
     return found
 
 
+def imported_modules(path: Path) -> set[str]:
+    """Full names of all modules that a module names in `from … import …`, at its top or late."""
+    nodes = [node for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))) if isinstance(node, ast.ImportFrom)]
+    return {node.module or "" for node in nodes} | {
+        f"{node.module}.{each.name}" for node in nodes for each in node.names
+    }
+
+
 def loaded_after(code: str) -> set[str]:
     """Top-level modules in a fresh process that ran `code`."""
     script = f"{code}\nimport sys; sys.stderr.write(' '.join({{name.partition('.')[0] for name in sys.modules}}))"
@@ -50,8 +77,24 @@ def test_imports_point_one_way(package: str) -> None:
     assert {path.name: names for path in modules(package) if (names := imported(path) & forbidden)} == {}
 
 
+@pytest.mark.parametrize("package", sorted(LAYERS))
+def test_imports_among_sub_packages_point_one_way(package: str) -> None:
+    assert {path.parent.name for path in (ROOT / package).glob("*/__init__.py")} == set(LAYERS[package])
+    for path in modules(package):
+        layer = path.relative_to(ROOT / package).parts[0]
+        above = LAYERS[package][LAYERS[package].index(layer) + 1 :] if layer in LAYERS[package] else LAYERS[package]
+        forbidden = tuple(f"{package}.{name}." for name in above)
+        assert not [name for name in imported_modules(path) if f"{name}.".startswith(forbidden)], path
+
+
+@pytest.mark.parametrize("package", sorted(LAYERS))
+def test_a_package_can_be_looked_over(package: str) -> None:
+    for layer in LAYERS[package]:
+        assert 3 <= len([path for path in (ROOT / package / layer).glob("*.py") if path.name != "__init__.py"]) <= 12
+
+
 def test_the_model_loads_neither_ray_nor_pyarrow() -> None:
-    names = [f"model.{path.stem}" for path in modules("model")]
+    names = [".".join(path.relative_to(ROOT).with_suffix("").parts) for path in modules("model")]
     loaded = loaded_after(f"import {', '.join(names)}")
     assert "torch" in loaded
     assert not loaded & {"ray", "pyarrow", "pipeline", "jobs"}
@@ -65,7 +108,7 @@ def test_help_loads_nothing_heavy(arguments: list[str]) -> None:
 
 def test_what_lies_on_this_machine_is_read_and_written_without_boto3(tmp_path: Path) -> None:
     code = f"""import jobs.caption, pipeline.inference.local_runner
-from pipeline.storage.filesystems import Folder
+from pipeline.storage.folder import Folder
 folder = Folder({str(tmp_path)!r})
 folder.create("a", b"x")
 folder.replace("a", folder.read("a"), folder.version("a"))

@@ -13,7 +13,7 @@ import torch
 
 from benchmarks.gpu import inputs
 from benchmarks.gpu.bench import Bench
-from model.captioner.captioner import Captioner
+from model.captioner import Captioner
 from model.decoding.search import Search
 from model.device import autocast
 from model.nn.encoder import Encoder

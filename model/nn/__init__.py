@@ -1,1 +1,1 @@
-"""TODO."""
+"""The networks: CNN encoder, LSTM decoder, attention."""

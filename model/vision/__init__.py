@@ -1,1 +1,1 @@
-"""TODO."""
+"""From a decoded image to the tensor that the CNN reads."""

@@ -1,1 +1,1 @@
-"""TODO."""
+"""Encoded images: formats, decoding by Pillow, metadata, thumbnails."""

@@ -1,1 +1,1 @@
-"""TODO."""
+"""What a user names as input → the list of shards."""

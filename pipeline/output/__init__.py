@@ -1,1 +1,1 @@
-"""TODO."""
+"""An output folder while a job writes it: the lease, the commit log, parts, the manifest."""

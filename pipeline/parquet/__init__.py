@@ -1,1 +1,1 @@
-"""TODO."""
+"""Images in columns of Parquet files."""

@@ -1,1 +1,1 @@
-"""TODO."""
+"""Readers: spans of shards of any form → Arrow tables of encoded images."""

@@ -1,1 +1,1 @@
-"""TODO."""
+"""Files wherever they lie: this machine, S3, other stores and the web; reading ahead, writing atomically."""

@@ -1,7 +1,7 @@
 """Proof that an output holds every input key exactly once: from its files alone, or against the input.
 
 It proves that the output is complete and agrees with itself and with the input; not who wrote it, nor that a caption is
-right. The input is counted in another way than the job reads it (`pipeline.verification.census`, `pipeline.verification.folder_census`).
+right. The input is counted in another way than the job reads it (`census.py`, `folder_census.py`).
 
 Memory holds the records, one part, and the ids of shards of which some rows are in parts still to be read.
 """

@@ -55,7 +55,7 @@ def test_a_full_disk_at_any_write_costs_nothing(  # noqa: PLR0917
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         sync(file)
 
-    monkeypatch.setattr("pipeline.storage.filesystems.os.fsync", sync_or_fail)
+    monkeypatch.setattr("pipeline.storage.folder.os.fsync", sync_or_fail)
     writes = 26
     for write in chosen(range(1, writes + 1), few=5):
         output, left = tmp_path / f"full{write}", write

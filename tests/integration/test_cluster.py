@@ -118,7 +118,7 @@ def test_a_job_that_fails_says_why_and_with_which_code(cluster: LocalCluster, tm
 def test_workers_run_the_code_that_was_submitted(cluster: LocalCluster) -> None:
     code = (
         "import ray; from cluster.connect import connect; connect();"
-        "where = ray.remote(lambda: __import__('pipeline.inference.stages').__file__); print('at', ray.get(where.remote()))"
+        "where = ray.remote(lambda: __import__('pipeline').__file__); print('at', ray.get(where.remote()))"
     )
     returned, log = ended(submit(cluster, "python", "-c", code))
     assert returned == 0, log

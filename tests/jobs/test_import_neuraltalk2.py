@@ -13,8 +13,7 @@ from tolerances import same_log_prob
 from torch7_files import CHECKPOINTS, FIXTURES, Obj, dumps
 
 from jobs import cli
-from model.captioner import checkpoint
-from model.captioner.captioner import Captioner
+from model.captioner import Captioner, checkpoint
 from model.decoding.search import Search
 from model.neuraltalk2.importer import PREPROCESSING
 

@@ -9,8 +9,7 @@ import pytest
 from conftest import WORDS, Run, codes, picture, pictures, rows_of
 from tolerances import same_log_prob
 
-from model.captioner.captioner import Captioner
-from model.captioner.ensemble import Ensemble
+from model.captioner import Captioner, Ensemble
 from model.captioner.rescoring import Rescoring
 from model.decoding.search import Search
 

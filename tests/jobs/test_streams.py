@@ -151,7 +151,7 @@ def test_a_disk_that_is_full_from_the_start_fails(
 
     folder = pictures(tmp_path / "in", 2)
     with monkeypatch.context() as patch:
-        patch.setattr("pipeline.storage.filesystems.os.fsync", full)
+        patch.setattr("pipeline.storage.folder.os.fsync", full)
         code, said = caption(folder)
     assert code == 1 and said.count("\n") == 1 and "No space left on device" in said
     assert caption(folder)[0] == 0

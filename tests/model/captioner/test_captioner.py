@@ -12,7 +12,7 @@ import torch
 from conftest import WORDS, picture
 from tolerances import needs_bfloat16, same_log_prob
 
-from model.captioner.captioner import Caption, Captioner
+from model.captioner import Caption, Captioner
 from model.decoding.search import Search
 from model.device import can_compute_in
 from model.errors import OptionError
@@ -57,7 +57,7 @@ def test_a_caption_does_not_depend_on_the_kernels(  # noqa: PLR0917
     loaded: Captioner, captioner: Path, tmp_path: Path, onednn: str, aten: str, threads: int
 ) -> None:
     code = (
-        "import pickle, sys; from conftest import picture; from model.captioner.captioner import Captioner;"
+        "import pickle, sys; from conftest import picture; from model.captioner import Captioner;"
         "from test_captioner import SEARCH, Path; captioner = Captioner.load(sys.argv[1], device='cpu');"
         "found = captioner.caption([picture(seed) for seed in range(32)], SEARCH);"
         "Path(sys.argv[2]).write_bytes(pickle.dumps(found))"

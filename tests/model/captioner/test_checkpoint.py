@@ -11,8 +11,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from model.captioner import checkpoint
-from model.captioner.captioner import Captioner
+from model.captioner import Captioner, checkpoint
 from model.decoding.search import Search
 from model.errors import CheckpointError, ModelError
 from model.nn.captioning_network import Architecture

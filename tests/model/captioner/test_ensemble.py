@@ -13,9 +13,8 @@ from brute_force import all_captions, unruled
 from conftest import picture
 from tolerances import same_log_prob
 
-from model.captioner import checkpoint
-from model.captioner.captioner import Captioner
-from model.captioner.ensemble import Ensemble, Mixture, require_one_vocabulary
+from model.captioner import Captioner, Ensemble, checkpoint
+from model.captioner.ensemble import Mixture, require_one_vocabulary
 from model.decoding.search import Hypothesis, Search
 from model.decoding.sequence_log_probs import token_log_probs
 from model.errors import OptionError, VocabularyError

@@ -6,7 +6,7 @@ import pytest
 from conftest import picture
 from tolerances import same_log_prob
 
-from model.captioner.captioner import Captioner
+from model.captioner import Captioner
 from model.captioner.rescoring import Rescoring
 from model.decoding.hypothesis import Hypothesis
 from model.decoding.reranking import reranked

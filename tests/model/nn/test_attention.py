@@ -13,8 +13,7 @@ from conftest import WORDS, picture
 from safetensors.torch import save_file
 from tolerances import same_log_prob
 
-from model.captioner import checkpoint
-from model.captioner.captioner import Captioner
+from model.captioner import Captioner, checkpoint
 from model.captioner.ensemble import Mixture
 from model.decoding.search import Search
 from model.decoding.sequence_log_probs import token_log_probs

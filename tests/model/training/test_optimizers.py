@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from test_training import B, batch, changed, optimizer, per_token, state, tiny, trainer
+from test_train_step import B, batch, changed, optimizer, per_token, state, tiny, trainer
 
 from model.errors import OptionError
 from model.training.optimizers import OPTIMIZERS, Schedule, build_optimizers

@@ -3,7 +3,7 @@
 import pytest
 import torch
 from brute_force import unruled
-from test_training import V, tiny, trainer
+from test_train_step import V, tiny, trainer
 
 from model.decoding.search import Search
 from model.training.loss import caption_loss, targets

@@ -1,45 +1,21 @@
 import pickle
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pytest
 import torch
 from conftest import encoded, jpeg, picture
+from stage_rows import SEARCH, encoded_rows
 from tolerances import same_log_prob
 
-from model.captioner import checkpoint
-from model.captioner.captioner import Caption, Captioner
+from model.captioner import Caption, Captioner, checkpoint
 from model.decoding.reranking import Scorer, Views
 from model.decoding.search import Search
 from model.vision.preprocessing import Preprocessing
 from pipeline.images.decoding import load
 from pipeline.inference.stages import CaptionPixels, Decode, _as_pixels
-from pipeline.schema import CAPTIONED, ENCODED
-
-SEARCH: dict[str, Any] = {"beam_size": 3, "num_candidates": 2, "max_tokens": 6}
-
-
-def encoded_rows(*images: bytes | None) -> pa.Table:
-    """None is a row that the reader could not read."""
-    return pa.Table.from_pylist(
-        [
-            {
-                "image_id": f"{i}.jpg",
-                "shard": f"/in/{i}.jpg",
-                "index": 0,
-                "shard_id": f"{i:016}",
-                "next_offset": 0 if image is None else len(image),
-                "last": True,
-                "image": image,
-                "error_code": "unreadable" if image is None else None,
-                "error_message": "no such file" if image is None else None,
-            }
-            for i, image in enumerate(images)
-        ],
-        schema=ENCODED,
-    )
+from pipeline.schema import CAPTIONED
 
 
 def test_decoding_replaces_images_by_pixels() -> None:

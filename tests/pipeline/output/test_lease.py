@@ -80,7 +80,10 @@ def test_a_second_driver_of_this_machine_is_refused_at_once(folder: Folder, cloc
 
 
 def test_a_driver_that_died_on_this_machine_is_followed_at_once(tmp_path: Path, clock: Clock) -> None:
-    code = "import sys; from pipeline.output.lease import take; from pipeline.storage.filesystems import Folder; take(Folder(sys.argv[1]))"
+    code = """import sys
+from pipeline.output.lease import take
+from pipeline.storage.folder import Folder
+take(Folder(sys.argv[1]))"""
     subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=True, cwd=Path(__file__).parents[3])
     folder = Folder(str(tmp_path))
     assert folder.names() == [LEASE]
@@ -229,7 +232,7 @@ def test_a_lease_without_room_on_the_disk_is_no_lease(
     def full(*_: object) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr("pipeline.storage.filesystems.os.fsync", full)
+    monkeypatch.setattr("pipeline.storage.folder.os.fsync", full)
     with pytest.raises(WriteError, match="No space left on device"):
         take(Folder(str(tmp_path)))
     assert not list(tmp_path.iterdir())

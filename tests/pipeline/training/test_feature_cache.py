@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 import torch
-from test_ingest import members, shard, tar_bytes
+from test_data_loader import members, shard, tar_bytes
 from torch import nn
 
 from model.nn.encoder import Encoder

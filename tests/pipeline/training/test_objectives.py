@@ -6,7 +6,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 import torch
-from test_ingest import CAPTIONS, members, shard, tar_bytes
+from test_data_loader import CAPTIONS, members, shard, tar_bytes
 
 from model.nn.captioning_network import Architecture, Network
 from model.vocabulary import END, Vocabulary

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 import torch
-from test_ingest import members, shard, tar_bytes
-from test_watch import stage
+from test_data_loader import members, shard, tar_bytes
+from test_step_monitor import stage
 
 from model.errors import OptionError
 from model.nn.encoder import headless

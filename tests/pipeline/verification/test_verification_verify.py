@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
-from test_sink import FORMATS, captioned, sink
+from captioned_rows import FORMATS, captioned, sink
 
 from pipeline.output.commit_log import Ledger
 from pipeline.output.manifest import finish

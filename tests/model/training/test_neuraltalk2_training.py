@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from test_training import optimizer
+from test_train_step import optimizer
 from torch import nn
 
 from model.neuraltalk2 import importer

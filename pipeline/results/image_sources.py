@@ -1,23 +1,15 @@
-r"""Small pictures of rows: where the image of each lies, and a JPEG of it.
-
-A source that is gone, has changed or cannot be decoded gives no picture, never an error.
-"""
+r"""Where the encoded image of each row lies, and how it is read from there again."""
 
 from __future__ import annotations
 
-import io
 import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import groupby
 from operator import itemgetter
 
-from PIL import Image, ImageOps
-
-from model.vision.preprocessing import draft_jpeg, orientation
-from pipeline.errors import DataError, InputError
+from pipeline.errors import InputError
 from pipeline.filenames import from_printable
-from pipeline.images.decoding import load, rgb
 from pipeline.outcome import DEFAULTS, ReadOptions
 from pipeline.readers.table_rows import image_at
 from pipeline.shards import Form, Shard, form_of
@@ -27,9 +19,6 @@ from pipeline.storage.http_images import is_web
 from pipeline.storage.shard_file import open_regular, read_bounded
 from pipeline.tar.rows import read_image, tar_rows
 from pipeline.tar.samples import Row
-
-QUALITY = 80
-_ORIENTATION = 0x0112  # EXIF
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,22 +54,18 @@ def sources(rows: Iterable[tuple[str, int]], options: ReadOptions = DEFAULTS) ->
             yield Source(path, found) if found and found.index == index else None
 
 
-def thumbnail(source: Source | None, *, size: int, options: ReadOptions = DEFAULTS) -> bytes | None:
-    """A JPEG whose longest side is at most `size` pixels, upright, over white; None if there is no such image."""
-    if source is None:
-        return None
-    try:
-        image, _ = load(_read(source, options), draft=lambda image: draft_jpeg(image, (size, size)))
-        small = rgb(image)
-    except (OSError, DataError, InputError):
-        return None
-    turned = orientation(image)
-    small.thumbnail((size, size), Image.Resampling.LANCZOS)
-    small.info = {}  # comments and damaged EXIF stay behind
-    small.getexif()[_ORIENTATION] = turned
-    buffer = io.BytesIO()
-    ImageOps.exif_transpose(small).save(buffer, "JPEG", quality=QUALITY)
-    return buffer.getvalue()
+def read_source(source: Source, options: ReadOptions = DEFAULTS) -> bytes:
+    """The encoded image. Raises OSError, DataError or InputError for one that is gone or has changed."""
+    if source.in_tar:
+        return read_image(_shard(source.path), source.in_tar, DEFAULTS)
+    if source.row >= 0:
+        return image_at(source.path, source.row, options)
+    if is_web(source.path):
+        return http_images.get(source.path)
+    with open_regular(source.path) as file:
+        image = read_bounded(file, options.max_image_bytes)
+    options.refuse_too_large(len(image))
+    return image
 
 
 def _walk(path: str, options: ReadOptions) -> Iterator[Row]:
@@ -94,20 +79,6 @@ def _walk(path: str, options: ReadOptions) -> Iterator[Row]:
 def _shard(path: str) -> Shard:
     with open_at(path, skim=True) as file:
         return Shard(path, "", file.seek(0, os.SEEK_END), 0)
-
-
-def _read(source: Source, options: ReadOptions) -> bytes:
-    """The encoded image. Raises OSError, DataError or InputError."""
-    if source.in_tar:
-        return read_image(_shard(source.path), source.in_tar, DEFAULTS)
-    if source.row >= 0:
-        return image_at(source.path, source.row, options)
-    if is_web(source.path):
-        return http_images.get(source.path)
-    with open_regular(source.path) as file:
-        image = read_bounded(file, options.max_image_bytes)
-    options.refuse_too_large(len(image))
-    return image
 
 
 def _existing(shard: str) -> str:

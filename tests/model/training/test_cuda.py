@@ -12,13 +12,11 @@ import torch
 from conftest import picture
 from devices import near_log_prob
 from PIL import Image
-from test_training import CAPTIONS, batch, per_token, tiny, trainer
+from test_train_step import CAPTIONS, batch, per_token, tiny, trainer
 from torch7_files import CHECKPOINTS, FIXTURES
 
-from model.captioner import checkpoint
+from model.captioner import Caption, Captioner, Ensemble, checkpoint
 from model.captioner.base import Captioning
-from model.captioner.captioner import Caption, Captioner
-from model.captioner.ensemble import Ensemble
 from model.decoding.search import Search
 from model.decoding.sequence_log_probs import token_log_probs
 from model.device import autocast, can_compute_in

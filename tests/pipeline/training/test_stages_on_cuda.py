@@ -14,12 +14,11 @@ import pytest
 import torch
 from conftest import jpeg, tar_bytes
 from devices import near_log_prob
-from test_ingest import members, shard
-from test_lessons import NUMBERS, VOCABULARY
-from test_stages import SEARCH, encoded_rows
+from stage_rows import SEARCH, encoded_rows
+from test_data_loader import members, shard
+from test_objectives import NUMBERS, VOCABULARY
 
-from model.captioner import checkpoint
-from model.captioner.captioner import Captioner
+from model.captioner import Captioner, checkpoint
 from model.nn.captioning_network import Architecture
 from model.nn.encoder import Encoder
 from model.vision.preprocessing import Preprocessing

@@ -1,0 +1,40 @@
+"""Captioned rows, and a writer of them."""
+
+import pyarrow as pa
+
+from pipeline.output.commit_log import Ledger
+from pipeline.output.writer import Sink
+from pipeline.schema import CAPTIONED
+from pipeline.storage.folder import Folder
+
+FORMATS = ("parquet", "jsonl")
+
+
+def captioned(*positions: tuple[str, int]) -> pa.Table:
+    """Rows of shards by name and index, the fifth of each its last; odd ones are errors."""
+    return pa.Table.from_pylist(
+        [
+            {
+                "image_id": f"k{index}",
+                "shard": f"/data/{shard}.tar",
+                "index": index,
+                "shard_id": shard,
+                "next_offset": 1000 * (index + 1),
+                "last": index == 4,
+                "caption": None if index % 2 else "a ‘dog’\nruns",
+                "log_prob": None if index % 2 else -1.5,
+                "num_tokens": None if index % 2 else 4,
+                "candidates": None if index % 2 else [{"caption": "a ‘dog’\nruns", "log_prob": -1.5}],
+                "width": 30,
+                "height": 20,
+                "error_code": "corrupt_image" if index % 2 else None,
+                "error_message": "cut" if index % 2 else None,
+            }
+            for shard, index in positions
+        ],
+        schema=CAPTIONED,
+    )
+
+
+def sink(folder: Folder, *, form: str = "parquet", fragment_rows: int = 100, fragment_s: float = 1e9) -> Sink:
+    return Sink(folder, Ledger.load(folder), form=form, fragment_rows=fragment_rows, fragment_s=fragment_s)

@@ -1,0 +1,30 @@
+"""Rows as the decode stage takes them."""
+
+from typing import Any
+
+import pyarrow as pa
+
+from pipeline.schema import ENCODED
+
+SEARCH: dict[str, Any] = {"beam_size": 3, "num_candidates": 2, "max_tokens": 6}
+
+
+def encoded_rows(*images: bytes | None) -> pa.Table:
+    """None is a row that the reader could not read."""
+    return pa.Table.from_pylist(
+        [
+            {
+                "image_id": f"{i}.jpg",
+                "shard": f"/in/{i}.jpg",
+                "index": 0,
+                "shard_id": f"{i:016}",
+                "next_offset": 0 if image is None else len(image),
+                "last": True,
+                "image": image,
+                "error_code": "unreadable" if image is None else None,
+                "error_message": "no such file" if image is None else None,
+            }
+            for i, image in enumerate(images)
+        ],
+        schema=ENCODED,
+    )
