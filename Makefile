@@ -6,7 +6,8 @@ UV_VERSION := 0.13.9
 # Tests of clusters have several nodes on this machine, and keep all of its cores busy by themselves.
 CLUSTERS := tests/cluster/test_local.py tests/integration/test_cluster.py
 # Tests of the model whose results depend on the kernels of a CPU.
-KERNELS := attention captioner decoder encoder ensemble loss neuraltalk2 neuraltalk2_search reranking search
+KERNELS := tests/model/nn tests/model/decoding tests/model/captioner tests/model/neuraltalk2 \
+	tests/model/training/test_loss.py tests/pipeline/inference/test_stages.py tests/jobs/test_import_neuraltalk2.py
 IMAGES ?=
 OUT ?= demo
 # Public-domain photos that scikit-image ships.
@@ -42,8 +43,7 @@ test: setup  ## run all tests; some faults of each kind, and S3 by a mock
 	$(BIN)/python -m pytest -q $(CLUSTERS)
 
 test-kernels: setup  ## run what computes with the kernels of a CPU without AVX, and two threads
-	ONEDNN_MAX_CPU_ISA=SSE41 ATEN_CPU_CAPABILITY=default OMP_NUM_THREADS=2 $(BIN)/python -m pytest -q \
-		$(KERNELS:%=tests/model/test_%.py) tests/pipeline/inference/test_stages.py tests/jobs/test_import_neuraltalk2.py
+	ONEDNN_MAX_CPU_ISA=SSE41 ATEN_CPU_CAPABILITY=default OMP_NUM_THREADS=2 $(BIN)/python -m pytest -q $(KERNELS)
 
 test-s3: setup  ## run the tests of S3 on the store at AWS_ENDPOINT_URL; without it, on OpenStack Swift (as root on Debian)
 	$(if $(AWS_ENDPOINT_URL),,tests/integration/swift.sh run) sh -c \
