@@ -15,7 +15,7 @@ from pipeline.ledger import Span
 from pipeline.lists import entries
 from pipeline.locations import fetch
 from pipeline.names import printable
-from pipeline.outcome import Outcome, ReadOptions
+from pipeline.outcome import Outcome, ReadOptions, refuse_too_large
 from pipeline.parquet import Table
 from pipeline.schema import ErrorCode
 from pipeline.shard_file import open_shard
@@ -109,8 +109,8 @@ def _outcome(row: _Row, future: Future[bytes] | None, read: Callable[..., bytes]
     try:
         if future:
             image = future.result()
-        elif isinstance(image, bytes) and len(image) > max_bytes:
-            raise DataError(ErrorCode.TOO_LARGE, f"{len(image):,} bytes; max_image_bytes is {max_bytes:,}")
+        elif isinstance(image, bytes):
+            refuse_too_large(len(image), max_bytes)
     except DataError as error:
         image = error
         if future and error.code == ErrorCode.TOO_LARGE and max_bytes > AHEAD_BYTES:

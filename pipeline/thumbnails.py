@@ -20,7 +20,7 @@ from pipeline.errors import DataError, InputError
 from pipeline.http_images import is_web
 from pipeline.images import load, rgb
 from pipeline.names import from_printable
-from pipeline.outcome import DEFAULTS, ReadOptions
+from pipeline.outcome import DEFAULTS, ReadOptions, refuse_too_large
 from pipeline.shard_file import open_regular, read_bounded
 from pipeline.shards import Form, Shard, form_of
 from pipeline.storage import is_remote, open_at
@@ -106,7 +106,7 @@ def _read(source: Source, options: ReadOptions) -> bytes:
         return http_images.get(source.path)
     with open_regular(source.path) as file:
         image = read_bounded(file, options.max_image_bytes)
-    options.refuse_too_large(len(image))
+    refuse_too_large(len(image), options.max_image_bytes)
     return image
 
 
