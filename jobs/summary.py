@@ -6,9 +6,9 @@ from collections.abc import Iterable, Mapping
 
 from configs.caption import CaptionConfig
 from jobs import cli, terminal
+from pipeline.file_types import counted
 from pipeline.filenames import printable
 from pipeline.inference.run_stats import Report
-from pipeline.inputs.file_types import counted
 from pipeline.inputs.listing import Listing
 from pipeline.output.commit_log import Ledger
 from pipeline.output.part_reader import read_part

@@ -9,10 +9,14 @@ from typing import Any
 from pipeline.errors import DataError
 from pipeline.schema import ErrorCode
 
-RULES = 2
+RULES = 3
 """Version of the rules by which inputs become rows: a job goes on only under those it was begun under."""
 
 MAX_IMAGE_BYTES = 512 << 20
+MAX_SIBLING_BYTES = 16 << 20
+"""Of a text beside an image; a larger one is left out."""
+LARGE_SIBLINGS = "siblings of more than 16 MiB"
+"""What they are counted as."""
 _NAMES = ("image_column", "key_column", "path_column", "images_root")
 """The options that are text and decide what the rows are."""
 
@@ -51,14 +55,14 @@ class ReadOptions:
         names: dict[str, Any] = {name: str(reading.get(name, "")) for name in _NAMES}
         return cls(image_members=tuple(reading.get("image_members", ())), **names)
 
-    def refuse_too_large(self, num_bytes: int) -> None:
-        """Raises DataError for an image of more bytes than are read."""
-        if num_bytes > self.max_image_bytes:
-            message = f"{num_bytes:,} bytes; images of up to max_image_bytes, {self.max_image_bytes:,}, are read"
-            raise DataError(ErrorCode.TOO_LARGE, message)
-
 
 DEFAULTS = ReadOptions()
+
+
+def refuse_too_large(num_bytes: int, max_bytes: int) -> None:
+    """Raises DataError for an image of more bytes than are read."""
+    if num_bytes > max_bytes:
+        raise DataError(ErrorCode.TOO_LARGE, f"{num_bytes:,} bytes; max_image_bytes is {max_bytes:,}")
 
 
 @dataclass(frozen=True, slots=True)

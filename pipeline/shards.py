@@ -58,8 +58,11 @@ def form_of(path: str) -> Form:
 
 
 def extension_of(path: str) -> str:
-    """The last extension of a path, lower case and without its dot; empty where there is none."""
-    name = path.rpartition("/")[2].lower()
+    """The last extension of a path, lower case and without its dot; empty where there is none.
+
+    Spaces and dots at the end of a name do not count: other systems leave them out.
+    """
+    name = path.rpartition("/")[2].lower().rstrip(" .")
     return name.rpartition(".")[2] if "." in name else ""
 
 

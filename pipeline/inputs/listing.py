@@ -13,10 +13,10 @@ from dataclasses import dataclass, field
 import pyarrow.fs as pafs
 
 from pipeline.errors import InputError
+from pipeline.file_types import holds_no_images, refuse_unreadable
 from pipeline.filenames import printable
 from pipeline.inputs import standard_input
 from pipeline.inputs.brace_expansion import expand_braces, named_by
-from pipeline.inputs.file_types import holds_no_images, refuse_unreadable
 from pipeline.inputs.local_listing import list_local
 from pipeline.inputs.remote_listing import list_remote, look_up
 from pipeline.outcome import DEFAULTS, ReadOptions

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline.errors import InputError
+from pipeline.file_types import LINKS, id_of, is_input, names_a_kind, refuse_unreadable
 from pipeline.filenames import printable
-from pipeline.inputs.file_types import LINKS, id_of, is_input, names_a_kind, refuse_unreadable
 from pipeline.inputs.tables_in_folders import with_tables
 from pipeline.outcome import ReadOptions
 from pipeline.shards import LISTS, Shard

@@ -11,7 +11,7 @@ from functools import partial
 import pyarrow.fs as pafs
 
 from pipeline.errors import InputError
-from pipeline.inputs.file_types import id_of, is_input, names_a_kind, refuse_unreadable
+from pipeline.file_types import id_of, is_input, names_a_kind, refuse_unreadable
 from pipeline.inputs.tables_in_folders import with_tables
 from pipeline.outcome import ReadOptions
 from pipeline.shards import LISTS, Shard

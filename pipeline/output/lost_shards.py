@@ -7,9 +7,9 @@ from collections.abc import Mapping
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline.filenames import EXTENSIONS
 from pipeline.output.commit_log import Damage
 from pipeline.schema import ErrorCode
+from pipeline.shards import Form, form_of
 
 OF_SHARDS = frozenset({ErrorCode.TRUNCATED_SHARD, ErrorCode.CORRUPT_SHARD})
 OF_EITHER = frozenset({ErrorCode.UNREADABLE, "changed_input"})
@@ -42,4 +42,4 @@ def find_damage(rows: pa.Table, shard_of: Mapping[str, str]) -> dict[str, Damage
 def _is_named_after(image_id: str, path: str) -> bool:
     """Whether a row has the name of its shard, or that and a place in it, and not an image's."""
     name = path.rpartition("/")[2]
-    return (image_id == name or image_id.startswith(f"{name}@")) and name.lower().rpartition(".")[2] not in EXTENSIONS
+    return (image_id == name or image_id.startswith(f"{name}@")) and form_of(name) != Form.IMAGE

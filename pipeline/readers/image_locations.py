@@ -12,6 +12,7 @@ from urllib.parse import unquote, urlsplit
 
 from pipeline.errors import DataError, InputError
 from pipeline.filenames import printable
+from pipeline.outcome import refuse_too_large
 from pipeline.schema import ErrorCode
 from pipeline.shards import Form, form_of
 from pipeline.storage import http_images, other_stores
@@ -95,8 +96,7 @@ def _read(url: str, max_bytes: int) -> bytes:
         _require_answer(url)
     with open_at(url) as file:
         size = file.seek(0, os.SEEK_END)
-        if size > max_bytes:
-            raise DataError(ErrorCode.TOO_LARGE, f"{size:,} bytes; max_image_bytes is {max_bytes:,}")
+        refuse_too_large(size, max_bytes)
         file.seek(0)
         return file.read()
 

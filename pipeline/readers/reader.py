@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import time
+from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import PurePath
@@ -14,7 +15,7 @@ import pyarrow as pa
 
 from pipeline.errors import ChangedError, DataError
 from pipeline.filenames import printable
-from pipeline.outcome import DEFAULTS, Outcome, ReadOptions
+from pipeline.outcome import DEFAULTS, LARGE_SIBLINGS, MAX_SIBLING_BYTES, Outcome, ReadOptions, refuse_too_large
 from pipeline.readers.table_rows import list_outcomes, parquet_outcomes
 from pipeline.schema import ENCODED, ErrorCode
 from pipeline.shards import Form, Shard, Span
@@ -23,8 +24,6 @@ from pipeline.storage.shard_file import open_regular, open_shard, read_bounded
 from pipeline.tar.rows import tar_outcomes
 
 BLOCK_BYTES = 64 << 20
-MAX_SIBLING_BYTES = 16 << 20
-"""Of a text beside an image; a larger one is left out."""
 
 Row = dict[str, Any]
 
@@ -98,7 +97,7 @@ def _rows(span: Span, options: ReadOptions) -> Iterator[Row]:
 def _bounded(outcome: Outcome, options: ReadOptions) -> Outcome:
     """Without an image that is too large, where its size was not known before it was read."""
     try:
-        options.refuse_too_large(0 if isinstance(outcome.image, DataError) else len(outcome.image))
+        refuse_too_large(0 if isinstance(outcome.image, DataError) else len(outcome.image), options.max_image_bytes)
     except DataError as error:
         return replace(outcome, image=error)
     return outcome
@@ -127,16 +126,17 @@ def _ending(shard: Shard) -> str:
 
 def _image_outcome(span: Span, options: ReadOptions) -> Iterator[Outcome]:
     shard = span.shard
-    options.refuse_too_large(shard.size)
+    refuse_too_large(shard.size, options.max_image_bytes)
     with open_shard(shard) as file:
         image = read_bounded(file, options.max_image_bytes)
-    options.refuse_too_large(len(image))
-    stem = shard.path.removesuffix(PurePath(shard.path).suffix)
-    yield Outcome(shard.image_id, max(0, shard.size), image, _files_beside(stem, options.siblings))
+    refuse_too_large(len(image), options.max_image_bytes)
+    stem, ignored = shard.path.removesuffix(PurePath(shard.path).suffix), Counter[str]()
+    beside = _files_beside(stem, options.siblings, ignored)
+    yield Outcome(shard.image_id, max(0, shard.size), image, beside, ignored)
 
 
-def _files_beside(stem: str, extensions: Collection[str]) -> dict[str, bytes]:
-    """By extension; without those that are not there, no regular files, not to be read here, or too large."""
+def _files_beside(stem: str, extensions: Collection[str], ignored: Counter[str]) -> dict[str, bytes]:
+    """By extension; without those that are not there, no regular files, not to be read here, or, counted, too large."""
     found = {}
     for extension in extensions:
         path = f"{stem}.{extension}"
@@ -144,6 +144,8 @@ def _files_beside(stem: str, extensions: Collection[str]) -> dict[str, bytes]:
             data = read_bounded(file, MAX_SIBLING_BYTES)
             if len(data) <= MAX_SIBLING_BYTES:
                 found[extension] = data
+            else:
+                ignored[LARGE_SIBLINGS] += 1
     return found
 
 

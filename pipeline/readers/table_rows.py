@@ -12,7 +12,7 @@ from functools import partial
 
 from pipeline.errors import DataError
 from pipeline.filenames import printable
-from pipeline.outcome import Outcome, ReadOptions
+from pipeline.outcome import Outcome, ReadOptions, refuse_too_large
 from pipeline.parquet.reader import Table
 from pipeline.readers.image_locations import fetch
 from pipeline.readers.lists import entries
@@ -108,8 +108,8 @@ def _outcome(row: _Row, future: Future[bytes] | None, read: Callable[..., bytes]
     try:
         if future:
             image = future.result()
-        elif isinstance(image, bytes) and len(image) > max_bytes:
-            raise DataError(ErrorCode.TOO_LARGE, f"{len(image):,} bytes; max_image_bytes is {max_bytes:,}")
+        elif isinstance(image, bytes):
+            refuse_too_large(len(image), max_bytes)
     except DataError as error:
         image = error
         if future and error.code == ErrorCode.TOO_LARGE and max_bytes > AHEAD_BYTES:

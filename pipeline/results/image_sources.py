@@ -10,7 +10,7 @@ from operator import itemgetter
 
 from pipeline.errors import InputError
 from pipeline.filenames import from_printable
-from pipeline.outcome import DEFAULTS, ReadOptions
+from pipeline.outcome import DEFAULTS, ReadOptions, refuse_too_large
 from pipeline.readers.table_rows import image_at
 from pipeline.shards import Form, Shard, form_of
 from pipeline.storage import http_images
@@ -64,7 +64,7 @@ def read_source(source: Source, options: ReadOptions = DEFAULTS) -> bytes:
         return http_images.get(source.path)
     with open_regular(source.path) as file:
         image = read_bounded(file, options.max_image_bytes)
-    options.refuse_too_large(len(image))
+    refuse_too_large(len(image), options.max_image_bytes)
     return image
 
 

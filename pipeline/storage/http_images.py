@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
 
 from pipeline.errors import DataError
-from pipeline.outcome import MAX_IMAGE_BYTES
+from pipeline.outcome import MAX_IMAGE_BYTES, refuse_too_large
 from pipeline.schema import ErrorCode
 
 if TYPE_CHECKING:
@@ -96,8 +96,8 @@ def _body(response: urllib3.BaseHTTPResponse, max_bytes: int) -> bytes:
     if response.status != _OK:
         raise DataError(ErrorCode.UNREADABLE, f"HTTP status {response.status}")
     announced = response.headers.get("Content-Length", "")
-    if announced.isdecimal() and int(announced) > max_bytes:
-        raise DataError(ErrorCode.TOO_LARGE, f"{int(announced):,} bytes; max_image_bytes is {max_bytes:,}")
+    if announced.isdecimal():
+        refuse_too_large(int(announced), max_bytes)
     deadline, pieces, received = time.monotonic() + DEADLINE_S, [], 0
     for piece in response.stream(PIECE_BYTES, decode_content=True):
         received += len(piece)

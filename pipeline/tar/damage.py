@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from typing import BinaryIO
 
 from pipeline.errors import DataError
+from pipeline.file_types import COMPRESSION, recognised
 from pipeline.schema import ErrorCode
 from pipeline.tar.elements import Gap, Padding, padded
 from pipeline.tar.headers import BLOCK, is_header
@@ -17,7 +18,6 @@ SEARCHED_BYTES = 1 << 20
 RECORD = tarfile.RECORDSIZE
 _MAGIC, _MAGIC_AT = b"ustar", 257
 _CHECKSUM, _CHECKSUM_AT = re.compile(rb"[ 0]*[0-7]{3,6}[ \0]"), 148
-_COMPRESSED = (b"\x1f\x8b", b"BZh", b"\xfd7zXZ", b"\x28\xb5\x2f\xfd")
 
 
 def at_zeros(file: BinaryIO, start: int, size: int) -> Gap | Padding:
@@ -41,12 +41,11 @@ def at_zeros(file: BinaryIO, start: int, size: int) -> Gap | Padding:
 
 def gap(file: BinaryIO, start: int, size: int, damage: DataError, *, searched: int) -> Gap:
     """Damage up to the next header, or to the padding at the end of the tar, or to the end."""
-    if start == 0:
-        file.seek(0)
-        if file.read(BLOCK).startswith(_COMPRESSED):
-            message = f"compressed tars are not read; unpack it first ({damage.message})"
-            return Gap(0, size, ErrorCode.CORRUPT_SHARD, message)
-    found, filled = _search(file, searched, size, grid=start)
+    file.seek(start)
+    head = file.read(BLOCK) if start == 0 else b""
+    found, filled = (None, size) if head.startswith(COMPRESSION) else _search(file, searched, size, grid=start)
+    if found is None and (what := recognised(head)):
+        return Gap(start, size, ErrorCode.CORRUPT_SHARD, f"no tar, but {what} ({damage.message})")
     if found is None and damage.code == ErrorCode.TRUNCATED_SHARD:
         return Gap(start, size, damage.code, f"{damage.message}; {size - start} bytes lost")
     if found is None:

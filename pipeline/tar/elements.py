@@ -9,7 +9,7 @@ from pipeline.filenames import printable
 from pipeline.schema import ErrorCode
 from pipeline.tar.headers import BLOCK, MAX_EXTENDED_BYTES, Parts, Sparse, number
 
-Kind = Literal["file", "hard link", "symbolic link", "other"]
+Kind = Literal["file", "rest of a file", "hard link", "symbolic link", "other"]
 
 
 class Member(NamedTuple):
@@ -21,7 +21,7 @@ class Member(NamedTuple):
     stop: int
     """Byte offset after its last block."""
     kind: Kind
-    """Others are folders and devices."""
+    """Others are folders and devices. The rest of a file begins in another volume of the tar."""
     data: int
     """Byte offset of its data."""
     size: int
@@ -29,6 +29,11 @@ class Member(NamedTuple):
     target: str
     """Of a link."""
     sparse: Sparse | None
+
+    @property
+    def is_file(self) -> bool:
+        """Whether it has a file's data, or the rest of them."""
+        return self.kind in ("file", "rest of a file")
 
     @property
     def unpacked(self) -> int:
@@ -57,6 +62,9 @@ Element = Member | Gap | Padding
 
 def content(file: BinaryIO, member: Member) -> bytes:
     """The bytes of a file of the tar; those of a sparse one unpacked. Raises DataError or OSError."""
+    if member.kind == "rest of a file":
+        message = f"{printable(member.name)!r} begins in another volume of the tar; unpack all volumes with `tar -xM`"
+        raise DataError(ErrorCode.TRUNCATED_SHARD, message)
     file.seek(member.data)
     data = file.read(member.size)
     if len(data) < member.size:

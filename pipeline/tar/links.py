@@ -55,7 +55,7 @@ class Links:
                     ErrorCode.NO_IMAGE,
                     f"{printable(link.name)!r} is a {link.kind} to {printable(name)!r}, which is not in the tar",
                 )
-            if found.kind == "file":
+            if found.is_file:
                 return found
             if found.kind == "other":
                 raise DataError(

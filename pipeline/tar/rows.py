@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import closing
@@ -11,7 +10,7 @@ from typing import BinaryIO
 
 from pipeline.errors import DataError
 from pipeline.filenames import printable
-from pipeline.outcome import Outcome, ReadOptions
+from pipeline.outcome import LARGE_SIBLINGS, MAX_SIBLING_BYTES, Outcome, ReadOptions, refuse_too_large
 from pipeline.schema import ErrorCode
 from pipeline.shards import Shard, Span
 from pipeline.storage.shard_file import open_shard
@@ -120,7 +119,7 @@ class _Reader:
             if self._skipped:
                 self._skipped -= 1
                 return None
-        elif not (self._endings and member.name.lower().endswith(self._endings)):
+        elif not member.name.lower().endswith(self._endings) or member.unpacked > MAX_SIBLING_BYTES:
             return None
         if member.kind != "file" or member.unpacked > self._options.max_image_bytes:
             return None
@@ -136,31 +135,32 @@ class _Reader:
         if row.sample is None:
             gap = row.gap or Gap(row.start, row.next_offset, ErrorCode.CORRUPT_SHARD, "damage")
             return Outcome(row.image_id, row.next_offset, DataError(gap.code, gap.message), ignored=row.ignored)
-        beside = {name: self._sibling(row.sample, row.extension, name.lower()) for name in self._options.siblings}
+        ignored, sample, image_of = Counter(row.ignored), row.sample, row.extension
+        beside = {name: self._sibling(sample, image_of, name.lower(), ignored) for name in self._options.siblings}
         found = {name: data for name, data in beside.items() if data is not None}
         try:
-            image: bytes | DataError = self._bytes(row.sample, row.extension)
+            image: bytes | DataError = self._bytes(row.sample, row.extension, self._options.max_image_bytes)
         except DataError as error:
             image = error
-        return Outcome(row.image_id, row.next_offset, image, found, row.ignored)
+        return Outcome(row.image_id, row.next_offset, image, found, ignored)
 
-    def _sibling(self, sample: Sample, image: str, extension: str) -> bytes | None:
-        """Beside "left.jpg" lies "left.txt", or else "txt"."""
+    def _sibling(self, sample: Sample, image: str, extension: str, ignored: Counter[str]) -> bytes | None:
+        """Beside "left.jpg" lies "left.txt", or else "txt". Counts one that is too large."""
         prefix = image.rpartition(".")[0]
         for name in (f"{prefix}.{extension}", extension):
             if name in sample.members:
-                with contextlib.suppress(DataError):
-                    return self._bytes(sample, name)
+                try:
+                    return self._bytes(sample, name, MAX_SIBLING_BYTES)
+                except DataError as error:
+                    ignored.update([LARGE_SIBLINGS] if error.code == ErrorCode.TOO_LARGE else [])
         return None
 
-    def _bytes(self, sample: Sample, extension: str) -> bytes:
+    def _bytes(self, sample: Sample, extension: str, max_bytes: int) -> bytes:
         data = sample.files[extension]
         if data is not None:
             return data
         member, file = sample.members[extension], self._file
-        if member.kind != "file":
+        if not member.is_file:
             member, file = self._links.follow(member), self._links.file
-        if member.unpacked > self._options.max_image_bytes:
-            message = f"{member.unpacked:,} bytes, and max_image_bytes is {self._options.max_image_bytes:,}"
-            raise DataError(ErrorCode.TOO_LARGE, message)
+        refuse_too_large(member.unpacked, max_bytes)
         return content(file, member)

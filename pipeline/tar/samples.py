@@ -16,6 +16,7 @@ from typing import BinaryIO, Protocol
 
 from pipeline.errors import DataError
 from pipeline.filenames import EXTENSIONS, printable
+from pipeline.shards import extension_of
 from pipeline.tar.elements import Element, Gap, Member, content
 from pipeline.tar.walk import walk
 
@@ -253,20 +254,14 @@ def images_among(image_members: Iterable[str]) -> Callable[[str], bool]:
     """Whether a member's name is that of an image: by its last extension or, where some are named, by them alone."""
     named = tuple(member.lower() for member in image_members)
     if not named:
-        return lambda name: last_extension(name) in EXTENSIONS
+        return lambda name: extension_of(name) in EXTENSIONS
     endings = tuple(f".{member}" for member in named)
-    return lambda name: (base := name.rpartition("/")[2].lower()) in named or base.endswith(endings)
-
-
-def last_extension(name: str) -> str:
-    """Behind the last dot, in lower case; "" where there is none."""
-    base = name.rpartition("/")[2]
-    return base.rpartition(".")[2].lower() if "." in base else ""
+    return lambda name: (base := name.rpartition("/")[2].lower().rstrip(" .")) in named or base.endswith(endings)
 
 
 def kind(name: str) -> str:
     """Of a file that is ignored, for the summary."""
-    extension = last_extension(name)
+    extension = extension_of(name)
     return printable(f".{extension}") if extension else "no extension"
 
 

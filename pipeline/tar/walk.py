@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from typing import BinaryIO
 
 from pipeline.errors import DataError
+from pipeline.file_types import recognised
 from pipeline.filenames import printable
 from pipeline.schema import ErrorCode
 from pipeline.tar.damage import at_zeros, gap
@@ -43,8 +44,10 @@ _WITHOUT_DATA: dict[bytes, Kind] = {
     tarfile.FIFOTYPE: "other",
     b"V": "other",  # the name of a volume
 }
-_LISTING = b"D"
-"""A folder of an incremental backup: its data are the names in it."""
+_WITH_DATA: dict[bytes, Kind] = {
+    b"D": "other",  # a folder of an incremental backup: its data are the names in it
+    b"M": "rest of a file",
+}
 
 
 class _DamageError(DataError):
@@ -73,7 +76,8 @@ def walk(file: BinaryIO, *, size: int, offset: int = 0) -> Iterator[Element]:
         header = file.read(min(BLOCK, size - offset))
         if len(header) < BLOCK:
             message = f"the tar ends at byte {offset + len(header)}, inside or before a header"
-            element = Gap(offset, size, ErrorCode.TRUNCATED_SHARD, message)
+            what = recognised(header) if offset == 0 else ""
+            element = Gap(offset, size, ErrorCode.TRUNCATED_SHARD, f"no tar, but {what}" if what else message)
         elif header.count(0) == BLOCK:
             element = at_zeros(file, offset, size)
         else:
@@ -139,7 +143,7 @@ def _described(
     if info.type == tarfile.GNUTYPE_SPARSE:
         sparse, passed = gnu_sparse(header, file, data)
         data += passed
-    kind: Kind = "other" if info.type == _LISTING else "file"
+    kind = _WITH_DATA.get(info.type, "file")
     if info.type in _WITHOUT_DATA:
         kind = _WITHOUT_DATA[info.type]
         is_passed = _can_begin if kind == "hard link" else _has_header  # zeros may be those of a member

@@ -89,7 +89,7 @@ def _without_notes(paths: Iterable[str]) -> Iterator[str]:
 
 
 def _is_input(path: str) -> bool:
-    base = path.rpartition("/")[2].lower()
+    base = path.rpartition("/")[2].lower().rstrip(" .")
     extension = base.rpartition(".")[2] if "." in base else ""
     return not base.startswith(".") and (extension in EXTENSIONS or extension in ("tar", "parquet"))
 

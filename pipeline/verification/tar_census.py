@@ -127,9 +127,17 @@ class _Info(tarfile.TarInfo):
 
 
 class _Tar(tarfile.TarFile):
-    """Ends where it gives up, and says so."""
+    """Ends where it gives up, and says so. Forgets what global headers say: each member names itself."""
 
     gave_up = False
+
+    @property
+    def pax_headers(self) -> dict[str, str]:
+        return {}
+
+    @pax_headers.setter
+    def pax_headers(self, found: object) -> None:
+        pass
 
     def next(self) -> tarfile.TarInfo | None:
         try:

@@ -134,7 +134,16 @@ def test_images_that_pillow_does_not_know_are_rows(tmp_path: Path, caption: Run,
 def test_two_names_are_two_images(tmp_path: Path, caption: Run, shardtalk: Run) -> None:
     folder = tmp_path / "in"
     folder.mkdir()
-    names = [b"a\xff.jpg", rb"a\xff.jpg", rb"a\\xff.jpg", b"a\\\xff.jpg", b"a\xff\xff.jpg", "aÿ.jpg".encode()]
+    names = [
+        b"a\xff.jpg",
+        rb"a\xff.jpg",
+        rb"a\\xff.jpg",
+        b"a\\\xff.jpg",
+        b"a\xff\xff.jpg",
+        "aÿ.jpg".encode(),
+        b"b.jpg ",
+        b"b.jpg.",
+    ]
     for i, name in enumerate(names):
         (folder / os.fsdecode(name)).write_bytes(jpeg(i))
     found, _ = captioned(folder, caption, shardtalk)

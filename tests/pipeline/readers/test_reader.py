@@ -211,6 +211,8 @@ def test_a_huge_file_beside_an_image_is_left_out(tmp_path: Path) -> None:
     with (tmp_path / "a.txt").open("wb") as file:
         file.truncate(100 << 30)
     assert siblings_of(tmp_path, json=b"1") == {"json": 1}
+    (table,) = read(spans(tmp_path / "a.jpg"), batch_images=1, options=ReadOptions(("txt",)))
+    assert table["ignored"].to_pylist() == ['{"siblings of more than 16 MiB": 1}']
 
 
 def test_an_image_of_too_many_bytes_is_not_read(tmp_path: Path) -> None:

@@ -129,6 +129,65 @@ def test_an_incremental_backup_has_the_names_that_gnu_tar_gives(tmp_path: Path) 
     assert images == {"./a": b"A", "./c": b"A", "./d.jpg/b": b"B", "./link": DANGLING}
 
 
+def test_the_rest_of_a_file_from_another_volume_says_so(tmp_path: Path) -> None:
+    rest = tarfile.TarInfo("a.jpg")
+    rest.type, rest.size = b"M", 700
+    link = tarfile.TarInfo("b.jpg")
+    link.type, link.linkname = SYMBOLIC, "a.jpg"
+    data = rest.tobuf(tarfile.GNU_FORMAT) + bytes([7]) * 1024 + link.tobuf(tarfile.GNU_FORMAT) + tar_bytes(TEN[:1])
+    assert found(tmp_path / "s.tar", data) == [("a", "truncated_shard"), ("b", "truncated_shard"), ("0000", TEN[0][1])]
+    (first, *_) = rows(Span(shard(tmp_path / "s.tar", data)))
+    assert "another volume" in str(first["error_message"])
+
+
+def test_names_as_no_windows_has_them(tmp_path: Path) -> None:
+    names = ["a.jpg ", "b.jpg.", "c\\d.jpg", "e\u0301.jpg", "\u00e9.jpg", "f.jpg .", "g. jpg", "h.txt "]
+    data = tar_bytes([(name, bytes([i + 1])) for i, name in enumerate(names)], tarfile.PAX_FORMAT)
+    ids = [image_id for image_id, _ in found(tmp_path / "s.tar", data)]
+    assert ids == ["a", "b", "c\\d", "e\u0301", "\u00e9", "f"]
+
+
+def test_a_size_in_binary_is_read(tmp_path: Path) -> None:
+    data = bytearray(tar_bytes(TEN[:2]))
+    data[124:136] = b"\x80" + (700).to_bytes(11)
+    data[148:156] = b"%06o\0 " % (8 * 32 + sum(data[:148]) + sum(data[156:BLOCK]))
+    assert found(tmp_path / "s.tar", data) == all_but(*range(2, 10))
+
+
+@pytest.mark.parametrize(
+    ("beginning", "what"),
+    [
+        (b"PK\3\4", "a zip archive; unpack it into a folder"),
+        (b"\x1f\x8b\x08", "a compressed file; unpack it first"),
+        (b"\xfd7zXZ\0", "a compressed file; unpack it first"),
+        (b"\x28\xb5\x2f\xfd", "a compressed file; unpack it first"),
+        (b"\x89PNG\r\n", "an image; let its name end in"),
+        (b"PAR1", "a Parquet file; let its name end in .parquet"),
+        (b"\n<!DOCTYPE html>", "a web page"),
+        (b'<?xml version="1.0"?><Error><Code>NoSuchKey', "a message of a server"),
+        (b"version https://git-lfs.github.com/spec/v1\n", "the pointer of Git LFS"),
+    ],
+)
+@pytest.mark.parametrize("size", [100, 5000])
+def test_what_is_no_tar_says_what_it_is(beginning: bytes, what: str, size: int, tmp_path: Path) -> None:
+    (row,) = rows(Span(shard(tmp_path / "s.tar", beginning.ljust(size, b"x"))))
+    assert row["error_code"] in ("truncated_shard", "corrupt_shard") and what in str(row["error_message"])
+
+
+def test_a_tar_whose_first_name_begins_like_another_file_is_read_on(tmp_path: Path) -> None:
+    data = bytearray(tar_bytes([("PAR1.jpg", b"lost"), *TEN[:2]]))
+    data[110] ^= 1
+    assert found(tmp_path / "s.tar", data) == [("s.tar@0", "corrupt_shard"), *all_but(*range(2, 10))]
+
+
+def test_a_sibling_that_is_too_large_is_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pipeline.tar_rows.MAX_SIBLING_BYTES", 3)
+    data = linked(("a.txt", b"long"), ("a.jpg", b"A"), ("b.jpg", b"B"), ("b.txt", HARD, "a.txt"), ("b.json", b"{}"))
+    found = rows(Span(shard(tmp_path / "s.tar", data)), options=ReadOptions(("txt", "json")))
+    assert [(row["image"], row["siblings"]) for row in found] == [(b"A", None), (b"B", '{"json": {}}')]
+    assert [row["ignored"] for row in found] == ['{"siblings of more than 16 MiB": 1}'] * 2
+
+
 @pytest.mark.parametrize("kind", [tarfile.DIRTYPE, tarfile.SYMTYPE, tarfile.CHRTYPE])
 def test_a_size_without_data_costs_nothing(kind: bytes, tmp_path: Path) -> None:
     info = tarfile.TarInfo("d")

@@ -38,6 +38,7 @@ def tar_of(*names: str) -> bytes:
         (["d/.x.jpg", "d/x.jpg", ".jpg"], ["d/.x", "d/x", ".jpg"]),
         (["a.jpg", "._a.jpg", "__MACOSX/a.jpg", ".DS_Store", "a.png"], ["a.jpg", "a.png"]),
         (["a.jpg.txt", "b", "c.txt"], []),
+        (["a.jpg ", "b.PNG.", "c.jpg.txt "], ["a", "b"]),
         (["b.left.jpg", "a", "b.right.jpg"], ["b", "b.right"]),
         (["a\udcff.jpg"], ["a\\xff"]),
     ],
@@ -62,9 +63,10 @@ def test_two_tars_in_one_file_share_no_sample() -> None:
     assert found.ids == ["a", "a.png"] and found.is_whole
 
 
-def test_a_global_header_is_no_damage() -> None:
+@pytest.mark.parametrize("said", [{"comment": "of all"}, {"path": "z.txt"}, {"GNU.sparse.name": "z", "size": "9"}])
+def test_a_global_header_is_no_damage_and_names_nothing(said: dict[str, str]) -> None:
     buffer = io.BytesIO()
-    with tarfile.open(fileobj=buffer, mode="w", pax_headers={"comment": "of all"}) as tar:
+    with tarfile.open(fileobj=buffer, mode="w", pax_headers=said) as tar:
         tar.addfile(tarfile.TarInfo("a.jpg"))
     found = census(buffer.getvalue())
     assert found.ids == ["a"] and found.is_whole

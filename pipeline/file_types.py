@@ -28,6 +28,18 @@ _OTHERS = {
     ),
     "a sound": "mp3 wav flac ogg m4a aac",
 }
+COMPRESSION = (b"\x1f\x8b", b"BZh", b"\xfd7zXZ", b"\x28\xb5\x2f\xfd", b"\x04\x22\x4d\x18")
+"""First bytes of gzip, bzip2, xz, zstd and lz4."""
+_BEGINNINGS = {
+    "a compressed file; unpack it first": COMPRESSION,
+    "a zip archive; unpack it into a folder": (b"PK\3\4", b"PK\5\6"),
+    "an archive; unpack it into a folder": (b"7z\xbc\xaf\x27\x1c", b"Rar!"),
+    "a Parquet file; let its name end in .parquet": (b"PAR1",),
+    "a PDF; convert its pages to images, with pdftoppm say": (b"%PDF",),
+    "the pointer of Git LFS to a file; `git lfs pull` gets it": (b"version https://git-lfs",),
+    "an image; let its name end in an image's extension": (b"\xff\xd8\xff", b"\x89PNG", b"GIF8", b"II*\0", b"MM\0*"),
+}
+_MARKUP = (b"<!doctype", b"<html", b"<head", b"<?xml", b"<error")
 _REFUSED = {extension: what for what, extensions in _OTHERS.items() for extension in extensions.split()}
 
 
@@ -57,6 +69,13 @@ def refuse_unreadable(path: str) -> None:
         raise InputError(f"{printable(path)} is compressed, so it cannot be read from the middle; unpack it first")
     if what := _REFUSED.get(extension_of(path)):
         raise InputError(f"{printable(path)} is {what}")
+
+
+def recognised(head: bytes) -> str:
+    """What a file is in truth, and what to do, by its first bytes; empty where they are not known."""
+    if head.lstrip(b"\xef\xbb\xbf \t\r\n").lower().startswith(_MARKUP):
+        return "a web page or a message of a server; download the file again"
+    return next((what for what, beginnings in _BEGINNINGS.items() if head.startswith(beginnings)), "")
 
 
 def holds_no_images(given: str, ignored: Counter[str]) -> InputError:
