@@ -181,7 +181,7 @@ def test_a_tar_whose_first_name_begins_like_another_file_is_read_on(tmp_path: Pa
 
 
 def test_a_sibling_that_is_too_large_is_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pipeline.tar_rows.MAX_SIBLING_BYTES", 3)
+    monkeypatch.setattr("pipeline.tar.rows.MAX_SIBLING_BYTES", 3)
     data = linked(("a.txt", b"long"), ("a.jpg", b"A"), ("b.jpg", b"B"), ("b.txt", HARD, "a.txt"), ("b.json", b"{}"))
     found = rows(Span(shard(tmp_path / "s.tar", data)), options=ReadOptions(("txt", "json")))
     assert [(row["image"], row["siblings"]) for row in found] == [(b"A", None), (b"B", '{"json": {}}')]
