@@ -74,6 +74,8 @@ def _columns_of(field: pa.Field, name: str, path: tuple[int, ...], leaf: int, *,
     kind = plain(field.type)
     while _is_list(kind) and _kind_of(kind) is None:
         kind, in_lists = plain(kind.value_type), True
+    if pa.types.is_map(kind):  # is stored as a list of structs
+        kind, in_lists = pa.struct([kind.key_field.with_name("key"), kind.item_field.with_name("value")]), True
     yield Column(name, path, kind, tuple(range(leaf, leaf + _num_leaves(kind))), in_lists)
     if pa.types.is_struct(kind):
         for i in range(kind.num_fields):
@@ -92,9 +94,14 @@ def image_column(schema: pa.Schema, named: str, key: str = "") -> Column:
     found = list(columns(schema))
     if named:
         column = _named(found, named, "image_column")
-        if column.holds is None:
-            raise DataError(ErrorCode.NO_IMAGE, f"the column {named} is of {column.kind}, which holds no images")
-        return column
+        if column.holds is not None:
+            return column
+        inside = [one for one in found if one.name.startswith(f"{named}.") and one.holds]
+        chosen = _candidates(inside, set())
+        if len(chosen) != 1:
+            told = _choice(chosen or inside, "image_column") if inside else ""
+            raise DataError(ErrorCode.NO_IMAGE, f"the column {named} is of {column.kind}, which holds no images{told}")
+        return chosen[0]
     candidates = _candidates(found, {*NAMES, key})
     chosen = [one for one in candidates if one.name == IMAGES[0]] or [one for one in candidates if one.name in IMAGES]
     chosen = chosen or candidates

@@ -6,7 +6,6 @@ Values are taken from Arrow's buffers rather than as Python's: what is not UTF-8
 from __future__ import annotations
 
 import base64
-import binascii
 import json
 import re
 from collections.abc import Sequence
@@ -100,7 +99,7 @@ def _image(value: pa.Scalar) -> Image:
     if is_text(value.type):
         return _from_text(_raw(value))
     if isinstance(value, pa.BinaryScalar):
-        return _raw(value)
+        return _from_bytes(_raw(value))
     return _from_numbers(value.values)
 
 
@@ -116,6 +115,13 @@ def _from_numbers(values: pa.Array) -> Image:
         return DataError(ErrorCode.NO_IMAGE, f"a list of numbers that are no bytes: {error}")
 
 
+def _from_bytes(raw: bytes) -> bytes:
+    """Encoded bytes as they are; base64 that was kept as bytes, with or without `data:…,` before it, decoded."""
+    is_text = raw.startswith(b"data:") or (_decoded(raw[:8].decode("latin-1")) or b"").startswith(_SIGNATURES)
+    found = _from_text(raw) if is_text else raw
+    return found if isinstance(found, bytes) else raw
+
+
 def _from_text(raw: bytes) -> Image:
     """Base64, with or without `data:…,` before it; else a path or URL, which is kept for later."""
     text = raw.decode("utf-8", "surrogateescape")
@@ -127,14 +133,18 @@ def _from_text(raw: bytes) -> Image:
             return DataError(ErrorCode.NO_IMAGE, "a data: URL that is not of base64")
         return _decoded(text) or DataError(ErrorCode.NO_IMAGE, "a data: URL whose base64 is damaged")
     data = _decoded(text) if _BASE64.fullmatch(text) else None
-    return data if data and (len(text) > LONGEST_PATH or data.startswith(_SIGNATURES)) else text
+    if data and (len(text) > LONGEST_PATH or data.startswith(_SIGNATURES)):
+        return data
+    if len(text) > LONGEST_PATH:
+        return DataError(ErrorCode.NO_IMAGE, f"a text of {len(text):,} characters: neither base64 nor a path")
+    return text
 
 
 def _decoded(text: str) -> bytes | None:
     compact = re.sub(r"\s", "", text).translate(str.maketrans("-_", "+/")).rstrip("=")
     try:
         return base64.b64decode(compact + "=" * (-len(compact) % 4), validate=True)
-    except binascii.Error:
+    except ValueError:  # of what is no base64, or not even ASCII
         return None
 
 

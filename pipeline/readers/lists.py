@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any, BinaryIO
 
 from pipeline.errors import DataError
+from pipeline.file_types import recognised
 from pipeline.filenames import EXTENSIONS
 from pipeline.outcome import ReadOptions
 from pipeline.schema import ErrorCode
@@ -37,6 +38,10 @@ KEYS = ("__key__", "key", "image_id", "id")
 """Columns that may name the rows, the first that is there; else the path does."""
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 _UTF_16 = (b"\xff\xfe", b"\xfe\xff")
+_HEAD_BYTES = 64 << 10
+"""By which it is found whether a list is one."""
+_MOST_ZEROS = 4
+"""One byte in as many: in UTF-16, every second one of what is ASCII is zero."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,10 +78,10 @@ def entries(
 
     Raises DataError for a list whose columns do not say where the paths are.
     """
-    mark = file.read(3)
-    if mark.startswith(_UTF_16):
-        raise DataError(ErrorCode.CORRUPT_SHARD, "the list is UTF-16; save it as UTF-8")
-    first = len(BYTE_ORDER_MARK) if mark == BYTE_ORDER_MARK else 0
+    head = file.read(_HEAD_BYTES)
+    if problem := _no_list(head):
+        raise DataError(ErrorCode.CORRUPT_SHARD, problem)
+    first = len(BYTE_ORDER_MARK) if head.startswith(BYTE_ORDER_MARK) else 0
     if kind in ("csv", "tsv"):
         found = _of_table(file, (first, offset), "\t" if kind == "tsv" else ",", options, siblings)
     else:
@@ -93,6 +98,19 @@ def entries(
 def starts_as_json(head: bytes) -> bool:
     """Whether the first bytes of a list are those of JSON lines."""
     return head.removeprefix(BYTE_ORDER_MARK).lstrip()[:1] in (b"{", b'"')
+
+
+def _no_list(head: bytes) -> str:
+    """Why the first bytes are not those of lines that end in a line feed, and what to do; empty where they are."""
+    if head.startswith(_UTF_16) or (head.count(0) * _MOST_ZEROS > len(head) and b"\n" in head):
+        return "the list is UTF-16; save it as UTF-8"
+    if 0 in head and (what := recognised(head)):
+        return f"no list, but {what}"
+    if b"\n" in head:
+        return ""
+    if 0 in head:
+        return "the list has zero bytes, and no line ends; `tr '\\0' '\\n'` makes lines of what they part"
+    return "the lines end in carriage returns alone; save the list with line feeds" if b"\r" in head.strip() else ""
 
 
 def _lines(file: BinaryIO, offset: int) -> Iterator[_Line]:

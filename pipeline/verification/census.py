@@ -91,7 +91,8 @@ def compare_table(name: str, census: TableCensus, rows: Sequence[Key]) -> Iterat
         yield f"{len(images)} rows for {wanted} images"
     elif len(census.keys) == len(images):
         found = [row.image_id for row in images]
-        keys = [row if key is None or row.startswith("@") else key for key, row in zip(census.keys, found, strict=True)]
+        pairs = zip(census.keys, found, strict=True)  # the only entry of a list is called KEY.0
+        keys = [row if key is None or row.startswith("@") or row == f"{key}.0" else key for key, row in pairs]
         yield from differences(keys, found)
 
 

@@ -21,6 +21,7 @@ from pipeline.outcome import ReadOptions
 from pipeline.readers.lists import PATHS
 
 PARQUET_KEYS = ("__key__", "key", "image_id", "id", "file_name", "filename", "path", "url")
+_LEVELS = frozenset(["list", "element", "item", "array", "bag", "array_element", "key_value", "map"])
 LIST_KEYS = ("__key__", "key", "image_id", "id")
 
 
@@ -49,12 +50,12 @@ def count_parquet(file: BinaryIO, options: ReadOptions) -> TableCensus:
 def _counts(table: pq.ParquetFile, groups: list[pq.RowGroupMetaData], options: ReadOptions) -> frozenset[int]:
     """Rows, and entries of columns of lists, by the footer: of those of bytes, or of all where there are none."""
     rows = sum(group.num_rows for group in groups)
-    of_bytes, of_others = set[int](), set[int]()
+    of_bytes, of_others, wanted = set[int](), set[int](), _fields(options.image_column)
     for i in range(table.metadata.num_columns):
         column = table.schema.column(i)
         lists = column.max_repetition_level
         is_numbers = column.physical_type.startswith("INT")
-        if not f"{column.path}.".startswith(f"{options.image_column}." if options.image_column else ""):
+        if _fields(column.path)[: len(wanted)] != wanted:
             continue
         if is_numbers and lists > 1:
             return frozenset()  # lists of images that are lists of bytes: the footer counts these
@@ -62,6 +63,11 @@ def _counts(table: pq.ParquetFile, groups: list[pq.RowGroupMetaData], options: R
         is_text = column.logical_type.type == "STRING" or column.path in {*PARQUET_KEYS, options.key_column}
         (of_bytes if column.physical_type.endswith("BYTE_ARRAY") and not is_text else of_others).add(count)
     return frozenset(of_bytes or of_others | {rows})
+
+
+def _fields(path: str) -> list[str]:
+    """A dotted name without what Parquet calls the levels of lists and maps."""
+    return [part for part in path.split(".") if part and part not in _LEVELS]
 
 
 def _keys_of_parquet(table: pq.ParquetFile, file: BinaryIO, options: ReadOptions) -> list[str | None]:

@@ -24,6 +24,7 @@ def opened(buffer: io.BytesIO) -> Table:
     return Table(buffer, len(buffer.getvalue()))
 
 
+MAP_OF_TEXT = pa.map_(pa.string(), pa.string())
 STRUCTS = [{"bytes": b"%d" % i, "path": f"{i}.jpg" if i % 3 else None} for i in range(100)]
 
 
@@ -73,6 +74,7 @@ def test_columns_are_found(columns: dict[str, Any], image: bytes | None, name: s
         ({"label": [1], "text": ["a"]}, "no column of images; --image_column .* text"),
         ({"label": [1]}, r"no column of images among label \(int64\)"),
         ({}, "the file has no columns"),
+        ({"a": pa.array([[("k", "v")]], MAP_OF_TEXT)}, r"--image_column .* a\.key, a\.value"),
         ({"a": [b"1"], "b": [b"2"]}, "several columns could be the images; --image_column takes one of a, b"),
     ],
 )
@@ -140,6 +142,8 @@ def test_the_only_column_of_bytes_needs_no_name(form: str) -> None:
         (base64.urlsafe_b64encode(IMAGE).decode().rstrip("="), IMAGE),
         (base64.encodebytes(IMAGE).decode(), IMAGE),
         (f"data:image/jpeg;base64,{base64.b64encode(IMAGE).decode()}", IMAGE),
+        ("data:image/jpeg;base64,é", "a data: URL whose base64 is damaged"),
+        ("./" * 2500, "a text of 5,000 characters: neither base64 nor a path"),
         ("photos/a.jpg", "photos/a.jpg"),
         ("photos/cats", "photos/cats"),
         ("https://host/a.jpg", "https://host/a.jpg"),
@@ -148,13 +152,26 @@ def test_the_only_column_of_bytes_needs_no_name(form: str) -> None:
 )
 def test_text_is_base64_or_says_where_an_image_lies(text: str, image: bytes | str | None) -> None:
     (row,) = opened(file_of({"image": [text]})).rows()
-    assert row.image == image
+    assert (row.image.message if isinstance(row.image, DataError) else row.image) == image
+
+
+@pytest.mark.parametrize("text", [base64.b64encode(IMAGE), b"data:image/jpeg;base64," + base64.b64encode(IMAGE)])
+def test_base64_may_be_kept_as_bytes(text: bytes) -> None:
+    for column in ([text], [{"bytes": text, "path": "a.jpg"}]):
+        (row,) = opened(file_of({"image": column})).rows()
+        assert row.image == IMAGE
+    for other in (text[:-10] + b"\xff", b"/9j/ text!", b"data:"):
+        (row,) = opened(file_of({"image": [other]})).rows()
+        assert row.image == other
 
 
 def test_each_image_of_a_list_is_a_row() -> None:
     images = [[b"a", b"b"], [], None, [b"c", None]]
     numbers = pa.array([row and [one and list(one) for one in row] for row in images], pa.list_(pa.list_(pa.uint8())))
-    for entries in (images, numbers, [row and [{"bytes": one, "path": None} for one in row] for row in images]):
+    structs = [row and [{"bytes": one, "path": None} for one in row] for row in images]
+    views = [row and list(zip("xy", row, strict=False)) for row in images]
+    maps = pa.array(views, pa.map_(pa.string(), pa.binary()))
+    for entries in (images, numbers, structs, maps):
         table = opened(file_of({"images": entries, "id": [5, 6, 7, 8]}, row_group_size=2))
         rows = list(table.rows())
         assert [row.name for row in rows] == ["5.0", "5.1", "6", "7", "8.0", "8.1"]
@@ -169,6 +186,15 @@ def test_columns_are_named() -> None:
         options = ReadOptions(image_column=column, key_column=key)
         table = Table(buffer, len(buffer.getvalue()), options)
         assert [(row.image, row.name) for row in table.rows()] == [(image, name)]
+    inner = [("x", {"c": b"1", "name": "n"}), ("y", {"c": b"2", "name": "n"})]
+    buffer = file_of({"m": pa.array([inner], pa.map_(pa.string(), pa.struct({"c": pa.binary(), "name": pa.string()})))})
+    for column in ("m", "m.value", "m.value.c"):  # the only bytes in it
+        table = Table(buffer, len(buffer.getvalue()), ReadOptions(image_column=column))
+        assert [row.image for row in table.rows()] == [b"1", b"2"]
+
+
+def test_a_column_that_is_not_there_is_refused_with_those_that_are() -> None:
+    buffer = file_of({"a": [{"b": {"c": b"1"}}], "d": [b"2"], "id": [3]})
     for wrong in (ReadOptions(image_column="x"), ReadOptions(image_column="d", key_column="x")):
         with pytest.raises(DataError, match=r"no such column among a, a.b, a.b.c, d"):
             Table(buffer, len(buffer.getvalue()), wrong)

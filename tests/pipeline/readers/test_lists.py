@@ -21,6 +21,9 @@ def locations(text: bytes, kind: str = "txt", **options: str) -> list[str | None
 
 LISTS = {
     "text": (b"a.jpg\n\nb c.jpg\r\nhttps://h/d\xff.jpg", "txt", ["a.jpg", "b c.jpg", "https://h/d\udcff.jpg"]),
+    "one line": (b"a.jpg\r", "txt", ["a.jpg"]),
+    "zero byte": (b"a.jpg\nb\0.jpg\n", "txt", ["a.jpg", "b\0.jpg"]),
+    "PAR1, a folder": (b"PAR1/a.jpg\n", "txt", ["PAR1/a.jpg"]),
     "marked": (b"\xef\xbb\xbfa.jpg\n", "txt", ["a.jpg"]),
     "csv": (b'path,text\na.jpg,"x, ""y""\nz"\n"b,c.jpg",\n', "csv", ["a.jpg", "b,c.jpg"]),
     "tsv": (b"text\tURL\nx\thttp://h/a\n", "tsv", ["http://h/a"]),
@@ -76,3 +79,22 @@ def test_a_column_that_is_not_known_is_asked_for(kind: str) -> None:
 def test_utf_16_is_said_so() -> None:
     with pytest.raises(DataError, match="UTF-16"):
         found("a.jpg".encode("utf-16"))
+
+
+@pytest.mark.parametrize("kind", ["txt", "csv", "tsv", "jsonl"])
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("path\na.jpg\n".encode("utf-16-le"), "UTF-16"),
+        ("path\na.jpg\n".encode("utf-16-be"), "UTF-16"),
+        ("path\na.jpg\n".encode("utf-32"), "UTF-16"),
+        (b"path\ra.jpg\rb.jpg", "carriage returns"),
+        (b"a.jpg\0b.jpg\0", "zero bytes"),
+        (bytes(99), "zero bytes"),
+        (b"\xff\xd8\xff\xe0\0\x10JFIF\n", "no list, but an image"),
+        (b"PK\3\4\0\n", "no list, but a zip archive"),
+    ],
+)
+def test_what_are_no_lines_says_so(text: bytes, problem: str, kind: str) -> None:
+    with pytest.raises(DataError, match=problem):
+        found(text, kind)

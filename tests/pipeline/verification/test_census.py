@@ -74,6 +74,7 @@ def test_rows_of_a_table_are_counted_then_named() -> None:
     ]
     assert list(compare_table("s.parquet", census, rows("a"))) == ["1 rows for 2 or 5 images"]
     assert list(compare_table("s.parquet", census, rows(*"abcde"))) == []
+    assert list(compare_table("s.parquet", census, rows("a.0", "b"))) == []
 
 
 @pytest.mark.parametrize(("code", "excused"), [("corrupt_shard", True), ("no_image", True), ("unreadable", False)])
@@ -95,6 +96,8 @@ IMAGES = [[b"a", b"b"], [], None, [b"c"]]
         ({"images": pa.array(IMAGES), "__key__": [b"x"] * 4}, "", {5}),
         ({"image": pa.array([[1, 2], [3]], pa.list_(pa.uint8()))}, "", {2}),
         ({"image": pa.array([[[1, 2]], [[3], [4]]], pa.list_(pa.list_(pa.uint8())))}, "image", set()),
+        ({"image": [[{"jpg": b"x", "n": 1}] * 2, []]}, "image.jpg", {3}),
+        ({"image": pa.array([[("k", b"x")] * 2, []], pa.map_(pa.string(), pa.binary()))}, "image.value", {3}),
         ({"image": ["a.jpg", "b.jpg", "c.jpg"], "tags": [["x", "y"], [], []]}, "", {3, 4}),
         ({"image": ["a.jpg", "b.jpg", "c.jpg"], "tags": [["x", "y"], [], []]}, "image", {3}),
     ],
