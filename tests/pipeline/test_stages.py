@@ -108,6 +108,15 @@ def test_captioning_gives_the_captioners_captions(captioner: Path) -> None:
         assert [candidate["caption"] for candidate in row["candidates"]] == [c.text for c in expected.candidates]
 
 
+def test_tokens_are_counted_of_the_best_candidate(captioner: Path) -> None:
+    rows = Decode(checkpoint.load_preprocessing(captioner))(encoded_rows(*map(jpeg, range(5))))
+    search = {"beam_size": 5, "num_candidates": 3, "max_tokens": 12}
+    found = CaptionPixels(str(captioner), search, device="cpu")(rows).to_pylist()
+    words = [[len(candidate["caption"].split()) for candidate in row["candidates"]] for row in found]
+    assert [row["num_tokens"] for row in found] == [best + 1 for best, *_ in words]
+    assert any(best != second for best, second, _ in words)
+
+
 def test_the_probability_of_each_token_comes_on_request(captioner: Path) -> None:
     search = Search(**SEARCH, token_probs=True)
     rows = Decode(checkpoint.load_preprocessing(captioner))(encoded_rows(b"not an image", *map(jpeg, range(4))))
