@@ -157,8 +157,6 @@ def _as_column(pixels: Pixels, *, valid: list[bool]) -> pa.Array:
 def _as_pixels(column: pa.ChunkedArray) -> Pixels:
     """B fixed-size binaries → (B, bytes), without a copy where they lie in one piece."""
     array = column.combine_chunks()
-    if isinstance(array, pa.ChunkedArray):
-        array = array.chunk(0)
     flat = np.frombuffer(array.buffers()[1], np.uint8)
     return flat.reshape(-1, array.type.byte_width)[array.offset : array.offset + len(array)]
 

@@ -1,5 +1,6 @@
 import pickle
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pyarrow as pa
@@ -9,7 +10,7 @@ from conftest import encoded, jpeg, picture
 from stage_rows import SEARCH, encoded_rows
 from tolerances import same_log_prob
 
-from model.captioner import Caption, Captioner, checkpoint
+from model.captioner import Caption, Captioner, Ensemble, checkpoint
 from model.decoding.reranking import Scorer, Views
 from model.decoding.search import Search
 from model.vision.preprocessing import Preprocessing
@@ -77,8 +78,54 @@ def test_captioning_gives_the_captioners_captions(captioner: Path) -> None:
             continue
         (expected,) = oracle.caption([load(image, draft=oracle.preprocessing.draft)[0]], Search(**SEARCH))
         assert row["caption"] == expected.text
+        assert row["num_tokens"] == expected.candidates[0].num_tokens
         assert row["log_prob"] == same_log_prob(expected.candidates[0].log_prob, row["num_tokens"])
         assert [candidate["caption"] for candidate in row["candidates"]] == [c.text for c in expected.candidates]
+
+
+def test_tokens_are_counted_of_the_best_candidate(captioner: Path) -> None:
+    rows = Decode(checkpoint.load_preprocessing(captioner))(encoded_rows(*map(jpeg, range(5))))
+    search = {"beam_size": 5, "num_candidates": 3, "max_tokens": 12}
+    found = CaptionPixels(str(captioner), search, device="cpu")(rows).to_pylist()
+    words = [[len(candidate["caption"].split()) for candidate in row["candidates"]] for row in found]
+    assert [row["num_tokens"] for row in found] == [best + 1 for best, *_ in words]
+    assert any(best != second for best, second, _ in words)
+
+
+def test_the_probability_of_each_token_comes_on_request(captioner: Path) -> None:
+    search = Search(**SEARCH, token_probs=True)
+    rows = Decode(checkpoint.load_preprocessing(captioner))(encoded_rows(b"not an image", *map(jpeg, range(4))))
+    found = CaptionPixels(str(captioner), SEARCH | {"token_probs": True}, device="cpu")(rows)
+    assert found.schema.names == [*CAPTIONED.names, "token_probs"]
+    oracle = Captioner.load(captioner, device="cpu")
+    images = [load(jpeg(i), draft=oracle.preprocessing.draft)[0] for i in range(4)]
+    expected = [np.exp(caption.candidates[0].token_log_probs) for caption in oracle.caption(images, search)]
+    failed, *probabilities = found["token_probs"].to_pylist()
+    assert failed is None
+    for probability, its_oracle in zip(probabilities, expected, strict=True):
+        assert probability == pytest.approx(its_oracle, rel=1e-3)
+
+
+def test_each_captioner_of_an_ensemble_is_given_its_own_pixels(captioner: Path, second_captioner: Path) -> None:
+    both = [captioner, second_captioner]
+    rows = Decode(*map(checkpoint.load_preprocessing, both))(encoded_rows(*map(jpeg, range(3))))
+    found = CaptionPixels([str(path) for path in both], SEARCH, device="cpu")(rows)
+    draft = checkpoint.load_preprocessing(captioner).draft
+    images = [load(jpeg(i), draft=draft)[0] for i in range(3)]
+    expected = Ensemble.load(both, device="cpu").caption(images, Search(**SEARCH))
+    assert found["caption"].to_pylist() == [caption.text for caption in expected]
+
+
+@pytest.mark.parametrize("count", [1, 4])
+def test_rows_share_the_time_that_their_stage_took(
+    count: int, captioner: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    decode, caption = Decode(checkpoint.load_preprocessing(captioner)), CaptionPixels(str(captioner), SEARCH)
+    clock = SimpleNamespace(perf_counter=iter([10.0, 13.0, 20.0, 25.0]).__next__)
+    monkeypatch.setattr("pipeline.inference.stages.time", clock)
+    rows = caption(decode(encoded_rows(*map(jpeg, range(count)))))
+    assert rows["decode_s"].to_pylist() == [3 / count] * count
+    assert rows["caption_s"].to_pylist() == [5 / count] * count
 
 
 @pytest.mark.parametrize("images", [[], [None], [b"", b"x", None]])

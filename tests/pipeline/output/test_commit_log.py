@@ -61,7 +61,8 @@ def test_unfinished_records_do_not_count(tmp_path: Path) -> None:
     folder = Folder(str(tmp_path))
     folder.write("_commits/part-1.commit", commit(interval(0, 3), empty_file=2).encode())
     folder.write("_commits/part-2.commit", commit(interval(3, 4), name="part-2", empty_file=1, no_image=0).encode())
-    (tmp_path / "_commits" / ".part-3.commit.tmp").write_bytes(b"{")
+    for name in (".part-3.commit.tmp", ".part-4.commit", "notes.txt"):
+        (tmp_path / "_commits" / name).write_bytes(b"{")
     ledger = Ledger.load(folder)
     assert (ledger.rows, ledger.errors) == (4, {"empty_file": 3, "no_image": 0})
     assert list(ledger.left([TAR, IMAGE])) == [Span(TAR, 4, 4000), Span(IMAGE)]
@@ -110,12 +111,12 @@ def test_a_row_that_ends_a_shard_is_not_joined_by_the_next_shards_first() -> Non
 
 
 def test_commits_are_counted_in_and_out() -> None:
-    ledger, first = Ledger(), commit(interval(0, 3), empty_file=1)
-    second = commit(interval(3, 5, last=True), interval(0, 1, last=True, shard=IMAGE), name="part-2", no_image=2)
+    ledger, first = Ledger(), commit(interval(0, 3), no_image=2)
+    second = commit(interval(3, 5, last=True), interval(0, 1, last=True, shard=IMAGE), name="part-2", empty_file=1)
     ledger.add(first)
     ledger.add(second)
     assert ledger.commits == [first, second] and ledger.rows == 6
-    assert ledger.errors == {"empty_file": 1, "no_image": 2}
+    assert list(ledger.errors.items()) == [("empty_file", 1), ("no_image", 2)]
     assert ledger.intervals == {
         TAR.id: [interval(0, 3), interval(3, 5, last=True)],
         IMAGE.id: [interval(0, 1, last=True, shard=IMAGE)],

@@ -3,6 +3,7 @@ import os
 import socket
 from itertools import pairwise
 from pathlib import Path
+from types import SimpleNamespace
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -36,6 +37,13 @@ def test_tables_are_bounded_by_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(pipeline.readers.reader, "BLOCK_BYTES", 2 * len(jpeg(0)))
     tables = list(read(spans(pictures(tmp_path, 7)), batch_images=100))
     assert len(tables) > 2 and sum(map(len, tables)) == 7
+
+
+def test_rows_share_the_time_that_their_table_took(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    work = spans(pictures(tmp_path, 3))
+    clock = SimpleNamespace(perf_counter=iter([0.0, 5.0, 10.0, 12.0]).__next__)
+    monkeypatch.setattr(pipeline.readers.reader, "time", clock)
+    assert [table["read_s"].to_pylist() for table in read(work, batch_images=2)] == [[2.5, 2.5], [2.0]]
 
 
 def test_what_lies_beside_an_image_comes_with_it_on_request(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ import webdataset
 from conftest import tar_bytes
 
 from pipeline.errors import DataError
+from pipeline.tar.damage import find_header
 from pipeline.tar.headers import BLOCK
 from pipeline.tar.samples import Sample, samples, split_name
 
@@ -192,6 +193,30 @@ def test_a_compressed_tar_is_told_apart() -> None:
     with pytest.raises(DataError, match="no tar, but a compressed file; unpack it first") as raised:
         list(read(gzip.compress(tar_bytes([("a.jpg", random.Random(0).randbytes(2000))]))))
     assert raised.value.code == "corrupt_shard"
+
+
+@pytest.mark.parametrize(
+    ("start", "stop", "expected"),
+    [(0, 9999, 0), (1, 9999, 1536), (1536, 1537, 1536), (1, 1536, None), (1537, 9999, None)],
+)
+def test_the_first_header_of_a_range_is_found(start: int, stop: int, expected: int | None) -> None:
+    data = header("a.jpg", size=900) + padded(b"x" * 900) + header("b.jpg") + bytes(1024)
+    assert find_header(io.BytesIO(data), start=start, stop=stop) == expected
+
+
+def test_a_header_is_found_at_any_byte_and_one_from_before_ustar_in_steps_of_a_block() -> None:
+    old = bytearray(header("old.jpg"))
+    old[257:] = bytes(BLOCK - 257)
+    old[148:156] = b"%06o\0 " % (256 + sum(old[:148]) + sum(old[156:]))
+    for block, found in ((header(), [700, 700]), (bytes(old), [None, 700])):
+        data = b"x" * 700 + block + bytes(1024)
+        assert [find_header(io.BytesIO(data), start=start, stop=len(data)) for start in (0, 700 % BLOCK)] == found
+
+
+@pytest.mark.parametrize("blocks", [100, 3000])
+def test_a_header_far_behind_is_found(blocks: int) -> None:
+    data = b"\xff" * (blocks * BLOCK + 77) + header() + bytes(1024)
+    assert find_header(io.BytesIO(data), start=0, stop=len(data)) == blocks * BLOCK + 77
 
 
 def test_a_tar_of_nothing_but_its_end_has_no_samples() -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from s3_store import Bucket
 
 from pipeline.verification.folder_census import list_files
 
@@ -53,3 +54,17 @@ def test_tables_beside_images_are_input_if_they_hold_bytes(folder: Path) -> None
     (folder / "only").mkdir()
     pq.write_table(pa.table({"image": [1]}), folder / "only" / "t.parquet")
     assert found(folder, folder / "only") == ["only/t.parquet"]
+
+
+def test_a_folder_on_s3_is_listed_by_names(bucket: Bucket) -> None:
+    below = ("a.jpg", "b/c.PNG", "s.tar", ".hidden.jpg", "notes.txt", "t.parquet")
+    bucket.put(dict.fromkeys((*(f"in/{name}" for name in below), "inner.jpg"), b"x"))
+    expected = [f"{bucket.url}/in/{name}" for name in below[:3]]
+    for given in ("in", "in/"):
+        assert sorted(list_files([f"{bucket.url}/{given}"])) == expected
+    assert sorted(list_files([bucket.url])) == [*expected, f"{bucket.url}/inner.jpg"]
+
+
+def test_patterns_on_s3_are_not_listed(bucket: Bucket) -> None:
+    bucket.put({"a.jpg": b"x", "*.jpg/b.jpg": b"x"})
+    assert list(list_files([f"{bucket.url}/*.jpg"])) == []
