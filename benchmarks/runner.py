@@ -15,13 +15,13 @@ from configs.parsing import parse
 from jobs.caption import captioned
 from model.captioner import checkpoint
 from pipeline.inputs.listing import list_inputs
-from pipeline.output.commit_log import Ledger
+from pipeline.output.commit_log import CommitLog
 
 
 def main(arguments: list[str]) -> None:
     """Captions the inputs and drops the rows."""
     config = parse(CaptionConfig, arguments, prog="benchmarks.runner", positional="inputs")
-    spans = list(Ledger().left(list_inputs(config.inputs).shards))
+    spans = list(CommitLog().remaining_work(list_inputs(config.inputs).shards))
     started = time.perf_counter()
     resources = connect.connect() if config.runner == "ray" else None
     ready = [  # (when, how many)

@@ -33,7 +33,7 @@ from model.vocabulary import Vocabulary
 from pipeline.inference.ray_runner import SpanSource
 from pipeline.inputs.listing import list_inputs
 from pipeline.outcome import DEFAULTS
-from pipeline.output.commit_log import Ledger
+from pipeline.output.commit_log import CommitLog
 from pipeline.readers.reader import read
 from pipeline.schema import CAPTIONED
 from pipeline.storage.folder import Folder
@@ -113,7 +113,7 @@ class Simulation:
 
     def rows(self, name: str) -> int:
         """Committed so far."""
-        return Ledger.load(Folder(str(self.scratch / name))).rows
+        return CommitLog.load(Folder(str(self.scratch / name))).rows
 
     def bytes_read(self, name: str) -> int:
         """Of encoded images, by all jobs into this output."""
@@ -199,19 +199,19 @@ def measure_planning(simulation: Simulation) -> None:
     for i in range(MANY_SHARDS):
         (folder / f"{i:06}.tar").write_bytes(b"") if i else os.link(first, folder / "000000.tar")
     began = time.perf_counter()
-    spans = list(Ledger().left(list_inputs([str(folder)]).shards))
+    spans = list(CommitLog().remaining_work(list_inputs([str(folder)]).shards))
     source = SpanSource(spans, wanted=8, batch_images=32, options=DEFAULTS)
     source.get_read_tasks(len(source.groups))
     show(f"planning {MANY_SHARDS:,} shards", f"{time.perf_counter() - began:.2f} s", "< 30 s")
     began = time.perf_counter()
     shards = list_inputs([f"{simulation.inputs}/*.tar"]).shards
     listed = time.perf_counter()
-    ledger = Ledger.load(Folder(str(simulation.scratch / "whole")))
-    left = list(ledger.left(shards))
+    commit_log = CommitLog.load(Folder(str(simulation.scratch / "whole")))
+    left = list(commit_log.remaining_work(shards))
     seconds = time.perf_counter() - began
     assert not left
     per_thousand = seconds * 1000 / simulation.shards
-    note = f"{len(ledger.commits)} records; the listing {listed - began:.2f} s of it"
+    note = f"{len(commit_log.commits)} records; the listing {listed - began:.2f} s of it"
     show("ledger and plan, per 1,000 shards", f"{per_thousand:.2f} s", f"< 1 s ({note})")
 
 

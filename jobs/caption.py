@@ -36,11 +36,11 @@ from pipeline.inference.stages import Decode
 from pipeline.inputs.listing import Listing, list_inputs
 from pipeline.output import lease, retry
 from pipeline.output.cleanup import sweep
-from pipeline.output.commit_log import Ledger
-from pipeline.output.job_record import claim, refuse_foreign, refuse_inside, refuse_other
+from pipeline.output.commit_log import CommitLog
+from pipeline.output.job_record import check_output_folder, check_outside_inputs, check_same_job, write_job
 from pipeline.output.manifest import finish, is_finished
-from pipeline.output.renamed_inputs import refuse_renamed
-from pipeline.output.writer import Sink
+from pipeline.output.renamed_inputs import check_not_renamed
+from pipeline.output.writer import PartWriter
 from pipeline.results import exports
 from pipeline.results.progress import write_plan
 from pipeline.shards import Span
@@ -59,62 +59,62 @@ def run(config: CaptionConfig) -> int:
     speaking, rescoring = find_captioners(config)
     inputs = [plain(given) for given in config.inputs]
     folder = Folder(config.output)
-    refuse_inside(folder.url, inputs)
+    check_outside_inputs(folder.url, inputs)
     listing = list_inputs(inputs, read_options(config))
     job = describe(config, speaking, rescoring)
-    refuse_foreign(folder)
+    check_output_folder(folder)
     on_ray = config.runner == "ray" or (config.runner == "auto" and connect.is_expected())
     device = "" if on_ray else placement.check_device(config, None)
-    with lease.held(folder) as mine:
-        ledger = Ledger.load(folder)
-        refuse_other(folder, ledger, job)
-        refuse_renamed(ledger, listing.shards)
-        spans = list(ledger.left(listing.shards)) if not config.retry_errors else []
+    with lease.hold(folder) as mine:
+        commit_log = CommitLog.load(folder)
+        check_same_job(folder, commit_log, job)
+        check_not_renamed(commit_log, listing.shards)
+        spans = list(commit_log.remaining_work(listing.shards)) if not config.retry_errors else []
         # Connected before `stop_requests`: Ray takes SIGTERM for itself.
         resources = connect.connect(config.ray.address) if on_ray and (spans or config.retry_errors) else None
         if resources:
             device = placement.check_device(config, resources)
 
-        claim(folder, job)
-        mine.begin(ledger, job)
+        write_job(folder, job)
+        mine.start(commit_log, job)
         if config.retry_errors:
-            taken_back = retry.take_back(folder, ledger, listing.shards, mine, options=read_options(config))
+            taken_back = retry.uncommit_errors(folder, commit_log, listing.shards, mine, options=read_options(config))
             say(f"{taken_back} rows with errors are tried again")
-            spans = list(ledger.left(listing.shards))
-        sweep(folder, ledger, confirm=mine.confirm)
-        write_plan(folder, ledger, spans)
-        sink = Sink(
+            spans = list(commit_log.remaining_work(listing.shards))
+        sweep(folder, commit_log, confirm=mine.confirm)
+        write_plan(folder, commit_log, spans)
+        part_writer = PartWriter(
             folder,
-            ledger,
-            form=config.format,
-            fragment_rows=config.fragment_rows,
-            fragment_s=config.fragment_s,
+            commit_log,
+            file_format=config.format,
+            rows_per_file=config.fragment_rows,
+            commit_interval_s=config.fragment_s,
             confirm=mine.confirm,
             epoch=mine.epoch.id,
         )
-        report = Report(ledger, placement.slots(config, resources), expected_rows=_expected_rows(ledger, spans))
+        report = Report(commit_log, placement.slots(config, resources), expected_rows=_expected_rows(commit_log, spans))
         tables = captioned(config, [*speaking, *rescoring], spans, resources)
-        stopped = _commit(config, tables, sink, report, device=device, metrics=Metrics() if resources else None)
-        code = _judge(config, folder, ledger, listing, report, stopped=stopped)
+        stopped = _commit(config, tables, part_writer, report, device=device, metrics=Metrics() if resources else None)
+        code = _judge(config, folder, commit_log, listing, report, stopped=stopped)
         if code == 0:
             mine.confirm()
-            if spans or not is_finished(folder, ledger):  # else the record of the run that finished it stays
+            if spans or not is_finished(folder, commit_log):  # else the record of the run that finished it stays
                 run = {"run": report.record(), "device": device, "versions": _versions()}
-                finish(folder, ledger, job=job, run=run, confirm=mine.confirm)
-            exports.write(folder, ledger, vis=config.vis_json, coco=config.coco_json)
-            summarise(config.output, ledger, listing, report, device)
+                finish(folder, commit_log, job=job, run=run, confirm=mine.confirm)
+            exports.write(folder, commit_log, vis=config.vis_json, coco=config.coco_json)
+            summarise(config.output, commit_log, listing, report, device)
         return code
 
 
-def _expected_rows(ledger: Ledger, spans: list[Span]) -> int | None:
+def _expected_rows(commit_log: CommitLog, spans: list[Span]) -> int | None:
     """Rows there will be in all; None where tars and tables keep it to themselves."""
-    return ledger.rows + len(spans) if all(span.shard.image_id for span in spans) else None
+    return commit_log.rows + len(spans) if all(span.shard.image_id for span in spans) else None
 
 
 def _commit(
     config: CaptionConfig,
     tables: Generator[pa.Table],
-    sink: Sink,
+    part_writer: PartWriter,
     report: Report,
     *,
     device: str,
@@ -126,13 +126,13 @@ def _commit(
         for rows in _shown(stop.until_requested(tables), report, device):
             report.count(rows)
             with report.writing():
-                sink.write(rows)
+                part_writer.write(rows)
             if metrics:
-                metrics.publish(**report.totals(), rows_waiting=sink.rows_waiting)
+                metrics.publish(**report.totals(), rows_waiting=part_writer.rows_waiting)
             if report.is_rotten(config.max_error_rate, EARLY_STOP_ROWS):
                 break
         with report.writing():
-            sink.commit()
+            part_writer.commit()
         if metrics:
             metrics.publish(**report.totals(), rows_waiting=0)
     return stop.requested
@@ -147,10 +147,10 @@ def _give_up(grace_s: float) -> None:
 
 
 def _judge(
-    config: CaptionConfig, folder: Folder, ledger: Ledger, listing: Listing, report: Report, *, stopped: bool
+    config: CaptionConfig, folder: Folder, commit_log: CommitLog, listing: Listing, report: Report, *, stopped: bool
 ) -> int:
     """The exit code; says why it is not 0."""
-    code = judge(config, folder, ledger, listing, report, least_rows=EARLY_STOP_ROWS if stopped else 0)
+    code = judge(config, folder, commit_log, listing, report, least_rows=EARLY_STOP_ROWS if stopped else 0)
     if code == 0 and stopped:
         say(f"interrupted: {report.rows} rows are committed; the same command again does the rest")
         return cli.INTERRUPTED

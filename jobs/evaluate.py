@@ -30,7 +30,7 @@ from pipeline.evaluation.matching import Pairing, pair
 from pipeline.evaluation.metrics import METRICS, Scores, score
 from pipeline.evaluation.predictions import Said, is_output, read_captions, read_job
 from pipeline.evaluation.references import References, read_prepared, read_references
-from pipeline.output.job_record import refuse_inside
+from pipeline.output.job_record import check_outside_inputs
 from pipeline.storage.folder import Folder
 
 LABELS = {"Bleu_1": "BLEU-1", "Bleu_2": "BLEU-2", "Bleu_3": "BLEU-3", "Bleu_4": "BLEU-4", "ROUGE_L": "ROUGE-L"}
@@ -49,7 +49,7 @@ DIVERSITY_LABELS = {
 def run(config: EvaluateConfig) -> int:
     """Scores, prints a table, writes the files asked for; returns the exit code."""
     for name in filter(None, (config.output, config.per_image_file)):
-        refuse_inside(name, filter(None, [config.captions]))
+        check_outside_inputs(name, filter(None, [config.captions]))
     references = _references(config)
     with tempfile.TemporaryDirectory() as scratch:
         captions = config.captions or str(Path(scratch, "captions"))

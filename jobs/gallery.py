@@ -37,7 +37,7 @@ from pipeline.outcome import ReadOptions
 from pipeline.results.gallery_rows import Shown, describe_job, read_options, rows_to_show
 from pipeline.results.image_sources import Source, read_source, sources
 from pipeline.storage.folder import Folder
-from pipeline.storage.prefetch import mapped_ahead
+from pipeline.storage.prefetch import prefetch_map
 
 TEMPLATES = Path(__file__).with_name("templates")
 GROUP = 1_000
@@ -90,7 +90,7 @@ def _write_thumbnails(folder: Path, rows: pa.Table, size: int, options: ReadOpti
     pictures = []
     with (
         closing(
-            mapped_ahead(partial(_thumbnail, size=size, options=options), found, threads=THREADS, depth=4 * THREADS)
+            prefetch_map(partial(_thumbnail, size=size, options=options), found, threads=THREADS, depth=4 * THREADS)
         ) as jpegs,
         tqdm(jpegs, total=len(rows), unit="image", disable=None, dynamic_ncols=True) as bar,
     ):

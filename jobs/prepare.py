@@ -124,7 +124,7 @@ def _with_words(images: Iterable[CaptionedImage], tokenizer: Tokenizer, skipped:
 def _readable(images: Sequence[CaptionedImage], config: PrepareConfig, skipped: Skipped) -> Iterable[CaptionedImage]:
     """The images that can be decoded to their end. Raises InputError if there is none."""
     from pipeline.datasets.shard_writer import check_image
-    from pipeline.storage.prefetch import mapped_ahead
+    from pipeline.storage.prefetch import prefetch_map
 
     def check(image: CaptionedImage) -> DataError | None:
         try:
@@ -133,7 +133,7 @@ def _readable(images: Sequence[CaptionedImage], config: PrepareConfig, skipped: 
             return error
         return None
 
-    errors = mapped_ahead(check, images, threads=config.threads, depth=4 * config.threads)
+    errors = prefetch_map(check, images, threads=config.threads, depth=4 * config.threads)
     usable = 0
     for image, error in tqdm(zip(images, errors, strict=True), desc="reading", unit="image", total=len(images)):
         if error:
@@ -181,7 +181,7 @@ def _claim(output: Path) -> None:
 
 def _write_shards(splits: Splits, vocabulary: Vocabulary, config: PrepareConfig, output: Path) -> dict[Split, Written]:
     from pipeline.datasets.shard_writer import Keys, ShardWriter, stored_image
-    from pipeline.storage.prefetch import mapped_ahead
+    from pipeline.storage.prefetch import prefetch_map
 
     def store(image: CaptionedImage) -> tuple[CaptionedImage, str, bytes]:
         path = Path(config.images_root, image.file_path)
@@ -192,7 +192,7 @@ def _write_shards(splits: Splits, vocabulary: Vocabulary, config: PrepareConfig,
 
     keys, report = Keys(), {split: Written() for split in SPLITS}
     for split in filter(splits.get, SPLITS):
-        stored = mapped_ahead(store, splits[split], threads=config.threads, depth=2 * config.threads)
+        stored = prefetch_map(store, splits[split], threads=config.threads, depth=2 * config.threads)
         with ShardWriter(output / split, split, shard_images=config.shard_images) as writer:
             for image, extension, data in tqdm(stored, desc=f"writing {split}", unit="image", total=len(splits[split])):
                 tokens = [_TOKENIZERS[config.tokenizer](caption) for caption in image.captions]

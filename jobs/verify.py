@@ -10,8 +10,8 @@ from jobs import cli, terminal
 from pipeline.errors import OutputError
 from pipeline.inputs.listing import list_inputs
 from pipeline.outcome import ReadOptions
-from pipeline.output.commit_log import Ledger
-from pipeline.output.job_record import read_job, require_rules
+from pipeline.output.commit_log import CommitLog
+from pipeline.output.job_record import check_reading_rules, read_job
 from pipeline.output.layout import JOB
 from pipeline.storage.folder import Folder
 from pipeline.storage.paths import plain
@@ -27,15 +27,15 @@ def run(config: VerifyConfig) -> int:
     folder = Folder(out)
     if not folder.exists(JOB):
         raise OutputError(f"{out} is no output of `shardtalk caption`")
-    ledger = Ledger.load(folder)
+    commit_log = CommitLog.load(folder)
     job = read_job(folder)
     options = ReadOptions.of_job(job)
     names = [plain(name) for name in inputs]
     shards = list_inputs(names, options).shards if inputs else None
     if shards is not None:
-        require_rules(folder, job)
+        check_reading_rules(folder, job)
     counts = Counts()
-    lines = problems(folder, ledger, shards, options, files=list_files(names), counts=counts)
+    lines = problems(folder, commit_log, shards, options, files=list_files(names), counts=counts)
     found = list(islice(lines, SHOWN + 1))
     for problem in found[:SHOWN]:
         terminal.show(problem)

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 
 from pipeline.errors import InputError
 from pipeline.filenames import EXTENSIONS, printable
-from pipeline.shards import STANDARD_INPUT, Form, extension_of, form_of
+from pipeline.shards import STANDARD_INPUT, ShardFormat, extension_of, format_of
 
 COMPRESSED = "compressed tars (unpack them to have them read)"
 HIDDEN = "hidden"
@@ -49,7 +49,7 @@ def is_input(name: str, ignored: Counter[str]) -> bool:
     if base.startswith("."):
         ignored[HIDDEN] += 1
         return False
-    if extension in EXTENSIONS or extension in (Form.TAR, Form.PARQUET):
+    if extension in EXTENSIONS or extension in (ShardFormat.TAR, ShardFormat.PARQUET):
         return True
     if base.endswith(_COMPRESSED_TARS):
         ignored[COMPRESSED] += 1
@@ -60,7 +60,7 @@ def is_input(name: str, ignored: Counter[str]) -> bool:
 
 def id_of(name: str) -> str:
     """The image_id of an image file; empty for a shard of many images."""
-    return printable(name) if form_of(name) == Form.IMAGE or name == STANDARD_INPUT else ""
+    return printable(name) if format_of(name) == ShardFormat.IMAGE or name == STANDARD_INPUT else ""
 
 
 def refuse_unreadable(path: str) -> None:

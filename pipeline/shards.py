@@ -13,7 +13,7 @@ STANDARD_INPUT = "-"
 """The name of a list that comes from standard input."""
 
 
-class Form(StrEnum):
+class ShardFormat(StrEnum):
     """What a shard is; the value is the extension of those that hold many images, but for lists."""
 
     IMAGE = "image"
@@ -37,9 +37,9 @@ class Shard:
     """Path of its bytes where they lie elsewhere: of a list from standard input."""
 
     @property
-    def form(self) -> Form:
+    def format(self) -> ShardFormat:
         """What is in it."""
-        return Form.IMAGE if self.image_id else form_of(self.path)
+        return ShardFormat.IMAGE if self.image_id else format_of(self.path)
 
     @property
     def id(self) -> str:
@@ -48,13 +48,13 @@ class Shard:
         return hashlib.sha256(identity.encode("utf-8", "surrogateescape")).hexdigest()[:16]
 
 
-def form_of(path: str) -> Form:
+def format_of(path: str) -> ShardFormat:
     """What a file is by its extension."""
     name = path.rpartition("/")[2]
     extension = extension_of(path)
     if name == STANDARD_INPUT or extension in LISTS:
-        return Form.LIST
-    return Form(extension) if extension in (Form.TAR, Form.PARQUET) else Form.IMAGE
+        return ShardFormat.LIST
+    return ShardFormat(extension) if extension in (ShardFormat.TAR, ShardFormat.PARQUET) else ShardFormat.IMAGE
 
 
 def extension_of(path: str) -> str:
@@ -67,7 +67,7 @@ def extension_of(path: str) -> str:
 
 
 @dataclass(frozen=True)
-class Known:
+class TarContext:
     """What a reader that begins in the middle of a tar cannot find there."""
 
     first: int
@@ -87,5 +87,5 @@ class Span:
     """Byte offset at which that row begins."""
     stop: int | None = None
     """Index after its last row; None for the shard's end."""
-    known: Known | None = None
+    tar_context: TarContext | None = None
     """Of a tar, what decides its rows and lies before it; None where nobody has looked."""

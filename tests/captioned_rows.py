@@ -2,8 +2,8 @@
 
 import pyarrow as pa
 
-from pipeline.output.commit_log import Ledger
-from pipeline.output.writer import Sink
+from pipeline.output.commit_log import CommitLog
+from pipeline.output.writer import PartWriter
 from pipeline.schema import CAPTIONED
 from pipeline.storage.folder import Folder
 
@@ -36,5 +36,13 @@ def captioned(*positions: tuple[str, int]) -> pa.Table:
     )
 
 
-def sink(folder: Folder, *, form: str = "parquet", fragment_rows: int = 100, fragment_s: float = 1e9) -> Sink:
-    return Sink(folder, Ledger.load(folder), form=form, fragment_rows=fragment_rows, fragment_s=fragment_s)
+def part_writer(
+    folder: Folder, *, file_format: str = "parquet", rows_per_file: int = 100, commit_interval_s: float = 1e9
+) -> PartWriter:
+    return PartWriter(
+        folder,
+        CommitLog.load(folder),
+        file_format=file_format,
+        rows_per_file=rows_per_file,
+        commit_interval_s=commit_interval_s,
+    )

@@ -23,7 +23,7 @@ from model.captioner import checkpoint
 from model.nn.captioning_network import Architecture
 from model.vision.preprocessing import Preprocessing
 from model.vocabulary import Vocabulary
-from pipeline.output.commit_log import Ledger
+from pipeline.output.commit_log import CommitLog
 from pipeline.output.part_reader import read_rows
 from pipeline.storage.folder import Folder
 
@@ -170,7 +170,7 @@ def replace_keeping_size_and_time(path: Path, data: bytes) -> None:
 def rows_of(output: Path | str) -> list[dict[str, Any]]:
     """The committed rows, by shard and index."""
     folder = Folder(str(output))
-    tables = list(read_rows(folder, Ledger.load(folder)))
+    tables = list(read_rows(folder, CommitLog.load(folder)))
     return sorted(pa.concat_tables(tables).to_pylist(), key=lambda row: (row["shard"], row["index"])) if tables else []
 
 

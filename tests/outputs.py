@@ -8,9 +8,9 @@ from typing import Any
 import pyarrow as pa
 
 from pipeline.outcome import DEFAULTS, ReadOptions
-from pipeline.output.commit_log import Ledger
+from pipeline.output.commit_log import CommitLog
 from pipeline.output.manifest import finish
-from pipeline.output.writer import Sink
+from pipeline.output.writer import PartWriter
 from pipeline.readers.reader import read
 from pipeline.schema import CAPTIONED
 from pipeline.shards import Shard, Span
@@ -25,13 +25,13 @@ def rows_of(shards: Iterable[Shard], options: ReadOptions = DEFAULTS) -> list[di
     return [empty | row | {"caption": None if row["error_code"] else "a dog"} for row in found]
 
 
-def commit(folder: Folder, rows: Iterable[dict[str, Any]], *, part_rows: int = 3) -> Ledger:
+def commit(folder: Folder, rows: Iterable[dict[str, Any]], *, part_rows: int = 3) -> CommitLog:
     """Writes rows as a finished output."""
-    ledger = Ledger.load(folder)
-    sink = Sink(folder, ledger, form="parquet", fragment_rows=part_rows, fragment_s=1e9)
+    commit_log = CommitLog.load(folder)
+    part_writer = PartWriter(folder, commit_log, file_format="parquet", rows_per_file=part_rows, commit_interval_s=1e9)
     for row in rows:
         known = {name: row[name] for name in CAPTIONED.names}
-        sink.write(pa.Table.from_pylist([known], schema=CAPTIONED))
-    sink.commit()
-    finish(folder, ledger, job={"format": "parquet"}, run={}, confirm=lambda: None)
-    return Ledger.load(folder)
+        part_writer.write(pa.Table.from_pylist([known], schema=CAPTIONED))
+    part_writer.commit()
+    finish(folder, commit_log, job={"format": "parquet"}, run={}, confirm=lambda: None)
+    return CommitLog.load(folder)

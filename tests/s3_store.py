@@ -72,7 +72,7 @@ def bucket(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> I
         monkeypatch.setenv("AWS_ENDPOINT_URL", endpoint)
     else:
         name_store(monkeypatch, request.getfixturevalue("mock_endpoint"))
-        monkeypatch.setattr("pipeline.output.lease.SETTLING_S", 0.0)
+        monkeypatch.setattr("pipeline.output.lease.SETTLE_S", 0.0)
     config = Config(request_checksum_calculation="when_required")  # Swift refuses others
     client = boto3.Session().client("s3", config=config)
     bucket = Bucket(f"shardtalk-{uuid.uuid4().hex}", client)

@@ -16,7 +16,7 @@ from benchmarks.gpu.utilization import Utilization
 from configs.caption import CaptionConfig, LocalConfig, RayConfig
 from jobs import caption
 from pipeline.inference.run_stats import Report
-from pipeline.output.commit_log import Ledger
+from pipeline.output.commit_log import CommitLog
 from pipeline.storage.folder import Folder
 
 IMPLAUSIBLE = 2.0
@@ -68,13 +68,13 @@ def _job(bench: Bench, runner: str) -> None:
     with mock.patch.object(caption, "Report", TimedReport), Utilization(bench.device) as utilization:
         began = time.time()
         code = caption.run(config)
-    ledger, ready = Ledger.load(Folder(str(output))), TimedReport.ready
-    if code or ledger.errors:
-        bench.note(f"the job ended with exit code {code} and {dict(ledger.errors)} errors", "failed")
+    commit_log, ready = CommitLog.load(Folder(str(output))), TimedReport.ready
+    if code or commit_log.errors:
+        bench.note(f"the job ended with exit code {code} and {dict(commit_log.errors)} errors", "failed")
         return
-    bench.figure("images", ledger.rows, "images")
+    bench.figure("images", commit_log.rows, "images")
     bench.figure("first rows after", ready[0][0] - began, "s")
-    bench.figure("first commit after", min(commit.committed for commit in ledger.commits) - began, "s")
+    bench.figure("first commit after", min(commit.committed for commit in commit_log.commits) - began, "s")
     middle, later = _second_half(ready)
     images_per_s = later / max(ready[-1][0] - middle, 1e-9)
     if not later or images_per_s > IMPLAUSIBLE * min(decoding, captioning):

@@ -21,10 +21,10 @@ from model.vision.preprocessing import Preprocessing
 from pipeline.datasets.shard_writer import ShardWriter
 from pipeline.inference.stages import Decode
 from pipeline.inputs.listing import list_inputs
-from pipeline.output.commit_log import Ledger
+from pipeline.output.commit_log import CommitLog
 from pipeline.readers.reader import read
 from pipeline.shards import Span
-from pipeline.storage.prefetch import mapped_ahead
+from pipeline.storage.prefetch import prefetch_map
 
 CAPTIONER = "flickr8k-mobilenet-v2"
 IMAGES, SHARD_IMAGES, LEAST_IMAGES = 20_000, 1_000, 48
@@ -60,7 +60,7 @@ def shards(bench: Bench) -> str:
 
 def spans(bench: Bench) -> list[Span]:
     """All of the tars, as a job that begins plans them."""
-    return list(Ledger().left(list_inputs([shards(bench)]).shards))
+    return list(CommitLog().remaining_work(list_inputs([shards(bench)]).shards))
 
 
 def encoded(bench: Bench, images: int) -> list[pa.Table]:
@@ -75,7 +75,7 @@ def encoded(bench: Bench, images: int) -> list[pa.Table]:
 def decoded(bench: Bench, images: int) -> list[pa.Table]:
     """The same, as they come from the decoder."""
     decode, threads = Decode(preprocessing()), bench.cores
-    return list(mapped_ahead(decode, encoded(bench, images), threads=threads, depth=threads))
+    return list(prefetch_map(decode, encoded(bench, images), threads=threads, depth=threads))
 
 
 def captioned(bench: Bench) -> Path:

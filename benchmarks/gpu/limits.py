@@ -20,7 +20,7 @@ from model.nn.encoder import Encoder
 from model.vision.preprocessing import Preprocessing
 from pipeline.inference.stages import CaptionPixels, Decode
 from pipeline.readers.reader import read
-from pipeline.storage.prefetch import mapped_ahead
+from pipeline.storage.prefetch import prefetch_map
 
 NETWORKS = ("mobilenet_v2", "resnet50", "resnet101", "vgg16")
 BATCHES = (256, 1024, 64, 128, 512)  # the most important first
@@ -47,7 +47,7 @@ def decoding(bench: Bench, threads: int) -> float:
     )
     stage = Decode(inputs.preprocessing())
     began = time.perf_counter()
-    deque(mapped_ahead(stage, tables, threads=threads, depth=threads + 1), maxlen=0)
+    deque(prefetch_map(stage, tables, threads=threads, depth=threads + 1), maxlen=0)
     return sum(map(len, tables)) / (time.perf_counter() - began)
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.errors import InputError, PipelineError
-from pipeline.output.commit_log import Ledger
+from pipeline.output.commit_log import CommitLog
 from pipeline.output.layout import JOB
 from pipeline.output.part_reader import read_rows
 from pipeline.storage.filesystems import is_remote, open_at
@@ -66,7 +66,7 @@ def read_job(where: str) -> dict[str, Any]:
 
 def _rows(where: str) -> Iterator[Said]:
     folder = Folder(where)
-    for table in read_rows(folder, Ledger.load(folder), ["image_id", "caption", "error_code"]):
+    for table in read_rows(folder, CommitLog.load(folder), ["image_id", "caption", "error_code"]):
         for row in table.to_pylist():
             yield Said(**row)
 

@@ -12,7 +12,7 @@ from pipeline.inference.stages import CaptionPixels, Decode
 from pipeline.outcome import DEFAULTS, ReadOptions
 from pipeline.readers.reader import read
 from pipeline.shards import Span
-from pipeline.storage.prefetch import in_background, mapped_ahead
+from pipeline.storage.prefetch import prefetch, prefetch_map
 
 
 def run_local(
@@ -33,8 +33,8 @@ def run_local(
         decode_threads: that decode.
     """
     caption = CaptionPixels(**caption_arguments)
-    encoded = in_background(read(spans, batch_images=batch_images, options=options), depth=2)
-    decoded = mapped_ahead(decode, encoded, threads=decode_threads, depth=decode_threads + 1)
+    encoded = prefetch(read(spans, batch_images=batch_images, options=options), depth=2)
+    decoded = prefetch_map(decode, encoded, threads=decode_threads, depth=decode_threads + 1)
     with closing(encoded), closing(decoded):
         for rows in decoded:
             yield caption(rows)

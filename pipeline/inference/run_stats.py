@@ -13,7 +13,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline.output.commit_log import Ledger
+from pipeline.output.commit_log import CommitLog
 
 STAGES = ("read", "decode", "caption")
 """Whose seconds the rows bring along, in the columns `schema.MEASURES`."""
@@ -24,15 +24,15 @@ class Report:
     """Of one run.
 
     Args:
-        ledger: at its start.
+        commit_log: at its start.
         slots: by stage, how many of them can work at the same time.
         expected_rows: that there will be in all, where it is known.
     """
 
-    def __init__(self, ledger: Ledger, slots: Mapping[str, float], *, expected_rows: int | None = None) -> None:
+    def __init__(self, commit_log: CommitLog, slots: Mapping[str, float], *, expected_rows: int | None = None) -> None:
         self.expected_rows = expected_rows
-        self._before, self._slots = ledger.rows, {**slots, START_UP: 1.0}
-        self._errors_before = sum(ledger.errors.values())
+        self._before, self._slots = commit_log.rows, {**slots, START_UP: 1.0}
+        self._errors_before = sum(commit_log.errors.values())
         self._started, self._clock = time.time(), time.perf_counter()
         self._batches = 0.0
         self.run_rows = self.bytes = 0

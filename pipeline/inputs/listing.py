@@ -20,12 +20,12 @@ from pipeline.inputs.brace_expansion import expand_braces, named_by
 from pipeline.inputs.local_listing import list_local
 from pipeline.inputs.remote_listing import list_remote, look_up
 from pipeline.outcome import DEFAULTS, ReadOptions
-from pipeline.shards import STANDARD_INPUT, Form, Shard, form_of
+from pipeline.shards import STANDARD_INPUT, Shard, ShardFormat, format_of
 from pipeline.storage.filesystems import CONNECTIONS, is_remote
 from pipeline.storage.http_images import is_web
-from pipeline.storage.prefetch import mapped_ahead
+from pipeline.storage.prefetch import prefetch_map
 
-__all__ = ["Form", "Listing", "Shard", "expand_braces", "list_inputs"]
+__all__ = ["Listing", "Shard", "ShardFormat", "expand_braces", "list_inputs"]
 
 
 @dataclass
@@ -66,7 +66,7 @@ def list_inputs(inputs: Iterable[str], options: ReadOptions = DEFAULTS) -> Listi
 
 def _looked_up(names: list[str]) -> Iterator[tuple[str, pafs.FileInfo | None]]:
     """Names with what a store says of them; it is asked for many at a time. Raises InputError."""
-    infos = mapped_ahead(look_up, filter(_is_in_store, names), threads=CONNECTIONS, depth=10 * CONNECTIONS)
+    infos = prefetch_map(look_up, filter(_is_in_store, names), threads=CONNECTIONS, depth=10 * CONNECTIONS)
     for name in names:
         yield name, next(infos) if _is_in_store(name) else None
 
@@ -77,7 +77,7 @@ def _is_in_store(name: str) -> bool:
 
 def _is_on_web(name: str) -> bool:
     """Whether it is an image of the web; tars, tables and lists there are read as those of a store."""
-    return is_web(name) and form_of(name.partition("?")[0]) == Form.IMAGE
+    return is_web(name) and format_of(name.partition("?")[0]) == ShardFormat.IMAGE
 
 
 def _list(name: str, info: pafs.FileInfo | None, ignored: Counter[str], options: ReadOptions) -> Iterator[Shard]:

@@ -8,9 +8,9 @@ from functools import partial
 
 from pipeline.outcome import ReadOptions
 from pipeline.parquet.reader import has_images
-from pipeline.shards import Form, Shard
+from pipeline.shards import Shard, ShardFormat
 from pipeline.storage.filesystems import CONNECTIONS
-from pipeline.storage.prefetch import mapped_ahead
+from pipeline.storage.prefetch import prefetch_map
 from pipeline.storage.shard_file import open_shard
 
 METADATA = "metadata.parquet"
@@ -27,7 +27,7 @@ def with_tables(shards: Iterable[Shard], ignored: Counter[str], options: ReadOpt
     """
     tables, others = [], False
     for shard in shards:
-        if shard.form == Form.PARQUET:
+        if shard.format == ShardFormat.PARQUET:
             tables.append(shard)
         else:
             others = True
@@ -35,7 +35,7 @@ def with_tables(shards: Iterable[Shard], ignored: Counter[str], options: ReadOpt
     if not others:
         yield from tables
         return
-    looked_into = mapped_ahead(partial(_why_not, options=options), tables, threads=CONNECTIONS, depth=2 * CONNECTIONS)
+    looked_into = prefetch_map(partial(_why_not, options=options), tables, threads=CONNECTIONS, depth=2 * CONNECTIONS)
     for table, reason in zip(tables, looked_into, strict=True):
         if reason:
             ignored[reason] += 1

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from pipeline.errors import OutputError
 from pipeline.output import epochs
-from pipeline.output.commit_log import COMMITS, SUFFIX, Ledger
+from pipeline.output.commit_log import COMMITS, SUFFIX, CommitLog
 from pipeline.output.layout import HUGGING_FACE, PART
 from pipeline.output.lease import LEASE
 from pipeline.storage.folder import UNFINISHED, Folder
@@ -15,7 +15,7 @@ _UNFINISHED = ("._", ".part-", ".0", f".{HUGGING_FACE}")
 """What the names of our files begin with while they are written."""
 
 
-def sweep(folder: Folder, ledger: Ledger, *, confirm: Callable[[], None]) -> None:
+def sweep(folder: Folder, commit_log: CommitLog, *, confirm: Callable[[], None]) -> None:
     """Deletes what does not count: data without a record, records that came late, and what a crash left unfinished.
 
     Args:
@@ -27,9 +27,9 @@ def sweep(folder: Folder, ledger: Ledger, *, confirm: Callable[[], None]) -> Non
     names, records = folder.names(), folder.names(COMMITS)
     claims = [name for name in folder.names(epochs.EPOCHS) if is_unfinished(name)]
     confirm()
-    files, own = {commit.file for commit in ledger.commits}, {commit.record for commit in ledger.commits}
+    files, own = {commit.file for commit in commit_log.commits}, {commit.record for commit in commit_log.commits}
     for name in sorted(files.difference(names)):
-        record = next(commit.record for commit in ledger.commits if commit.file == name)
+        record = next(commit.record for commit in commit_log.commits if commit.file == name)
         raise OutputError(f"{folder.url}/{name} is gone; delete {record} there, too, to have its rows captioned again")
     for name in names:
         if (name.startswith(PART) and name not in files) or is_unfinished(name):

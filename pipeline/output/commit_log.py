@@ -19,14 +19,14 @@ from pipeline.output import epochs
 from pipeline.shards import Shard, Span
 from pipeline.storage.filesystems import CONNECTIONS
 from pipeline.storage.folder import Folder
-from pipeline.storage.prefetch import mapped_ahead
+from pipeline.storage.prefetch import prefetch_map
 
 COMMITS = "_commits"
 SUFFIX = ".commit"  # readers of JSON folders must not take records for data
 
 
 @dataclass(frozen=True, slots=True, order=True)
-class Interval:
+class RowRange:
     """Rows of one shard, without a gap."""
 
     shard: str
@@ -61,7 +61,7 @@ class Commit:
     file_sha256: str
     keys_sha256: str
     """Of its rows' shard, index and image_id (`hash_keys`)."""
-    intervals: list[Interval]
+    row_ranges: list[RowRange]
     paths: dict[str, str]
     """Path of each shard by its id, as text."""
     committed: float
@@ -80,42 +80,45 @@ class Commit:
 
     def encode(self) -> bytes:
         """The record's file."""
-        fields = asdict(self) | {"intervals": [astuple(interval) for interval in self.intervals]}
+        fields = asdict(self)
+        del fields["row_ranges"]
+        fields["intervals"] = [astuple(row_range) for row_range in self.row_ranges]
         return json.dumps(fields, ensure_ascii=False).encode()
 
     @classmethod
     def decode(cls, data: bytes) -> Commit:
         """Reads a record's file. Raises ValueError, KeyError or TypeError where it is none."""
         fields = json.loads(data)
-        intervals = [Interval(*values) for values in fields["intervals"]]
+        row_ranges = [RowRange(*values) for values in fields["intervals"]]
+        del fields["intervals"]
         damage = {shard: Damage(**found) for shard, found in dict(fields.get("damage", {})).items()}
-        commit = cls(**fields | {"intervals": intervals, "damage": damage})
-        if {interval.shard for interval in commit.intervals} != commit.paths.keys():
+        commit = cls(**fields | {"row_ranges": row_ranges, "damage": damage})
+        if {row_range.shard for row_range in commit.row_ranges} != commit.paths.keys():
             raise ValueError("its intervals and paths are not of the same shards")
         return commit
 
 
 @dataclass
-class Ledger:
+class CommitLog:
     """All commit records of an output."""
 
     commits: list[Commit] = field(default_factory=list)
-    intervals: dict[str, list[Interval]] = field(default_factory=dict)
+    row_ranges: dict[str, list[RowRange]] = field(default_factory=dict)
     """Of each shard, by its id."""
-    shard_of: dict[str, str] = field(default_factory=dict)
+    shard_ids: dict[str, str] = field(default_factory=dict)
     """Shard id by path."""
-    replaced: list[Commit] = field(default_factory=list)
+    superseded: list[Commit] = field(default_factory=list)
     """Commits that others replace: what a crash left between the two."""
-    late: list[Commit] = field(default_factory=list)
+    stale: list[Commit] = field(default_factory=list)
     """Commits that do not count, of drivers that had lost the output."""
 
     @classmethod
-    def load(cls, folder: Folder) -> Ledger:
+    def load(cls, folder: Folder) -> CommitLog:
         """Reads the records. Raises OutputError for one that is torn."""
-        begun = epochs.current(folder)
+        snapshot = epochs.read_snapshot(folder)
         names = [f"{COMMITS}/{name}" for name in folder.names(COMMITS) if name.endswith(SUFFIX) and name[0] != "."]
         commits = []
-        contents = mapped_ahead(folder.read, names, threads=CONNECTIONS, depth=2 * CONNECTIONS)
+        contents = prefetch_map(folder.read, names, threads=CONNECTIONS, depth=2 * CONNECTIONS)
         for name, content in zip(names, contents, strict=True):
             try:
                 commits.append(Commit.decode(content))
@@ -123,41 +126,41 @@ class Ledger:
                 raise OutputError(
                     f"{folder.url}/{name} is damaged ({error}); remove it, and its rows are redone"
                 ) from error
-        late = [commit for commit in commits if begun and not begun.counts(commit.epoch, commit.file)]
-        counting = [commit for commit in commits if commit not in late] if late else commits
-        gone = {commit.replaces for commit in counting}
-        ledger = cls(replaced=[commit for commit in counting if commit.file in gone], late=late)
+        stale = [commit for commit in commits if snapshot and not snapshot.includes(commit.epoch, commit.file)]
+        counting = [commit for commit in commits if commit not in stale] if stale else commits
+        superseded_files = {commit.replaces for commit in counting}
+        commit_log = cls(superseded=[commit for commit in counting if commit.file in superseded_files], stale=stale)
         for commit in counting:
-            if commit.file not in gone:
-                ledger.add(commit)
-        return ledger
+            if commit.file not in superseded_files:
+                commit_log.add(commit)
+        return commit_log
 
     def add(self, commit: Commit) -> None:
         """Counts a commit in."""
         self.commits.append(commit)
-        for interval in commit.intervals:
-            self.intervals.setdefault(interval.shard, []).append(interval)
-        self.shard_of.update({path: shard for shard, path in commit.paths.items()})
+        for row_range in commit.row_ranges:
+            self.row_ranges.setdefault(row_range.shard, []).append(row_range)
+        self.shard_ids.update({path: shard for shard, path in commit.paths.items()})
 
     def remove(self, commit: Commit) -> None:
         """Counts a commit out."""
         rest = [other for other in self.commits if other is not commit]
-        self.commits, self.intervals, self.shard_of = [], {}, {}
+        self.commits, self.row_ranges, self.shard_ids = [], {}, {}
         for other in rest:
             self.add(other)
 
-    def left(self, shards: Iterable[Shard]) -> Iterator[Span]:
+    def remaining_work(self, shards: Iterable[Shard]) -> Iterator[Span]:
         """What is not committed, in order. Raises OutputError for a shard that has changed since it was captioned."""
         for shard in shards:
             shard_id, path = shard.id, printable(shard.path)
-            if self.shard_of.get(path, shard_id) != shard_id:
+            if self.shard_ids.get(path, shard_id) != shard_id:
                 raise OutputError(
                     f"{path} has changed since it was captioned; give another output,"
                     " or --retry_errors if it was unreadable then"
                 )
-            yield from gaps(shard, self.intervals.get(shard_id, ()))
+            yield from missing_ranges(shard, self.row_ranges.get(shard_id, ()))
 
-    def lost(self) -> dict[str, str]:
+    def lost_shards(self) -> dict[str, str]:
         """The shards of many images of which not one could be read, by id, with the reason."""
         damaged: dict[str, int] = {}
         reasons: dict[str, str] = {}
@@ -168,7 +171,7 @@ class Ledger:
         return {
             shard: reasons[shard]
             for shard, rows in damaged.items()
-            if rows >= sum(interval.stop - interval.start for interval in self.intervals[shard])
+            if rows >= sum(row_range.stop - row_range.start for row_range in self.row_ranges[shard])
         }
 
     @property
@@ -186,29 +189,29 @@ class Ledger:
         return dict(sorted(counts.items()))
 
 
-def gaps(shard: Shard, intervals: Sequence[Interval]) -> Iterator[Span]:
+def missing_ranges(shard: Shard, row_ranges: Sequence[RowRange]) -> Iterator[Span]:
     """What the intervals of a shard leave out."""
     index, offset = 0, 0
-    for interval in sorted(intervals):
-        if interval.start > index:
-            yield Span(shard, index, offset, interval.start)
-        index, offset = max((index, offset), (interval.stop, interval.next_offset))
-        if interval.last:
+    for row_range in sorted(row_ranges):
+        if row_range.start > index:
+            yield Span(shard, index, offset, row_range.start)
+        index, offset = max((index, offset), (row_range.stop, row_range.next_offset))
+        if row_range.last:
             return
     yield Span(shard, index, offset)
 
 
-def find_intervals(rows: pa.Table) -> list[Interval]:
+def find_row_ranges(rows: pa.Table) -> list[RowRange]:
     """The intervals that rows (with the columns of `schema.POSITION`) make up."""
     columns = [rows[name].to_pylist() for name in ("shard_id", "index", "next_offset", "last")]
-    intervals: list[Interval] = []
+    row_ranges: list[RowRange] = []
     for shard, index, next_offset, last in sorted(zip(*columns, strict=True)):
-        previous = intervals[-1] if intervals else None
+        previous = row_ranges[-1] if row_ranges else None
         if previous and previous.shard == shard and previous.stop == index:
-            intervals[-1] = Interval(shard, previous.start, index + 1, next_offset, last)
+            row_ranges[-1] = RowRange(shard, previous.start, index + 1, next_offset, last)
         else:
-            intervals.append(Interval(shard, index, index + 1, next_offset, last))
-    return intervals
+            row_ranges.append(RowRange(shard, index, index + 1, next_offset, last))
+    return row_ranges
 
 
 def hash_keys(rows: pa.Table) -> str:

@@ -37,18 +37,18 @@ class Epoch:
         return f"{self.number:06}-{self.driver}"
 
     @property
-    def claim(self) -> str:
+    def claim_file(self) -> str:
         """Name of its claim in the output."""
         return f"{EPOCHS}/{self.number:06}"
 
     @property
-    def found(self) -> str:
+    def snapshot_file(self) -> str:
         """Name of the file that says what it found."""
         return f"{EPOCHS}/{self.id}.json"
 
 
 @dataclass(frozen=True)
-class Begun:
+class EpochSnapshot:
     """What the newest driver found."""
 
     epoch: str
@@ -57,7 +57,7 @@ class Begun:
     job: Mapping[str, Any]
     """What decides the rows."""
 
-    def counts(self, epoch: str, file: str) -> bool:
+    def includes(self, epoch: str, file: str) -> bool:
         """Whether a commit of this epoch and file does."""
         return epoch == self.epoch or file in self.files
 
@@ -70,8 +70,8 @@ def claim(folder: Folder, driver: str) -> Epoch:
     """
     epoch = Epoch(max((number for number, _ in _listed(folder)), default=0) + 1, driver)
     try:
-        if not folder.create(epoch.claim, driver.encode()):
-            folder.write(epoch.claim, driver.encode())
+        if not folder.create(epoch.claim_file, driver.encode()):
+            folder.write(epoch.claim_file, driver.encode())
     except FileExistsError as error:
         raise OutputError(f"{folder.url} is being written by another driver, which was faster") from error
     return epoch
@@ -80,19 +80,19 @@ def claim(folder: Folder, driver: str) -> Epoch:
 def is_newest(folder: Folder, epoch: Epoch) -> bool:
     """Whether no other driver has begun since. Whoever deletes lists first, then asks this."""
     try:
-        mine = folder.read(epoch.claim) == epoch.driver.encode()
+        mine = folder.read(epoch.claim_file) == epoch.driver.encode()
     except FileNotFoundError:  # swept by a driver after the next
         return False
-    return mine and not folder.exists(Epoch(epoch.number + 1, "").claim)
+    return mine and not folder.exists(Epoch(epoch.number + 1, "").claim_file)
 
 
-def begin(folder: Folder, epoch: Epoch, files: Iterable[str], job: Mapping[str, Any]) -> None:
+def write_snapshot(folder: Folder, epoch: Epoch, files: Iterable[str], job: Mapping[str, Any]) -> None:
     """Writes which commits count beside those of this epoch. Again with fewer files, it takes commits back."""
     found = {"epoch": epoch.id, "files": sorted(files), "job": job}
-    folder.write(epoch.found, json.dumps(found, ensure_ascii=False).encode())
+    folder.write(epoch.snapshot_file, json.dumps(found, ensure_ascii=False).encode())
 
 
-def current(folder: Folder) -> Begun | None:
+def read_snapshot(folder: Folder) -> EpochSnapshot | None:
     """What the newest driver found that has begun; None in an output of a version without epochs, and in a new one."""
     listed = _listed(folder)
     number = max((number for number, driver in listed if driver), default=0)
@@ -101,25 +101,25 @@ def current(folder: Folder) -> Begun | None:
     drivers = [driver for n, driver in listed if n == number and driver]
     if len(drivers) > 1:  # only where two could claim one number: the last that did
         drivers = [d for d in drivers if d == _claimed_by(folder, number)] or drivers[-1:]
-    name = Epoch(number, drivers[0]).found
+    name = Epoch(number, drivers[0]).snapshot_file
     try:
         found = json.loads(folder.read(name))
-        return Begun(found["epoch"], frozenset(found["files"]), found["job"])
+        return EpochSnapshot(found["epoch"], frozenset(found["files"]), found["job"])
     except (ValueError, KeyError, TypeError) as error:
         raise OutputError(f"{folder.url}/{name} is damaged: {error}") from error
 
 
-def sweep(folder: Folder, epoch: Epoch) -> None:
+def remove_older(folder: Folder, epoch: Epoch) -> None:
     """Deletes the files of older epochs, the oldest first, so that `is_newest` never finds a gap it takes for peace."""
     for number, driver in _listed(folder):
         if number < epoch.number:
             old = Epoch(number, driver)
-            folder.remove(old.found if driver else old.claim)
+            folder.remove(old.snapshot_file if driver else old.claim_file)
 
 
 def _claimed_by(folder: Folder, number: int) -> str:
     try:
-        return folder.read(Epoch(number, "").claim).decode()
+        return folder.read(Epoch(number, "").claim_file).decode()
     except (FileNotFoundError, UnicodeDecodeError):
         return ""
 

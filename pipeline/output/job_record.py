@@ -13,7 +13,7 @@ from pipeline.inputs.brace_expansion import named_by
 from pipeline.outcome import RULES
 from pipeline.output import epochs
 from pipeline.output.cleanup import is_unfinished
-from pipeline.output.commit_log import Ledger
+from pipeline.output.commit_log import CommitLog
 from pipeline.output.layout import JOB
 from pipeline.output.lease import LEASE
 from pipeline.shards import STANDARD_INPUT
@@ -21,7 +21,7 @@ from pipeline.storage.filesystems import is_remote
 from pipeline.storage.folder import Folder
 
 
-def refuse_inside(output: str, inputs: Iterable[str]) -> None:
+def check_outside_inputs(output: str, inputs: Iterable[str]) -> None:
     """Raises OutputError if the output lies in an input folder, where the next run would take it for input."""
     for given in (name for text in inputs for name in named_by(text) if text != STANDARD_INPUT):
         if is_remote(output) or is_remote(given):
@@ -33,7 +33,7 @@ def refuse_inside(output: str, inputs: Iterable[str]) -> None:
             raise OutputError(f"output {output} lies inside the input {given}; give one outside")
 
 
-def refuse_foreign(folder: Folder) -> None:
+def check_output_folder(folder: Folder) -> None:
     """Raises OutputError for what cannot be a folder to write into, or holds files that are not of an output."""
     if not is_remote(folder.url):
         place = Path(folder.path)
@@ -48,21 +48,21 @@ def refuse_foreign(folder: Folder) -> None:
         found = [name for name in folder.names() if name != LEASE and not is_unfinished(name)]
     except UnicodeDecodeError as error:  # pyarrow's, of other names in it
         raise OutputError(f"{folder.url} cannot be a folder for the rows: {error}") from error
-    if found and epochs.current(folder) is None:
+    if found and epochs.read_snapshot(folder) is None:
         raise OutputError(f"{folder.url} holds other files, such as {found[0]}; give an empty or new folder")
 
 
-def refuse_other(folder: Folder, ledger: Ledger, job: Mapping[str, Any]) -> None:
+def check_same_job(folder: Folder, commit_log: CommitLog, job: Mapping[str, Any]) -> None:
     """Raises OutputError for an output of a job that differs, saying in what. One without rows may be anybody's.
 
     Args:
-        ledger: what is committed.
+        commit_log: what is committed.
         job: what decides the captions, as nested JSON.
     """
-    if not ledger.commits:
+    if not commit_log.commits:
         return
     before = read_job(folder)
-    require_rules(folder, before, _rules(job))
+    check_reading_rules(folder, before, _rules(job))
     differences = _differences(before, job)
     if differences:
         raise OutputError(
@@ -72,22 +72,22 @@ def refuse_other(folder: Folder, ledger: Ledger, job: Mapping[str, Any]) -> None
 
 def read_job(folder: Folder) -> Mapping[str, Any]:
     """What decides the rows of an output. Raises OutputError where it is damaged."""
-    if begun := epochs.current(folder):
-        return begun.job
+    if snapshot := epochs.read_snapshot(folder):
+        return snapshot.job
     try:
         return dict(json.loads(folder.read(JOB)))
     except (ValueError, TypeError) as error:
         raise OutputError(f"{folder.url}/{JOB} is damaged: {error}") from error
 
 
-def claim(folder: Folder, job: Mapping[str, Any]) -> None:
-    """Makes the folder this job's, where `refuse_other` had nothing to say."""
+def write_job(folder: Folder, job: Mapping[str, Any]) -> None:
+    """Makes the folder this job's, where `check_same_job` had nothing to say."""
     written = json.dumps(job, indent=2, ensure_ascii=False).encode()
     if not folder.exists(JOB) or folder.read(JOB) != written:
         folder.write(JOB, written)
 
 
-def require_rules(folder: Folder, job: Mapping[str, Any], rules: Any = RULES) -> None:
+def check_reading_rules(folder: Folder, job: Mapping[str, Any], rules: Any = RULES) -> None:
     """Raises OutputError for the output of a job that was begun under other rules of what is a row."""
     if _rules(job) != rules:
         raise OutputError(

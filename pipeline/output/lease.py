@@ -22,15 +22,15 @@ from typing import Any
 
 from pipeline.errors import OutputError
 from pipeline.output import epochs
-from pipeline.output.commit_log import Ledger
+from pipeline.output.commit_log import CommitLog
 from pipeline.output.epochs import Epoch
 from pipeline.storage.folder import Folder
 
 LEASE = "_lease.json"
-RENEWED_EVERY_S = 10.0
-SILENCE_S = 40.0
+RENEW_INTERVAL_S = 10.0
+EXPIRY_S = 40.0
 """Of an owner elsewhere that is taken for dead."""
-SETTLING_S = 2.0
+SETTLE_S = 2.0
 """Longer than a small write takes: where files cannot be created exclusively, the last of several writers wins."""
 _ENDED = frozenset("ZXx")
 """States of processes whose parent has not asked yet how they ended."""
@@ -53,17 +53,17 @@ class Owner:
     def me(cls) -> Owner:
         """This process, for one lease."""
         since, pid = time.strftime("%Y-%m-%dT%H:%M:%S%z"), os.getpid()
-        return cls(uuid.uuid4().hex, socket.gethostname(), _place(), pid, _started(pid), since)
+        return cls(uuid.uuid4().hex, socket.gethostname(), _place(), pid, _start_time(pid), since)
 
     @property
     def is_alive(self) -> bool:
         """Whether it is known to be: it runs here."""
-        return self._was_here and _started(self.pid) == self.started
+        return self._was_here and _start_time(self.pid) == self.started
 
     @property
     def is_dead(self) -> bool:
         """Whether it is known to be: it ran here, and does not any more."""
-        return self._was_here and _started(self.pid) != self.started
+        return self._was_here and _start_time(self.pid) != self.started
 
     @property
     def _was_here(self) -> bool:
@@ -74,27 +74,27 @@ class Owner:
 
 
 class Lease:
-    """A lease that this process holds, and its epoch. Made by `take`."""
+    """A lease that this process holds, and its epoch. Made by `acquire`."""
 
     def __init__(self, folder: Folder, owner: Owner, epoch: Epoch) -> None:
         self._folder, self._owner, self.epoch = folder, owner, epoch
         self._renewals = 0
         self._job: Mapping[str, Any] = {}
 
-    def begin(self, ledger: Ledger, job: Mapping[str, Any]) -> None:
+    def start(self, commit_log: CommitLog, job: Mapping[str, Any]) -> None:
         """Writes that the commits of the ledger count, and no others of older drivers."""
         self._job = job
-        self.drop(ledger)
-        epochs.sweep(self._folder, self.epoch)
+        self.write_snapshot(commit_log)
+        epochs.remove_older(self._folder, self.epoch)
 
-    def drop(self, ledger: Ledger) -> None:
+    def write_snapshot(self, commit_log: CommitLog) -> None:
         """Writes that commits do not count any more that were there at the beginning and are not in the ledger now."""
-        epochs.begin(self._folder, self.epoch, [commit.file for commit in ledger.commits], self._job)
+        epochs.write_snapshot(self._folder, self.epoch, [commit.file for commit in commit_log.commits], self._job)
 
     def confirm(self) -> None:
         """Raises OutputError if another driver has taken the output over."""
         if not epochs.is_newest(self._folder, self.epoch):
-            other = holder(self._folder)
+            other = read_owner(self._folder)
             by = other if other and other != self._owner else "another driver"
             raise OutputError(f"{self._folder.url} was taken over by {by}; this driver had been silent for too long")
 
@@ -107,17 +107,17 @@ class Lease:
 
     def release(self) -> None:
         """Gives it back, if it is still ours."""
-        if holder(self._folder) == self._owner:
+        if read_owner(self._folder) == self._owner:
             self._folder.remove(LEASE)
 
 
 @contextlib.contextmanager
-def held(folder: Folder) -> Iterator[Lease]:
-    """Takes the lease of an output, as `take` does, renews it in the background, and gives it back."""
-    lease, ended = take(folder), threading.Event()
+def hold(folder: Folder) -> Iterator[Lease]:
+    """Takes the lease of an output, as `acquire` does, renews it in the background, and gives it back."""
+    lease, ended = acquire(folder), threading.Event()
 
     def renew() -> None:
-        while not ended.wait(RENEWED_EVERY_S):
+        while not ended.wait(RENEW_INTERVAL_S):
             with contextlib.suppress(OSError, OutputError):  # the next commit says what is wrong
                 lease.renew()
 
@@ -132,20 +132,20 @@ def held(folder: Folder) -> Iterator[Lease]:
             lease.release()
 
 
-def holder(folder: Folder) -> Owner | None:
+def read_owner(folder: Folder) -> Owner | None:
     """Who holds the lease of an output, dead or alive; None where nobody does, or it cannot be read."""
     return _decoded(_read(folder))
 
 
-def take(folder: Folder, *, wait_s: float = 1.0) -> Lease:
+def acquire(folder: Folder, *, wait_s: float = 1.0) -> Lease:
     """Takes the lease. Raises OutputError if its owner lives, after waiting for a sign where it runs elsewhere."""
     owner = Owner.me()
-    _await_silence(folder, wait_s)
+    _wait_until_free(folder, wait_s)
     try:
         if not folder.create(LEASE, _encoded(owner, 0)):
             folder.write(LEASE, _encoded(owner, 0))
-            time.sleep(SETTLING_S)
-            if (other := holder(folder)) != owner:
+            time.sleep(SETTLE_S)
+            if (other := read_owner(folder)) != owner:
                 raise OutputError(f"{folder.url} was taken over by {other or 'another driver'}, which was faster")
     except FileExistsError as error:
         raise OutputError(f"{folder.url} is being written by another driver, which was faster") from error
@@ -157,11 +157,11 @@ def take(folder: Folder, *, wait_s: float = 1.0) -> Lease:
         raise
 
 
-def _await_silence(folder: Folder, wait_s: float) -> None:
+def _wait_until_free(folder: Folder, wait_s: float) -> None:
     """Returns once there is no lease, or its owner is dead; then the lease is gone."""
     found, waited = _read(folder), 0.0
     owner = _decoded(found)
-    while found is not None and not (owner and owner.is_dead) and waited < SILENCE_S:
+    while found is not None and not (owner and owner.is_dead) and waited < EXPIRY_S:
         before = found
         alive = owner is not None and owner.is_alive
         if not alive:
@@ -206,7 +206,7 @@ def _place() -> str:
         return ""
 
 
-def _started(pid: int) -> str:
+def _start_time(pid: int) -> str:
     """When the process of this number started, in ticks since the boot; empty if there is none, or only its remains."""
     try:
         state, *fields = Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()

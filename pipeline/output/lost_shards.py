@@ -9,32 +9,32 @@ import pyarrow.compute as pc
 
 from pipeline.output.commit_log import Damage
 from pipeline.schema import ErrorCode
-from pipeline.shards import Form, form_of
+from pipeline.shards import ShardFormat, format_of
 
-OF_SHARDS = frozenset({ErrorCode.TRUNCATED_SHARD, ErrorCode.CORRUPT_SHARD})
-OF_EITHER = frozenset({ErrorCode.UNREADABLE, "changed_input"})
+SHARD_ERRORS = frozenset({ErrorCode.TRUNCATED_SHARD, ErrorCode.CORRUPT_SHARD})
+SHARD_OR_IMAGE_ERRORS = frozenset({ErrorCode.UNREADABLE, "changed_input"})
 """Of a shard where the row has the shard's name, of an image where it has its own."""
-SHOWN_CHARACTERS = 300
+MAX_REASON_CHARACTERS = 300
 """Of a reason in a commit record."""
 
 
-def find_damage(rows: pa.Table, shard_of: Mapping[str, str]) -> dict[str, Damage]:
+def find_damage(rows: pa.Table, shard_ids: Mapping[str, str]) -> dict[str, Damage]:
     """The rows (of `schema.ROW`) that stand for what could not be read of a shard of many images, by shard id.
 
     Args:
-        shard_of: shard id by path.
+        shard_ids: shard id by path.
     """
-    codes = pa.array(sorted(OF_SHARDS | OF_EITHER))
+    codes = pa.array(sorted(SHARD_ERRORS | SHARD_OR_IMAGE_ERRORS))
     found: dict[str, Damage] = {}
     for row in (
         rows.select(["shard", "image_id", "error_code", "error_message"])
         .filter(pc.is_in(rows["error_code"], codes))
         .to_pylist()
     ):
-        if row["error_code"] in OF_SHARDS or _is_named_after(row["image_id"], row["shard"]):
-            shard = shard_of[row["shard"]]
+        if row["error_code"] in SHARD_ERRORS or _is_named_after(row["image_id"], row["shard"]):
+            shard = shard_ids[row["shard"]]
             before = found.get(shard)
-            reason = f"{row['error_code']}: {row['error_message']}"[:SHOWN_CHARACTERS]
+            reason = f"{row['error_code']}: {row['error_message']}"[:MAX_REASON_CHARACTERS]
             found[shard] = Damage(before.rows + 1, before.reason) if before else Damage(1, reason)
     return found
 
@@ -42,4 +42,4 @@ def find_damage(rows: pa.Table, shard_of: Mapping[str, str]) -> dict[str, Damage
 def _is_named_after(image_id: str, path: str) -> bool:
     """Whether a row has the name of its shard, or that and a place in it, and not an image's."""
     name = path.rpartition("/")[2]
-    return (image_id == name or image_id.startswith(f"{name}@")) and form_of(name) != Form.IMAGE
+    return (image_id == name or image_id.startswith(f"{name}@")) and format_of(name) != ShardFormat.IMAGE

@@ -10,44 +10,49 @@ import pyarrow as pa
 
 from pipeline.errors import OutputError
 from pipeline.output.cleanup import sweep
-from pipeline.output.commit_log import Ledger
+from pipeline.output.commit_log import CommitLog
 from pipeline.output.layout import HUGGING_FACE, MANIFEST, PART
 from pipeline.schema import ROW, TOKEN_PROBS, extended
 from pipeline.storage.folder import Folder
 
 
-def is_finished(folder: Folder, ledger: Ledger) -> bool:
+def is_finished(folder: Folder, commit_log: CommitLog) -> bool:
     """Whether the manifest is there, and of these commits. A driver that woke up late may have written an older one."""
     if not folder.exists(MANIFEST):
         return False
     try:
-        return bool(json.loads(folder.read(MANIFEST))["files"] == _files(ledger))
+        return bool(json.loads(folder.read(MANIFEST))["files"] == _files(commit_log))
     except (ValueError, KeyError, TypeError):
         return False
 
 
 def finish(
-    folder: Folder, ledger: Ledger, *, job: Mapping[str, Any], run: Mapping[str, Any], confirm: Callable[[], None]
+    folder: Folder,
+    commit_log: CommitLog,
+    *,
+    job: Mapping[str, Any],
+    run: Mapping[str, Any],
+    confirm: Callable[[], None],
 ) -> dict[str, Any]:
     """Writes the manifest, and returns it.
 
     Args:
-        job: as given to `claim`.
+        job: as given to `write_job`.
         run: what is worth knowing of the run that finished it: timings, versions.
         confirm: as `sweep` takes it.
     """
-    sweep(folder, ledger, confirm=confirm)
+    sweep(folder, commit_log, confirm=confirm)
     manifest = {
         "totals": {
-            "rows": ledger.rows,
-            "captions": ledger.rows - sum(ledger.errors.values()),
-            "errors": sum(ledger.errors.values()),
-            "shards": len(ledger.intervals),
+            "rows": commit_log.rows,
+            "captions": commit_log.rows - sum(commit_log.errors.values()),
+            "errors": sum(commit_log.errors.values()),
+            "shards": len(commit_log.row_ranges),
         },
-        "errors": ledger.errors,
+        "errors": commit_log.errors,
         **job,
         **run,
-        "files": _files(ledger),
+        "files": _files(commit_log),
     }
     folder.write(HUGGING_FACE, json.dumps(_describe_to_datasets(job), indent=2).encode())
     before = folder.version(MANIFEST)
@@ -59,10 +64,10 @@ def finish(
     return manifest
 
 
-def _files(ledger: Ledger) -> dict[str, dict[str, Any]]:
+def _files(commit_log: CommitLog) -> dict[str, dict[str, Any]]:
     return {
         commit.file: {"rows": commit.rows, "sha256": commit.file_sha256}
-        for commit in sorted(ledger.commits, key=lambda commit: commit.file)
+        for commit in sorted(commit_log.commits, key=lambda commit: commit.file)
     }
 
 

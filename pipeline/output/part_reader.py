@@ -8,14 +8,14 @@ from collections.abc import Iterator
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline.output.commit_log import Ledger
+from pipeline.output.commit_log import CommitLog
 from pipeline.schema import ROW, extended
 from pipeline.storage.folder import Folder
 
 
-def read_rows(folder: Folder, ledger: Ledger, columns: list[str] | None = None) -> Iterator[pa.Table]:
+def read_rows(folder: Folder, commit_log: CommitLog, columns: list[str] | None = None) -> Iterator[pa.Table]:
     """The committed rows, a table per part."""
-    for commit in sorted(ledger.commits, key=lambda commit: commit.file):
+    for commit in sorted(commit_log.commits, key=lambda commit: commit.file):
         yield read_part(folder, commit.file, columns)
 
 

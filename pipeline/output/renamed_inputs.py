@@ -7,20 +7,20 @@ from dataclasses import replace
 
 from pipeline.errors import OutputError
 from pipeline.filenames import printable
-from pipeline.output.commit_log import Ledger
+from pipeline.output.commit_log import CommitLog
 from pipeline.shards import Shard
 
-MOST_OF_ONE_NAME = 100
+MAX_SAME_NAME = 100
 """Files that are compared where nothing but the last part of their names is the same."""
 
 
-def refuse_renamed(ledger: Ledger, shards: Iterable[Shard]) -> None:
+def check_not_renamed(commit_log: CommitLog, shards: Iterable[Shard]) -> None:
     """Raises OutputError if files of the output are among the inputs under another name.
 
     Args:
         shards: all inputs.
     """
-    found = list(find_renamed(ledger, shards))
+    found = list(find_renamed(commit_log, shards))
     if found:
         now, then = found[0]
         others = f", and so it is with {len(found) - 1} others" if len(found) > 1 else ""
@@ -30,7 +30,7 @@ def refuse_renamed(ledger: Ledger, shards: Iterable[Shard]) -> None:
         )
 
 
-def find_renamed(ledger: Ledger, shards: Iterable[Shard]) -> Iterator[tuple[str, str]]:
+def find_renamed(commit_log: CommitLog, shards: Iterable[Shard]) -> Iterator[tuple[str, str]]:
     """Yields the names, now and in the output, of each shard that is there under another one.
 
     It is the same if the last part of its name, its size and its time of change are, and the other name is not among
@@ -39,8 +39,8 @@ def find_renamed(ledger: Ledger, shards: Iterable[Shard]) -> Iterator[tuple[str,
     """
     listed = list(shards)
     names = [printable(shard.path) for shard in listed]
-    new = [shard for shard, name in zip(listed, names, strict=True) if name not in ledger.shard_of]
-    gone = ledger.shard_of.keys() - set(names) if new else set()
+    new = [shard for shard, name in zip(listed, names, strict=True) if name not in commit_log.shard_ids]
+    gone = commit_log.shard_ids.keys() - set(names) if new else set()
     endings: dict[int, dict[str, list[str]]] = {}
     for shard in new if gone else ():
         for parts in sorted({1, shard.image_id.count("/") + 1}):
@@ -48,9 +48,9 @@ def find_renamed(ledger: Ledger, shards: Iterable[Shard]) -> Iterator[tuple[str,
                 endings[parts] = _by_ending(gone, parts)
             ending = _ending(shard.path, parts)
             paths = endings[parts].get(printable(ending), [])
-            if parts == 1 and "/" in shard.image_id and len(paths) > MOST_OF_ONE_NAME:
+            if parts == 1 and "/" in shard.image_id and len(paths) > MAX_SAME_NAME:
                 continue
-            then = next((path for path in paths if _was(shard, path, ending) == ledger.shard_of[path]), None)
+            then = next((path for path in paths if _was(shard, path, ending) == commit_log.shard_ids[path]), None)
             if then is not None:
                 yield printable(shard.path), then
                 break

@@ -13,21 +13,21 @@ import pyarrow.compute as pc
 from pipeline.errors import DataError
 from pipeline.filenames import printable
 from pipeline.outcome import DEFAULTS, ReadOptions
-from pipeline.output.commit_log import Commit, Interval, Ledger
+from pipeline.output.commit_log import Commit, CommitLog, RowRange
 from pipeline.output.layout import MANIFEST
 from pipeline.output.lease import Lease
 from pipeline.output.part_reader import read_part
-from pipeline.output.writer import put
+from pipeline.output.writer import write_part
 from pipeline.schema import ErrorCode
-from pipeline.shards import Form, Shard
+from pipeline.shards import Shard, ShardFormat
 from pipeline.storage.folder import Folder
 from pipeline.tar.rows import tar_rows
 
 RETRYABLE = frozenset({ErrorCode.UNREADABLE, ErrorCode.OUT_OF_MEMORY})
 
 
-def take_back(
-    folder: Folder, ledger: Ledger, shards: Iterable[Shard], mine: Lease, *, options: ReadOptions = DEFAULTS
+def uncommit_errors(
+    folder: Folder, commit_log: CommitLog, shards: Iterable[Shard], mine: Lease, *, options: ReadOptions = DEFAULTS
 ) -> int:
     """Uncommits the rows of these shards that ended in a retryable error; returns how many.
 
@@ -37,73 +37,81 @@ def take_back(
     Args:
         options: how the shards are read.
     """
-    concerned = [commit for commit in ledger.commits if RETRYABLE & commit.errors.keys()]
+    concerned = [commit for commit in commit_log.commits if RETRYABLE & commit.errors.keys()]
     if not concerned:
         return 0
     mine.confirm()
     if folder.exists(MANIFEST):
         folder.remove(MANIFEST)  # from here on the output is not complete
     named = {printable(shard.path): shard for shard in shards}
-    return sum(_replace(folder, ledger, commit, named, mine, options=options) for commit in concerned)
+    return sum(_replace(folder, commit_log, commit, named, mine, options=options) for commit in concerned)
 
 
 def _replace(
-    folder: Folder, ledger: Ledger, commit: Commit, named: Mapping[str, Shard], mine: Lease, *, options: ReadOptions
+    folder: Folder,
+    commit_log: CommitLog,
+    commit: Commit,
+    named: Mapping[str, Shard],
+    mine: Lease,
+    *,
+    options: ReadOptions,
 ) -> int:
-    form = commit.file.rpartition(".")[2]
+    file_format = commit.file.rpartition(".")[2]
     rows = read_part(folder, commit.file)
     failed = rows.filter(pc.is_in(rows["error_code"], pa.array(sorted(RETRYABLE))))
     places = set(zip(failed["shard"].to_pylist(), failed["index"].to_pylist(), strict=True))
-    intervals = []
-    for interval in commit.intervals:
-        path = commit.paths[interval.shard]
-        dropped = {index for shard, index in places if shard == path and interval.start <= index < interval.stop}
-        kept = _without(interval, dropped, named[path], options) if dropped and path in named else None
+    row_ranges = []
+    for row_range in commit.row_ranges:
+        path = commit.paths[row_range.shard]
+        dropped = {index for shard, index in places if shard == path and row_range.start <= index < row_range.stop}
+        kept = _without(row_range, dropped, named[path], options) if dropped and path in named else None
         if kept is None:  # as it was
             places -= {(path, index) for index in dropped}
-        intervals += [interval] if kept is None else kept
+        row_ranges += [row_range] if kept is None else kept
     if not places:
         return 0
     keys = zip(rows["shard"].to_pylist(), rows["index"].to_pylist(), strict=True)
     rest = rows.filter(pa.array([key not in places for key in keys]))
-    ledger.remove(commit)
+    commit_log.remove(commit)
     if len(rest):
-        writing = partial(put, form=form, replaces=commit.file, confirm=mine.confirm, epoch=mine.epoch.id)
-        ledger.add(writing(folder, rest, intervals, commit.paths))
+        writing = partial(
+            write_part, file_format=file_format, replaces=commit.file, confirm=mine.confirm, epoch=mine.epoch.id
+        )
+        commit_log.add(writing(folder, rest, row_ranges, commit.paths))
     else:
-        mine.drop(ledger)
+        mine.write_snapshot(commit_log)
     mine.confirm()  # whoever comes after this has found that the old commit does not count
     folder.remove(commit.record)
     folder.remove(commit.file)
     return len(rows) - len(rest)
 
 
-def _without(interval: Interval, dropped: Container[int], shard: Shard, options: ReadOptions) -> list[Interval] | None:
+def _without(row_range: RowRange, dropped: Container[int], shard: Shard, options: ReadOptions) -> list[RowRange] | None:
     """What is left of an interval; None if the byte offset of a dropped row cannot be found."""
-    pieces = list(_pieces(interval, dropped))
-    inner = [piece.stop for piece in pieces if piece.stop < interval.stop]
+    pieces = list(_pieces(row_range, dropped))
+    inner = [piece.stop for piece in pieces if piece.stop < row_range.stop]
     try:
         offsets = _offsets(shard, inner, options) if inner else {}
     except (DataError, OSError):
         return None
     return [
-        piece if piece.stop == interval.stop else replace(piece, next_offset=offsets[piece.stop], last=False)
+        piece if piece.stop == row_range.stop else replace(piece, next_offset=offsets[piece.stop], last=False)
         for piece in pieces
     ]
 
 
-def _pieces(interval: Interval, dropped: Container[int]) -> Iterator[Interval]:
-    start = interval.start
-    for index in range(interval.start, interval.stop + 1):
-        if index == interval.stop or index in dropped:
+def _pieces(row_range: RowRange, dropped: Container[int]) -> Iterator[RowRange]:
+    start = row_range.start
+    for index in range(row_range.start, row_range.stop + 1):
+        if index == row_range.stop or index in dropped:
             if index > start:
-                yield replace(interval, start=start, stop=index)
+                yield replace(row_range, start=start, stop=index)
             start = index + 1
 
 
 def _offsets(shard: Shard, indexes: Sequence[int], options: ReadOptions) -> dict[int, int]:
     """Byte offset from which each of these rows can be read. Walks a tar. Raises DataError or OSError."""
-    if shard.form in (Form.PARQUET, Form.LIST):  # their rows are found by number
+    if shard.format in (ShardFormat.PARQUET, ShardFormat.LIST):  # their rows are found by number
         return dict.fromkeys(indexes, 0)
     found = {row.index: row.start for row in islice(tar_rows(shard, options), max(indexes) + 1)}
     if max(indexes) not in found:

@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline.errors import OutputError
-from pipeline.output.commit_log import Commit, Interval, Ledger, find_intervals, hash_keys
+from pipeline.output.commit_log import Commit, CommitLog, RowRange, find_row_ranges, hash_keys
 from pipeline.output.lost_shards import find_damage
 from pipeline.schema import CAPTIONED, ROW, extended
 from pipeline.storage.folder import Folder
@@ -36,15 +36,15 @@ def encode_jsonl(rows: pa.Table) -> bytes:
 ENCODERS: Mapping[str, Callable[[pa.Table], bytes]] = {"parquet": encode_parquet, "jsonl": encode_jsonl}
 
 
-class Sink:
+class PartWriter:
     """Gathers rows and commits them in fragments of useful size.
 
     Args:
         folder: the output.
-        ledger: gets every commit.
-        form: "parquet" or "jsonl".
-        fragment_rows: rows of a full fragment.
-        fragment_s: a fragment is committed after this time even if it is not full: what a crash can cost.
+        commit_log: gets every commit.
+        file_format: "parquet" or "jsonl".
+        rows_per_file: rows of a full fragment.
+        commit_interval_s: a fragment is committed after this time even if it is not full: what a crash can cost.
         confirm: called before a record is written; raises if this process may not commit any more.
         epoch: of this driver.
         clock: seconds that pass.
@@ -53,18 +53,18 @@ class Sink:
     def __init__(
         self,
         folder: Folder,
-        ledger: Ledger,
+        commit_log: CommitLog,
         *,
-        form: str,
-        fragment_rows: int = 10_000,
-        fragment_s: float = 60.0,
+        file_format: str,
+        rows_per_file: int = 10_000,
+        commit_interval_s: float = 60.0,
         confirm: Callable[[], None] = lambda: None,
         epoch: str = "",
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._folder, self._ledger, self._clock = folder, ledger, clock
-        self._put = partial(put, folder, form=form, confirm=confirm, epoch=epoch)
-        self._fragment_rows, self._fragment_s = fragment_rows, fragment_s
+        self._folder, self._ledger, self._clock = folder, commit_log, clock
+        self._write_part = partial(write_part, folder, file_format=file_format, confirm=confirm, epoch=epoch)
+        self._rows_per_file, self._commit_interval_s = rows_per_file, commit_interval_s
         self._waiting: list[pa.Table] = []
         self._since = 0.0
 
@@ -73,8 +73,8 @@ class Sink:
         if not self._waiting:
             self._since = self._clock()
         self._waiting.append(rows)
-        enough = self.rows_waiting >= self._fragment_rows
-        if enough or self._clock() - self._since >= self._fragment_s:
+        enough = self.rows_waiting >= self._rows_per_file
+        if enough or self._clock() - self._since >= self._commit_interval_s:
             self.commit()
 
     @property
@@ -91,16 +91,16 @@ class Sink:
         rows = rows.sort_by([("shard", "ascending"), ("index", "ascending")])
         self._waiting = []
         paths = dict(zip(rows["shard_id"].to_pylist(), rows["shard"].to_pylist(), strict=True))
-        self._ledger.add(self._put(rows, find_intervals(rows), paths))
+        self._ledger.add(self._write_part(rows, find_row_ranges(rows), paths))
 
 
-def put(
+def write_part(
     folder: Folder,
     rows: pa.Table,
-    intervals: list[Interval],
+    row_ranges: list[RowRange],
     paths: Mapping[str, str],
     *,
-    form: str,
+    file_format: str,
     replaces: str = "",
     confirm: Callable[[], None] = lambda: None,
     epoch: str = "",
@@ -109,23 +109,23 @@ def put(
 
     Args:
         rows: with the columns of `schema.ROW`.
-        intervals: what the rows make up.
+        row_ranges: what the rows make up.
         paths: of the intervals' shards.
         replaces: the file of a commit that stops to count at the same moment.
         confirm: called before the record is written; raises if this process may not commit any more.
         epoch: of this driver.
     """
     # Named by what is in it, and by who writes: no driver that was paused ever writes over another's file.
-    name = "part-" + hashlib.sha256(f"{epoch} {intervals!r}".encode()).hexdigest()[:16]
-    data = ENCODERS[form](rows.select(extended(ROW, rows.column_names).names))
+    name = "part-" + hashlib.sha256(f"{epoch} {row_ranges!r}".encode()).hexdigest()[:16]
+    data = ENCODERS[file_format](rows.select(extended(ROW, rows.column_names).names))
     commit = Commit(
-        file=f"{name}.{form}",
+        file=f"{name}.{file_format}",
         rows=len(rows),
         errors=dict(Counter(code for code in rows["error_code"].to_pylist() if code)),
         file_sha256=hashlib.sha256(data).hexdigest(),
         keys_sha256=hash_keys(rows),
-        intervals=intervals,
-        paths={interval.shard: paths[interval.shard] for interval in intervals},
+        row_ranges=row_ranges,
+        paths={row_range.shard: paths[row_range.shard] for row_range in row_ranges},
         committed=round(time.time(), 3),
         replaces=replaces,
         epoch=epoch,

@@ -14,7 +14,7 @@ from pipeline.errors import DataError, InputError
 from pipeline.filenames import printable
 from pipeline.outcome import refuse_too_large
 from pipeline.schema import ErrorCode
-from pipeline.shards import Form, form_of
+from pipeline.shards import ShardFormat, format_of
 from pipeline.storage import http_images, other_stores
 from pipeline.storage.filesystems import filesystem, is_remote, is_s3, open_at
 
@@ -41,8 +41,8 @@ def fetch(location: str, folder: str, *, confined: bool, max_bytes: int) -> byte
     url = _resolved(location, folder)
     if confined and not _is_below(url, folder):
         raise _unreadable(f"{url} lies outside of {folder}; --images_root names a folder that paths may lead into")
-    form = form_of(url)
-    if form != Form.IMAGE:
+    form = format_of(url)
+    if form != ShardFormat.IMAGE:
         raise _unreadable(f"{url} is no image, but a {form}; name it as an input")
     try:
         return _read(url, max_bytes)

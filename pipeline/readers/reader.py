@@ -18,7 +18,7 @@ from pipeline.filenames import printable
 from pipeline.outcome import DEFAULTS, LARGE_SIBLINGS, MAX_SIBLING_BYTES, Outcome, ReadOptions, refuse_too_large
 from pipeline.readers.table_rows import list_outcomes, parquet_outcomes
 from pipeline.schema import ENCODED, ErrorCode
-from pipeline.shards import Form, Shard, Span
+from pipeline.shards import Shard, ShardFormat, Span
 from pipeline.storage.filesystems import is_remote
 from pipeline.storage.shard_file import open_regular, open_shard, read_bounded
 from pipeline.tar.rows import tar_outcomes
@@ -107,14 +107,14 @@ def _until_damage(span: Span, options: ReadOptions) -> Iterator[Outcome]:
     """The outcomes of a span; at the end what cut it short, named as the shard."""
     shard, before = span.shard, span.start
     try:
-        for outcome in _OUTCOMES[shard.form](span, options):
+        for outcome in _OUTCOMES[shard.format](span, options):
             yield outcome
             before += 1
         if not before:
-            raise DataError(ErrorCode.EMPTY_SHARD, f"the {shard.form} holds no samples")
+            raise DataError(ErrorCode.EMPTY_SHARD, f"the {shard.format} holds no samples")
     except (DataError, OSError) as error:
         found = _as_data_error(error)
-        if shard.form != Form.IMAGE and before:
+        if shard.format != ShardFormat.IMAGE and before:
             found = DataError(found.code, f"{found.message}; the {before:,} samples before were read")
         yield Outcome(_ending(shard), max(0, shard.size), found)
 
@@ -149,11 +149,11 @@ def _files_beside(stem: str, extensions: Collection[str], ignored: Counter[str])
     return found
 
 
-_OUTCOMES: Mapping[Form, Callable[[Span, ReadOptions], Iterator[Outcome]]] = {
-    Form.IMAGE: _image_outcome,
-    Form.TAR: tar_outcomes,
-    Form.PARQUET: parquet_outcomes,
-    Form.LIST: list_outcomes,
+_OUTCOMES: Mapping[ShardFormat, Callable[[Span, ReadOptions], Iterator[Outcome]]] = {
+    ShardFormat.IMAGE: _image_outcome,
+    ShardFormat.TAR: tar_outcomes,
+    ShardFormat.PARQUET: parquet_outcomes,
+    ShardFormat.LIST: list_outcomes,
 }
 
 

@@ -14,9 +14,9 @@ from pipeline.errors import DataError
 from pipeline.outcome import DEFAULTS, ReadOptions
 from pipeline.parquet.reader import Table
 from pipeline.readers.lists import entries
-from pipeline.shards import Form, Known, Shard, Span, extension_of
+from pipeline.shards import Shard, ShardFormat, Span, TarContext, extension_of
 from pipeline.storage.filesystems import CONNECTIONS
-from pipeline.storage.prefetch import mapped_ahead
+from pipeline.storage.prefetch import prefetch_map
 from pipeline.storage.shard_file import open_shard
 from pipeline.tar.damage import find_header
 from pipeline.tar.elements import Element, Member
@@ -42,14 +42,14 @@ def split(spans: Iterable[Span], *, wanted: int, piece_bytes: int, options: Read
     of_shard: dict[Shard, list[Span]] = {}
     for span in spans:
         of_shard.setdefault(span.shard, []).append(span)
-    is_enough = sum(len(them) for shard, them in of_shard.items() if shard.form != Form.IMAGE) >= wanted
+    is_enough = sum(len(them) for shard, them in of_shard.items() if shard.format != ShardFormat.IMAGE) >= wanted
     pieces: list[Span] = []
     for shard, them in of_shard.items():
-        if not is_enough and shard.form == Form.LIST:
+        if not is_enough and shard.format == ShardFormat.LIST:
             pieces += [piece for span in them for piece in _pieces_of_list(span, options)]
-        elif is_enough or shard.form == Form.IMAGE or shard.size < 2 * piece_bytes:
+        elif is_enough or shard.format == ShardFormat.IMAGE or shard.size < 2 * piece_bytes:
             pieces += them
-        elif shard.form == Form.TAR:
+        elif shard.format == ShardFormat.TAR:
             pieces += _pieces_of_tar(shard, them, piece_bytes, options)
         else:
             pieces += [piece for span in them for piece in _pieces_of_parquet(span, piece_bytes, options)]
@@ -70,11 +70,11 @@ def _pieces_of_tar(shard: Shard, spans: list[Span], piece_bytes: int, options: R
                 piece = waiting.pop()
             if piece and row.index == piece.start:
                 began_at, renamed = row.at, {}
-                piece = replace(piece, known=Known(row.first, renamed))
+                piece = replace(piece, tar_context=TarContext(row.first, renamed))
             if row.index in ids.renamed:
                 renamed[row.index] = ids.renamed.pop(row.index)
     except OSError:
-        piece = piece and replace(piece, known=None)  # its reader finds out
+        piece = piece and replace(piece, tar_context=None)  # its reader finds out
     yield from filter(None, [piece])
     yield from waiting[::-1]
 
@@ -86,7 +86,7 @@ def _elements(shard: Shard) -> Iterator[Element]:
     walk before it ended where it began; else the segment is walked again from there.
     """
     starts = range(0, shard.size, SEGMENT_BYTES)
-    walks = mapped_ahead(partial(_walk_segment, shard), starts, threads=CONNECTIONS, depth=2 * CONNECTIONS)
+    walks = prefetch_map(partial(_walk_segment, shard), starts, threads=CONNECTIONS, depth=2 * CONNECTIONS)
     reached, last = 0, None
     for start, found in zip(starts, walks, strict=True):
         stop = start + SEGMENT_BYTES

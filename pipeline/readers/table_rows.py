@@ -17,7 +17,7 @@ from pipeline.parquet.reader import Table
 from pipeline.readers.image_locations import fetch
 from pipeline.readers.lists import entries
 from pipeline.schema import ErrorCode
-from pipeline.shards import Form, Shard, Span, extension_of
+from pipeline.shards import Shard, ShardFormat, Span, extension_of
 from pipeline.storage.filesystems import open_at
 from pipeline.storage.shard_file import open_shard
 
@@ -69,7 +69,9 @@ def image_at(path: str, row: int, options: ReadOptions) -> bytes:
     with open_at(path, skim=True) as file:
         size = file.seek(0, os.SEEK_END)
     span = Span(Shard(path, "", size, 0), start=row)
-    outcomes = list_outcomes(span, options) if span.shard.form == Form.LIST else parquet_outcomes(span, options)
+    outcomes = (
+        list_outcomes(span, options) if span.shard.format == ShardFormat.LIST else parquet_outcomes(span, options)
+    )
     with closing(outcomes) as rows:
         image = next(rows).image
     if isinstance(image, DataError):

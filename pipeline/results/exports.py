@@ -7,27 +7,27 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from pipeline.datasets.annotations import number_of
-from pipeline.output.commit_log import Ledger
+from pipeline.output.commit_log import CommitLog
 from pipeline.output.part_reader import read_rows
 from pipeline.storage.folder import Folder
 
 EXPORTS = "_exports"
 
 
-def write(folder: Folder, ledger: Ledger, *, vis: bool, coco: bool) -> None:
+def write(folder: Folder, commit_log: CommitLog, *, vis: bool, coco: bool) -> None:
     """Writes the captions, without the errors, in the forms asked for.
 
     vis.json   neuraltalk2's: [{"image_id", "caption", "file_name"}]
     coco.json  COCO results: [{"image_id", "caption"}]; an id is a number where the file's name is one
     """
     if vis:
-        _write(folder, "vis.json", map(_vis, _captions(folder, ledger)))
+        _write(folder, "vis.json", map(_vis, _captions(folder, commit_log)))
     if coco:
-        _write(folder, "coco.json", map(_coco, _captions(folder, ledger)))
+        _write(folder, "coco.json", map(_coco, _captions(folder, commit_log)))
 
 
-def _captions(folder: Folder, ledger: Ledger) -> Iterator[dict[str, Any]]:
-    for table in read_rows(folder, ledger, ["image_id", "shard", "caption"]):
+def _captions(folder: Folder, commit_log: CommitLog) -> Iterator[dict[str, Any]]:
+    for table in read_rows(folder, commit_log, ["image_id", "shard", "caption"]):
         for row in table.to_pylist():
             if row["caption"] is not None:
                 yield row

@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 
 from pipeline.errors import OutputError
 from pipeline.outcome import ReadOptions
-from pipeline.output.commit_log import Ledger
+from pipeline.output.commit_log import CommitLog
 from pipeline.output.layout import JOB, MANIFEST, PART
 from pipeline.output.part_reader import read_part
 from pipeline.schema import ROW
@@ -82,7 +82,7 @@ def read_options(folder: Folder) -> ReadOptions:
 
 
 def _parts(folder: Folder) -> Iterator[pa.Table]:
-    committed = [commit.file for commit in Ledger.load(folder).commits]
+    committed = [commit.file for commit in CommitLog.load(folder).commits]
     # Parts that were copied without their records are shown too.
     names = committed or [name for name in folder.names() if name.startswith(PART)]
     for name in sorted(name for name in names if name.endswith((".parquet", ".jsonl"))):

@@ -12,7 +12,7 @@ from pipeline.errors import InputError
 from pipeline.filenames import from_printable
 from pipeline.outcome import DEFAULTS, ReadOptions, refuse_too_large
 from pipeline.readers.table_rows import image_at
-from pipeline.shards import Form, Shard, form_of
+from pipeline.shards import Shard, ShardFormat, format_of
 from pipeline.storage import http_images
 from pipeline.storage.filesystems import is_remote, open_at
 from pipeline.storage.http_images import is_web
@@ -41,7 +41,7 @@ def sources(rows: Iterable[tuple[str, int]], options: ReadOptions = DEFAULTS) ->
     for shard, group in groupby(rows, key=itemgetter(0)):
         indices = [index for _, index in group]
         path = _existing(shard)
-        if form_of(path) in (Form.PARQUET, Form.LIST):
+        if format_of(path) in (ShardFormat.PARQUET, ShardFormat.LIST):
             yield from (Source(path, row=index) for index in indices)
             continue
         if not path.lower().endswith(".tar"):

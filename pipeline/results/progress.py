@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
 from pipeline.output import lease
-from pipeline.output.commit_log import Ledger
+from pipeline.output.commit_log import CommitLog
 from pipeline.output.manifest import is_finished
 from pipeline.shards import Span
 from pipeline.storage.folder import Folder
@@ -50,32 +50,32 @@ class Status:
     """At the recent commits' rate of bytes; None where it is not known."""
 
 
-def write_plan(folder: Folder, ledger: Ledger, spans: Sequence[Span]) -> None:
+def write_plan(folder: Folder, commit_log: CommitLog, spans: Sequence[Span]) -> None:
     """Says what there is to do, for those who watch."""
-    files = ledger.intervals.keys() | {span.shard.id for span in spans}
+    files = commit_log.row_ranges.keys() | {span.shard.id for span in spans}
     left = sum(max(0, span.shard.size - span.offset) for span in spans if span.stop is None)
-    folder.write(PLAN, json.dumps(asdict(Plan(len(files), committed_bytes(ledger) + left))).encode())
+    folder.write(PLAN, json.dumps(asdict(Plan(len(files), committed_bytes(commit_log) + left))).encode())
 
 
-def committed_bytes(ledger: Ledger) -> int:
+def committed_bytes(commit_log: CommitLog) -> int:
     """Bytes of input up to the last committed row of each file."""
-    return sum(max(interval.next_offset for interval in intervals) for intervals in ledger.intervals.values())
+    return sum(max(row_range.next_offset for row_range in row_ranges) for row_ranges in commit_log.row_ranges.values())
 
 
 def read_status(folder: Folder) -> Status:
     """Reads how far the job is. Raises OutputError for records that are damaged."""
-    ledger, owner = Ledger.load(folder), lease.holder(folder)
-    complete = is_finished(folder, ledger) and owner is None
-    done = committed_bytes(ledger)
-    finished = sum(any(interval.last for interval in intervals) for intervals in ledger.intervals.values())
-    plan = Plan(**json.loads(folder.read(PLAN))) if folder.exists(PLAN) else Plan(len(ledger.intervals), done)
-    rows_per_s, bytes_per_s = _rates(ledger)
+    commit_log, owner = CommitLog.load(folder), lease.read_owner(folder)
+    complete = is_finished(folder, commit_log) and owner is None
+    done = committed_bytes(commit_log)
+    finished = sum(any(row_range.last for row_range in row_ranges) for row_ranges in commit_log.row_ranges.values())
+    plan = Plan(**json.loads(folder.read(PLAN))) if folder.exists(PLAN) else Plan(len(commit_log.row_ranges), done)
+    rows_per_s, bytes_per_s = _rates(commit_log)
     left = max(0, plan.bytes - done)
     return Status(
         state="complete" if complete else "running" if owner and not owner.is_dead else "stopped",
         driver=str(owner or ""),
-        rows=ledger.rows,
-        errors=ledger.errors,
+        rows=commit_log.rows,
+        errors=commit_log.errors,
         files=finished,
         total_files=plan.files,
         bytes=done,
@@ -85,12 +85,12 @@ def read_status(folder: Folder) -> Status:
     )
 
 
-def _rates(ledger: Ledger) -> tuple[float, float]:
+def _rates(commit_log: CommitLog) -> tuple[float, float]:
     """Rows and bytes a second between the first and the last of the recent commits."""
-    commits = sorted(ledger.commits, key=lambda commit: commit.committed)
+    commits = sorted(commit_log.commits, key=lambda commit: commit.committed)
     recent = [commit for commit in commits if commit.committed >= commits[-1].committed - RECENT_S]
     seconds = recent[-1].committed - recent[0].committed if recent else 0.0
     if seconds <= 0 or time.time() - recent[-1].committed > RECENT_S:
         return 0.0, 0.0
     rows = sum(commit.rows for commit in recent[1:])
-    return rows / seconds, rows / seconds * committed_bytes(ledger) / max(1, ledger.rows)
+    return rows / seconds, rows / seconds * committed_bytes(commit_log) / max(1, commit_log.rows)

@@ -13,7 +13,7 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
-def mapped_ahead(
+def prefetch_map(
     function: Callable[[Item], Result], items: Iterable[Item], *, threads: int, depth: int
 ) -> Generator[Result]:
     """As `map`, in order, with up to `depth` results begun by threads before the consumer asks for them.
@@ -34,7 +34,7 @@ def mapped_ahead(
                 future.cancel()
 
 
-def in_background(items: Iterable[Item], *, depth: int) -> Generator[Item]:
+def prefetch(items: Iterable[Item], *, depth: int) -> Generator[Item]:
     """Advances an iterable in a thread of its own, at most `depth` items ahead. Raises what the iterable raises."""
     done = object()
     ready: queue.Queue[object] = queue.Queue(depth)

@@ -8,7 +8,7 @@ import os
 import stat
 from typing import BinaryIO, cast
 
-from pipeline.shards import Form, Shard
+from pipeline.shards import Shard, ShardFormat
 from pipeline.storage import http_images
 from pipeline.storage.filesystems import is_remote, open_at
 from pipeline.storage.remote_file import Version
@@ -28,9 +28,9 @@ def open_shard(shard: Shard, offset: int = 0, *, skim: bool = False) -> BinaryIO
     """The shard for reading, as `storage.open_at` opens it. Raises OSError, or DataError for an image from the web."""
     if shard.size < 0:  # opening a pipe would wait for ever
         raise OSError(errno.EINVAL, _why_not(shard.path))
-    if shard.form == Form.IMAGE and http_images.is_web(shard.path):
+    if shard.format == ShardFormat.IMAGE and http_images.is_web(shard.path):
         return io.BytesIO(http_images.get(shard.path))
-    if shard.form == Form.IMAGE and not is_remote(shard.path):
+    if shard.format == ShardFormat.IMAGE and not is_remote(shard.path):
         return open_regular(shard.path)
     listed = None if shard.data else Version(shard.size, shard.mtime_ns)
     return open_at(shard.data or shard.path, offset, skim=skim, listed=listed)

@@ -87,8 +87,8 @@ def _before(span: Span, options: ReadOptions) -> tuple[Ids, int]:
 
     Where nobody has told, the headers before are walked: an id depends on those before it.
     """
-    if span.known:
-        return KnownIds(span.known.renamed), span.known.first
+    if span.tar_context:
+        return KnownIds(span.tar_context.renamed), span.tar_context.first
     ids, first = FreshIds(), 0
     if span.offset:
         with open_shard(span.shard, skim=True) as file:

@@ -23,7 +23,7 @@ from pipeline.errors import DataError, InputError
 from pipeline.filenames import EXTENSIONS
 from pipeline.images.decoding import decode
 from pipeline.storage.filesystems import open_at
-from pipeline.storage.prefetch import in_background, mapped_ahead
+from pipeline.storage.prefetch import prefetch, prefetch_map
 from pipeline.tar.samples import samples
 
 
@@ -92,8 +92,8 @@ def pixel_batches(
         return numbers, torch.from_numpy(np.stack(list(images)))
 
     ahead = 2 * threads
-    with contextlib.closing(in_background(_encoded(split, order, first_step), depth=ahead)) as encoded:
-        yield from mapped_ahead(decoded, encoded, threads=threads, depth=ahead)
+    with contextlib.closing(prefetch(_encoded(split, order, first_step), depth=ahead)) as encoded:
+        yield from prefetch_map(decoded, encoded, threads=threads, depth=ahead)
 
 
 def _image(split: Split, number: int, data: bytes, preprocessing: Preprocessing) -> npt.NDArray[np.uint8]:

@@ -10,7 +10,7 @@ from pipeline.errors import DataError
 from pipeline.filenames import printable
 from pipeline.outcome import ReadOptions
 from pipeline.schema import ErrorCode
-from pipeline.shards import Form, Shard, extension_of
+from pipeline.shards import Shard, ShardFormat, extension_of
 from pipeline.storage.shard_file import open_shard
 from pipeline.tar.samples import images_among
 from pipeline.verification.table_census import TableCensus, count_list, count_parquet
@@ -39,15 +39,15 @@ def compare(shard: Shard, rows: Iterable[Key], options: ReadOptions) -> Iterator
     """
     found = sorted(rows, key=lambda row: row.index)
     name = printable(shard.path).rpartition("/")[2]
-    if shard.form == Form.IMAGE:
+    if shard.format == ShardFormat.IMAGE:
         yield from differences([shard.image_id], [row.image_id for row in found])
         return
     try:
         with open_shard(shard, skim=True) as file:
-            if shard.form == Form.TAR:
+            if shard.format == ShardFormat.TAR:
                 census = count_images(file, shard.size, images_among(options.image_members))
                 yield from compare_tar(name, census, found)
-            elif shard.form == Form.PARQUET:
+            elif shard.format == ShardFormat.PARQUET:
                 yield from compare_table(name, count_parquet(file, options), found)
             else:
                 kind = extension_of(shard.data or shard.path)

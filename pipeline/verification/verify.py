@@ -20,14 +20,14 @@ import pyarrow as pa
 
 from pipeline.filenames import from_printable, printable
 from pipeline.outcome import DEFAULTS, ReadOptions
-from pipeline.output.commit_log import Commit, Ledger, gaps, hash_keys
+from pipeline.output.commit_log import Commit, CommitLog, hash_keys, missing_ranges
 from pipeline.output.layout import JOB, MANIFEST, PART
 from pipeline.output.part_reader import read_part
 from pipeline.schema import ROW, ErrorCode, extended
 from pipeline.shards import Shard
 from pipeline.storage.filesystems import is_remote
 from pipeline.storage.folder import Folder
-from pipeline.storage.prefetch import mapped_ahead
+from pipeline.storage.prefetch import prefetch_map
 from pipeline.verification.census import Key, compare
 
 THREADS, DEPTH = 8, 16
@@ -49,7 +49,7 @@ class Counts:
 
 def problems(
     folder: Folder,
-    ledger: Ledger,
+    commit_log: CommitLog,
     shards: Iterable[Shard] | None = None,
     options: ReadOptions = DEFAULTS,
     *,
@@ -60,26 +60,26 @@ def problems(
 
     Args:
         folder: the output.
-        ledger: its commit records.
+        commit_log: its commit records.
         shards: the input's listing, to compare key by key; None checks the output by itself.
         options: how the job read them.
         files: the input as another listing has it.
         counts: counted up.
     """
-    yield from _check_manifest(folder, ledger)
-    yield from _check_strangers(folder, ledger)
-    for commit in ledger.late:
+    yield from _check_manifest(folder, commit_log)
+    yield from _check_strangers(folder, commit_log)
+    for commit in commit_log.stale:
         yield f"{commit.record} is of a driver that had lost the output: its rows do not count"
-    yield from _check_intervals(ledger)
+    yield from _check_row_ranges(commit_log)
     listed = None if shards is None else {printable(shard.path): shard for shard in shards}
     if listed is not None:
-        yield from _check_listing(ledger, listed)
-        yield from _check_files(ledger, listed, files)
-    yield from _check_parts(folder, ledger, listed or {}, options, counts or Counts())
+        yield from _check_listing(commit_log, listed)
+        yield from _check_files(commit_log, listed, files)
+    yield from _check_parts(folder, commit_log, listed or {}, options, counts or Counts())
 
 
-def _check_manifest(folder: Folder, ledger: Ledger) -> Iterator[str]:
-    files = {commit.file: {"rows": commit.rows, "sha256": commit.file_sha256} for commit in ledger.commits}
+def _check_manifest(folder: Folder, commit_log: CommitLog) -> Iterator[str]:
+    files = {commit.file: {"rows": commit.rows, "sha256": commit.file_sha256} for commit in commit_log.commits}
     job = _read_object(folder, JOB) if folder.exists(JOB) else {}
     if job is None:
         yield f"{JOB} is damaged"
@@ -97,18 +97,18 @@ def _check_manifest(folder: Folder, ledger: Ledger) -> Iterator[str]:
     for name in sorted(told.keys() | files.keys()):
         if told.get(name) != files.get(name):
             yield f"{name}: the manifest says {told.get(name)}, the commit record {files.get(name)}"
-    errors = sum(ledger.errors.values())
+    errors = sum(commit_log.errors.values())
     totals = {
-        "rows": ledger.rows,
-        "captions": ledger.rows - errors,
+        "rows": commit_log.rows,
+        "captions": commit_log.rows - errors,
         "errors": errors,
-        "shards": len(ledger.intervals),
+        "shards": len(commit_log.row_ranges),
     }
     for name, count in totals.items():
         if manifest["totals"].get(name) != count:
             yield f"the manifest says {manifest['totals'].get(name)} {name}, the commit records {count}"
-    if manifest.get("errors") != ledger.errors:
-        yield f"the manifest says that the errors are {manifest.get('errors')}, the commit records {ledger.errors}"
+    if manifest.get("errors") != commit_log.errors:
+        yield f"the manifest says that the errors are {manifest.get('errors')}, the commit records {commit_log.errors}"
     for name, value in (job or {}).items():
         if manifest.get(name) != value:
             yield f"the manifest says that {name} is {manifest.get(name)!r}, {JOB} {value!r}"
@@ -123,9 +123,9 @@ def _read_object(folder: Folder, name: str) -> dict[str, Any] | None:
     return found if isinstance(found, dict) else None
 
 
-def _check_strangers(folder: Folder, ledger: Ledger) -> Iterator[str]:
+def _check_strangers(folder: Folder, commit_log: CommitLog) -> Iterator[str]:
     """Files that no record names, and that those who read the folder would take for rows."""
-    committed = {commit.file for commit in ledger.commits}
+    committed = {commit.file for commit in commit_log.commits}
     for name in folder.names():
         if name.startswith(PART) and name not in committed:
             yield f"{name} has no commit record: its rows do not count"
@@ -140,49 +140,49 @@ def _check_strangers(folder: Folder, ledger: Ledger) -> Iterator[str]:
         waiting += [f"{below}/{name}" for name in folder.folders(below)]
 
 
-def _check_intervals(ledger: Ledger) -> Iterator[str]:
+def _check_row_ranges(commit_log: CommitLog) -> Iterator[str]:
     """Each shard's rows follow each other from 0 to its last, without a gap or an overlap."""
-    path_of = {shard: path for commit in ledger.commits for shard, path in commit.paths.items()}
-    for shard_id, intervals in ledger.intervals.items():
+    path_of = {shard: path for commit in commit_log.commits for shard, path in commit.paths.items()}
+    for shard_id, row_ranges in commit_log.row_ranges.items():
         path, index, finished = path_of[shard_id], 0, False
-        for interval in sorted(intervals):
-            if interval.start > index:
-                yield f"{path}: rows {index} to {interval.start - 1} are missing"
-            if interval.start < index or finished:
-                yield f"{path}: row {interval.start} is there more than once, or after the last"
-            index, finished = max(index, interval.stop), finished or interval.last
+        for row_range in sorted(row_ranges):
+            if row_range.start > index:
+                yield f"{path}: rows {index} to {row_range.start - 1} are missing"
+            if row_range.start < index or finished:
+                yield f"{path}: row {row_range.start} is there more than once, or after the last"
+            index, finished = max(index, row_range.stop), finished or row_range.last
         if not finished:
             yield f"{path}: the rows from {index} on are missing"
 
 
-def _check_listing(ledger: Ledger, listed: dict[str, Shard]) -> Iterator[str]:
+def _check_listing(commit_log: CommitLog, listed: dict[str, Shard]) -> Iterator[str]:
     for path, shard in listed.items():
-        committed = ledger.shard_of.get(path)
+        committed = commit_log.shard_ids.get(path)
         if committed is None:
             yield f"{path}: not in the output"
         elif committed != shard.id:
             yield f"{path}: has changed since it was captioned"
-        elif left := list(gaps(shard, ledger.intervals[committed])):
+        elif left := list(missing_ranges(shard, commit_log.row_ranges[committed])):
             yield f"{path}: the rows from {left[0].start} on are missing"
-    for path in ledger.shard_of.keys() - listed.keys():
+    for path in commit_log.shard_ids.keys() - listed.keys():
         yield f"{path}: in the output, and not in the input"
 
 
-def _check_files(ledger: Ledger, listed: Mapping[str, Shard], files: Iterable[str]) -> Iterator[str]:
+def _check_files(commit_log: CommitLog, listed: Mapping[str, Shard], files: Iterable[str]) -> Iterator[str]:
     """What another listing of the input finds is in the output, or is there by another way over links."""
     real: set[str] | None = None
     for file in files:
         path = printable(file)
-        if path in ledger.shard_of or path in listed:
+        if path in commit_log.shard_ids or path in listed:
             continue
         if real is None:
-            real = {os.path.realpath(from_printable(name)) for name in ledger.shard_of if not is_remote(name)}
+            real = {os.path.realpath(from_printable(name)) for name in commit_log.shard_ids if not is_remote(name)}
         if is_remote(file) or os.path.realpath(file) not in real:
             yield f"{path}: in the input, and neither in the job's listing of it nor in the output"
 
 
 def _check_parts(
-    folder: Folder, ledger: Ledger, listed: Mapping[str, Shard], options: ReadOptions, counts: Counts
+    folder: Folder, commit_log: CommitLog, listed: Mapping[str, Shard], options: ReadOptions, counts: Counts
 ) -> Iterator[str]:
     """Reads the parts, and compares the rows of each shard with the input once all of them are there."""
 
@@ -192,20 +192,20 @@ def _check_parts(
         shard, rows = found
         return [f"{printable(shard.path)}: {problem}" for problem in compare(shard, rows, options)]
 
-    for lines in mapped_ahead(said, _read_parts(folder, ledger, listed, counts), threads=THREADS, depth=DEPTH):
+    for lines in prefetch_map(said, _read_parts(folder, commit_log, listed, counts), threads=THREADS, depth=DEPTH):
         yield from lines
 
 
 def _read_parts(
-    folder: Folder, ledger: Ledger, listed: Mapping[str, Shard], counts: Counts
+    folder: Folder, commit_log: CommitLog, listed: Mapping[str, Shard], counts: Counts
 ) -> Iterator[str | tuple[Shard, list[Key]]]:
     """Yields what is wrong with the parts, and the rows of each shard that is listed."""
     awaited = Counter[str]()
-    for commit in ledger.commits:
-        for interval in commit.intervals:
-            awaited[commit.paths[interval.shard]] += interval.stop - interval.start
+    for commit in commit_log.commits:
+        for row_range in commit.row_ranges:
+            awaited[commit.paths[row_range.shard]] += row_range.stop - row_range.start
     held: dict[str, list[Key]] = {}
-    for commit in sorted(ledger.commits, key=_first_row):
+    for commit in sorted(commit_log.commits, key=_first_row):
         rows = None
         for found in _check_part(folder, commit):
             if isinstance(found, str):
@@ -228,7 +228,7 @@ def _read_parts(
 
 
 def _first_row(commit: Commit) -> tuple[str, int]:
-    return min(((commit.paths[interval.shard], interval.start) for interval in commit.intervals), default=("", 0))
+    return min(((commit.paths[row_range.shard], row_range.start) for row_range in commit.row_ranges), default=("", 0))
 
 
 def _check_part(folder: Folder, commit: Commit) -> Iterator[str | pa.Table]:
@@ -245,7 +245,7 @@ def _check_part(folder: Folder, commit: Commit) -> Iterator[str | pa.Table]:
     if names != extended(ROW, names).names or len(rows) != commit.rows or hash_keys(rows) != commit.keys_sha256:
         yield f"{commit.file}: its rows are not those of its commit record"
         return
-    recorded = sorted((commit.paths[i.shard], index) for i in commit.intervals for index in range(i.start, i.stop))
+    recorded = sorted((commit.paths[i.shard], index) for i in commit.row_ranges for index in range(i.start, i.stop))
     held = sorted(zip(rows["shard"].to_pylist(), rows["index"].to_pylist(), strict=True))
     if recorded != held:
         yield f"{commit.file}: its rows are not in the intervals of its commit record"

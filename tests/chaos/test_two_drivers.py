@@ -19,11 +19,11 @@ from faults import Survived, chosen, is_full
 from pipeline.errors import OutputError
 from pipeline.output import commit_log, job_record, lease, retry
 from pipeline.output.cleanup import sweep
-from pipeline.output.commit_log import Ledger
-from pipeline.output.job_record import claim, refuse_foreign, refuse_other
+from pipeline.output.commit_log import CommitLog
+from pipeline.output.job_record import check_output_folder, check_same_job, write_job
 from pipeline.output.lease import Owner
 from pipeline.output.manifest import finish, is_finished
-from pipeline.output.writer import Sink
+from pipeline.output.writer import PartWriter
 from pipeline.schema import CAPTIONED
 from pipeline.shards import Shard
 from pipeline.storage.folder import Folder
@@ -104,25 +104,31 @@ def rows(shards: list[Shard], driver: str, failing: str) -> Iterator[pa.Table]:
         yield pa.Table.from_pylist([row], schema=CAPTIONED)
 
 
-def run(folder: Store, name: str, *, failing: str = "", retrying: bool = False, part_rows: int = 1) -> Ledger:
+def run(folder: Store, name: str, *, failing: str = "", retrying: bool = False, part_rows: int = 1) -> CommitLog:
     """What `jobs.caption.run` asks of an output, in its order; a renewal of the lease comes before each row."""
-    refuse_foreign(folder)
-    mine = lease.take(folder)
-    found = Ledger.load(folder)
-    refuse_other(folder, found, JOB)
-    claim(folder, JOB)
-    mine.begin(found, JOB)
+    check_output_folder(folder)
+    mine = lease.acquire(folder)
+    found = CommitLog.load(folder)
+    check_same_job(folder, found, JOB)
+    write_job(folder, JOB)
+    mine.start(found, JOB)
     if retrying:
-        retry.take_back(folder, found, SHARDS, mine)
-    left = [span.shard for span in found.left(SHARDS)]
+        retry.uncommit_errors(folder, found, SHARDS, mine)
+    left = [span.shard for span in found.remaining_work(SHARDS)]
     sweep(folder, found, confirm=mine.confirm)
-    sink = Sink(
-        folder, found, form="jsonl", fragment_rows=part_rows, fragment_s=1e9, confirm=mine.confirm, epoch=mine.epoch.id
+    part_writer = PartWriter(
+        folder,
+        found,
+        file_format="jsonl",
+        rows_per_file=part_rows,
+        commit_interval_s=1e9,
+        confirm=mine.confirm,
+        epoch=mine.epoch.id,
     )
     for table in rows(left, name, failing):
         mine.renew()
-        sink.write(table)
-    sink.commit()
+        part_writer.write(table)
+    part_writer.commit()
     mine.confirm()
     if left or not is_finished(folder, found):
         finish(folder, found, job=JOB, run={}, confirm=mine.confirm)
@@ -135,8 +141,8 @@ class Driver:
 
     def __init__(self, kind: type[Store], files: dict[str, bytes], name: str, **options: Any) -> None:
         self._go, self._stopped = threading.Semaphore(0), threading.Semaphore(0)
-        self.ended, self.left, self.files = False, 0, files
-        self.ledger: Ledger | None = None
+        self.ended, self.remaining_work, self.files = False, 0, files
+        self.commit_log: CommitLog | None = None
         self.failure: Exception | None = None
         self.at_end: dict[str, bytes] = {}
         self._work = lambda: run(kind(files, self._step), name, **options)
@@ -146,20 +152,20 @@ class Driver:
     def go(self, steps: int) -> None:
         """Returns once it stopped again, or ended."""
         if not self.ended and steps:
-            self.left = steps
+            self.remaining_work = steps
             self._go.release()
             self._stopped.acquire()
 
     def _step(self) -> None:
-        if not self.left:
+        if not self.remaining_work:
             self._stopped.release()
             self._go.acquire()
-        self.left -= 1
+        self.remaining_work -= 1
 
     def _drive(self) -> None:
         self._go.acquire()
         try:
-            self.ledger = self._work()
+            self.commit_log = self._work()
             self.at_end = dict(self.files)
         except (OutputError, OSError) as error:
             self.failure = error
@@ -173,7 +179,7 @@ def elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
     numbers = itertools.count(1)
     monkeypatch.setattr(Owner, "me", lambda: Owner(f"d{(n := next(numbers)):05}", f"host-{n}", "", n, "", "now"))
     monkeypatch.setattr(lease.time, "sleep", lambda seconds: None)
-    monkeypatch.setattr(commit_log, "mapped_ahead", lambda function, names, **_: map(function, names))
+    monkeypatch.setattr(commit_log, "prefetch_map", lambda function, names, **_: map(function, names))
     monkeypatch.setattr(job_record, "is_remote", lambda url: True)
 
 
@@ -199,7 +205,7 @@ def begun_output() -> dict[str, bytes]:
 
 def counting(files: dict[str, bytes]) -> dict[str, bytes]:
     """The data of the commits that count."""
-    return {commit.file: files[commit.file] for commit in Ledger.load(Store(files)).commits}
+    return {commit.file: files[commit.file] for commit in CommitLog.load(Store(files)).commits}
 
 
 RETRYING = {"neither": (False, False), "both": (True, True), "slow": (True, False), "other": (False, True)}
@@ -209,11 +215,11 @@ RETRYING = {"neither": (False, False), "both": (True, True), "slow": (True, Fals
 def assert_mended(files: dict[str, bytes]) -> None:
     """The same command again leaves a whole output and nothing else, without a person."""
     run(Store(files), "after")
-    found = Ledger.load(Store(files))
+    found = CommitLog.load(Store(files))
     assert list(verify.problems(Store(files), found)) == []
     assert sorted(path for commit in found.commits for path in commit.paths.values()) == [s.path for s in SHARDS]
     known = {commit.file for commit in found.commits} | {commit.record for commit in found.commits}
-    assert {name for name in files if "part-" in name} == known and not found.late
+    assert {name for name in files if "part-" in name} == known and not found.stale
     for commit in found.commits:
         assert hashlib.sha256(files[commit.file]).hexdigest() == commit.file_sha256
 
@@ -241,9 +247,9 @@ def test_a_driver_that_wakes_after_another_finished_spoils_nothing(
         slow, other = (Driver(kind, files, "a driver", retrying=retries) for retries in RETRYING[retrying])
         slow.go(stop)
         other.go(NEVER)
-        assert other.failure is None and other.ledger is not None, stop
+        assert other.failure is None and other.commit_log is not None, stop
         finished = counting(files)
-        assert len(finished) == len(other.ledger.commits)
+        assert len(finished) == len(other.commit_log.commits)
         slow.go(NEVER)
         if slow.failure is not None:  # else it had begun nothing yet, and did its own work after the other's
             assert counting(files) == finished, stop

@@ -36,8 +36,8 @@ def said(
 ) -> list[str]:
     """What `verify` says of an output of these rows."""
     output = Folder(str(folder / "out"))
-    ledger = commit(output, rows_of([shard], options) if rows is None else rows)
-    return list(problems(output, ledger, [shard], options, files=[shard.path]))
+    commit_log = commit(output, rows_of([shard], options) if rows is None else rows)
+    return list(problems(output, commit_log, [shard], options, files=[shard.path]))
 
 
 def written(folder: str, name: str, data: bytes) -> Shard:
@@ -123,13 +123,13 @@ def test_a_folder(wanted: list[tuple[bytes, str, int]], number: int) -> None:
         (top / "one.jpg").write_bytes(b"x")
         shards = list_inputs([str(top)]).shards
         folder = Folder(str(output))
-        ledger = commit(folder, rows_of(shards))
-        assert list(problems(folder, ledger, shards, files=list_files([str(top)]))) == []
+        commit_log = commit(folder, rows_of(shards))
+        assert list(problems(folder, commit_log, shards, files=list_files([str(top)]))) == []
         is_one = [Path(shard.path) == top / "one.jpg" for shard in shards]
         blind = [shard for shard, one in zip(shards, is_one, strict=True) if not one]
         shutil.rmtree(output)
-        ledger = commit(folder, rows_of(blind))
-        (problem,) = problems(folder, ledger, blind, files=list_files([str(top)]))
+        commit_log = commit(folder, rows_of(blind))
+        (problem,) = problems(folder, commit_log, blind, files=list_files([str(top)]))
         assert problem == f"{top}/one.jpg: in the input, and neither in the job's listing of it nor in the output"
     finally:
         shutil.rmtree(top)

@@ -94,7 +94,7 @@ def test_a_torn_lease_needs_nobody(tmp_path: Path, caption: Run, monkeypatch: py
     folder = pictures(tmp_path / "in", 2)
     assert caption(folder)[0] == 0
     (tmp_path / "out" / LEASE).write_bytes(b"")
-    monkeypatch.setattr("pipeline.output.lease.SILENCE_S", 0.0)
+    monkeypatch.setattr("pipeline.output.lease.EXPIRY_S", 0.0)
     assert caption(folder)[0] == 0
     assert not (tmp_path / "out" / LEASE).exists()
 

@@ -18,8 +18,8 @@ from configs.parsing import ConfigError
 from jobs.gallery import GROUP, run
 from pipeline.errors import OutputError
 from pipeline.filenames import printable
-from pipeline.output.commit_log import Ledger
-from pipeline.output.writer import ENCODERS, Sink
+from pipeline.output.commit_log import CommitLog
+from pipeline.output.writer import ENCODERS, PartWriter
 from pipeline.schema import CAPTIONED, ROW
 from pipeline.storage.folder import Folder
 
@@ -207,10 +207,10 @@ def test_a_large_output_is_sampled_by_seed(tmp_path: Path) -> None:
 
 def test_rows_without_a_commit_record_are_not_shown(tmp_path: Path) -> None:
     out = tmp_path / "out"
-    sink = Sink(Folder(str(out)), Ledger(), form="parquet")
+    part_writer = PartWriter(Folder(str(out)), CommitLog(), form="parquet")
     row = captioned("a", "/a.jpg") | {"shard_id": "5", "next_offset": 9, "last": True}
-    sink.write(pa.Table.from_pylist([row], schema=CAPTIONED))
-    sink.commit()
+    part_writer.write(pa.Table.from_pylist([row], schema=CAPTIONED))
+    part_writer.commit()
     output(tmp_path, [captioned("b", "/b.jpg")])
     assert set(rows_of(gallery(out))) == {"a"}
 

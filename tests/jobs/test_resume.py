@@ -25,7 +25,7 @@ from conftest import (
 
 import jobs.caption
 from pipeline.output import epochs, lease
-from pipeline.output.writer import Sink
+from pipeline.output.writer import PartWriter
 from pipeline.storage.folder import Folder
 
 FORMATS = ("parquet", "jsonl")
@@ -84,7 +84,7 @@ def test_a_second_driver_on_the_same_output_is_refused(tmp_path: Path, caption: 
     assert caption(folder)[0] == 0
     (folder / "2.jpg").write_bytes(jpeg(2))
     before = {path: path.read_bytes() for path in (tmp_path / "out").rglob("*.*") if "_epochs" not in path.parts}
-    with lease.held(Folder(str(tmp_path / "out"))):
+    with lease.hold(Folder(str(tmp_path / "out"))):
         code, said = caption(folder)
         assert code == 2 and "is being written by process" in said and said.count("\n") == 1
     assert {
@@ -98,15 +98,15 @@ def test_a_driver_that_lost_its_lease_commits_nothing(
     tmp_path: Path, caption: Run, shardtalk: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder, stolen = pictures(tmp_path / "in", 2), lease.Owner("other", "another-host", "", 7, "", "2026-01-01")
-    write = Sink.write
+    write = PartWriter.write
 
-    def steal(sink: Sink, rows: pa.Table) -> None:
+    def steal(part_writer: PartWriter, rows: pa.Table) -> None:
         (tmp_path / "out" / lease.LEASE).write_text(json.dumps(asdict(stolen) | {"renewals": 0}))
         epochs.claim(Folder(str(tmp_path / "out")), "other")
-        write(sink, rows)
+        write(part_writer, rows)
 
     with monkeypatch.context() as patch:
-        patch.setattr(Sink, "write", steal)
+        patch.setattr(PartWriter, "write", steal)
         code, said = caption(folder)
     assert code == 2 and "was taken over by process 7 on another-host" in said
     assert not (tmp_path / "out" / "_commits").exists() and not list((tmp_path / "out").glob("part-*"))

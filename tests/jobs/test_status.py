@@ -44,7 +44,7 @@ def test_a_half_done_job_says_what_is_left(
     for path in (records[-1], tmp_path / "out" / "_manifest.json"):
         path.unlink()
     monkeypatch.setattr("pipeline.results.progress.time.time", lambda: 1100.0)
-    with lease.held(Folder(str(tmp_path / "out"))):
+    with lease.hold(Folder(str(tmp_path / "out"))):
         found = status(shardtalk, tmp_path / "out")
     assert found["state"] == "running" and "process" in str(found["driver"])
     assert (found["rows"], found["files"], found["total_files"]) == (6, 0, 1)

@@ -101,16 +101,16 @@ def test_signals_that_are_ignored_stay_so() -> None:
 def test_interrupted_while_it_lists_it_gives_the_lease_back(
     number: signal.Signals, tmp_path: Path, caption: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    folder, load = pictures(tmp_path / "in", 2), jobs.caption.Ledger.load
+    folder, load = pictures(tmp_path / "in", 2), jobs.caption.CommitLog.load
 
     def interrupted(*_: object) -> None:
         os.kill(os.getpid(), number)
         time.sleep(60)
 
-    monkeypatch.setattr(jobs.caption.Ledger, "load", interrupted)
+    monkeypatch.setattr(jobs.caption.CommitLog, "load", interrupted)
     assert caption(folder) == (3, "shardtalk caption: interrupted\n")
     assert not (tmp_path / "out" / "_lease.json").exists()
-    monkeypatch.setattr(jobs.caption.Ledger, "load", load)
+    monkeypatch.setattr(jobs.caption.CommitLog, "load", load)
     assert caption(folder)[0] == 0
 
 

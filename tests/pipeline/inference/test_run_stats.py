@@ -4,7 +4,7 @@ import pyarrow as pa
 import pytest
 
 from pipeline.inference.run_stats import Report
-from pipeline.output.commit_log import Commit, Ledger
+from pipeline.output.commit_log import Commit, CommitLog
 from pipeline.schema import CAPTIONED
 
 
@@ -18,7 +18,7 @@ def report(monkeypatch: pytest.MonkeyPatch) -> Report:
     """After 100 s, of which the first rows took 20."""
     clock = [0.0]
     monkeypatch.setattr("pipeline.inference.run_stats.time.perf_counter", lambda: clock[0])
-    made = Report(Ledger(), {"read": 1, "decode": 4, "caption": 1})
+    made = Report(CommitLog(), {"read": 1, "decode": 4, "caption": 1})
     clock[0] = 20.0
     made.count(rows(8, caption_s=4.0, batch_images=8))
     with made.writing():
@@ -49,7 +49,7 @@ def test_a_run_is_rotten_with_more_errors_than_allowed(
 
 
 def test_earlier_runs_count_for_the_rows_and_not_for_the_speed(report: Report) -> None:
-    ledger = Ledger()
-    ledger.add(Commit("part", 7, {"unreadable": 2}, "", "", [], {}, committed=0.0))
-    later = Report(ledger, {})
+    commit_log = CommitLog()
+    commit_log.add(Commit("part", 7, {"unreadable": 2}, "", "", [], {}, committed=0.0))
+    later = Report(commit_log, {})
     assert (later.rows, later.errors, later.run_rows, later.images_per_s, later.batch_images) == (7, 2, 0, 0.0, 0.0)

@@ -83,7 +83,7 @@ def test_a_shard_is_known_by_path_size_and_time(tmp_path: Path) -> None:
 
     def identity() -> str:
         (shard,) = list_inputs([str(tar)]).shards
-        assert shard.form == "tar"
+        assert shard.format == "tar"
         return shard.id
 
     first = identity()

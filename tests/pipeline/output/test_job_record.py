@@ -6,8 +6,8 @@ import pytest
 
 from pipeline.errors import OutputError
 from pipeline.output.cleanup import sweep
-from pipeline.output.commit_log import Commit, Interval, Ledger
-from pipeline.output.job_record import claim, refuse_foreign, refuse_inside, refuse_other
+from pipeline.output.commit_log import Commit, CommitLog, RowRange
+from pipeline.output.job_record import check_output_folder, check_outside_inputs, check_same_job, write_job
 from pipeline.output.manifest import finish, is_finished
 from pipeline.storage.folder import Folder
 
@@ -15,69 +15,69 @@ JOB = {"search": {"method": "beam", "beam_size": 5}, "format": "parquet"}
 OTHER = {"search": {"method": "beam", "beam_size": 3, "seed": 1}, "format": "parquet"}
 
 
-def committed() -> Ledger:
+def committed() -> CommitLog:
     """With a row in it."""
-    ledger = Ledger()
-    ledger.add(Commit("part-1.parquet", 1, {}, "f", "k", [Interval("s", 0, 1, 9, True)], {"s": "/s.tar"}, 0.0))
-    return ledger
+    commit_log = CommitLog()
+    commit_log.add(Commit("part-1.parquet", 1, {}, "f", "k", [RowRange("s", 0, 1, 9, True)], {"s": "/s.tar"}, 0.0))
+    return commit_log
 
 
 def test_a_new_folder_is_claimed_once(tmp_path: Path) -> None:
     folder = Folder(str(tmp_path / "deep" / "out"))
     for _ in range(2):
-        refuse_foreign(folder)
-        claim(folder, JOB)
+        check_output_folder(folder)
+        write_job(folder, JOB)
     assert json.loads((tmp_path / "deep" / "out" / "_job.json").read_text()) == JOB
 
 
 @pytest.mark.parametrize("name", ["._job.json.tmp", "_lease.json", "._lease.json-7f.tmp"])
 def test_a_claim_that_was_cut_off_is_made_again(name: str, tmp_path: Path) -> None:
     (tmp_path / name).write_text('{"sea')
-    refuse_foreign(Folder(str(tmp_path)))
+    check_output_folder(Folder(str(tmp_path)))
 
 
 def test_a_folder_of_other_files_is_refused(tmp_path: Path) -> None:
     (tmp_path / "letter.txt").write_text("mine")
     with pytest.raises(OutputError, match=r"holds other files, such as letter\.txt"):
-        refuse_foreign(Folder(str(tmp_path)))
+        check_output_folder(Folder(str(tmp_path)))
 
 
 def test_a_job_that_differs_is_told_in_what(tmp_path: Path) -> None:
     folder = Folder(str(tmp_path))
-    claim(folder, JOB)
+    write_job(folder, JOB)
     with pytest.raises(OutputError, match=r"search\.beam_size was 5 and is 3; search\.seed was None and is 1"):
-        refuse_other(folder, committed(), OTHER)
+        check_same_job(folder, committed(), OTHER)
 
 
 def test_an_output_without_rows_is_anybodys(tmp_path: Path) -> None:
     folder = Folder(str(tmp_path))
-    claim(folder, JOB)
-    refuse_other(folder, Ledger(), OTHER)
-    claim(folder, OTHER)
-    refuse_other(folder, committed(), OTHER)
+    write_job(folder, JOB)
+    check_same_job(folder, CommitLog(), OTHER)
+    write_job(folder, OTHER)
+    check_same_job(folder, committed(), OTHER)
 
 
 @pytest.mark.parametrize("text", ["{", "", "3"])
 def test_a_damaged_claim_is_refused_where_there_are_rows(text: str, tmp_path: Path) -> None:
     (tmp_path / "_job.json").write_text(text)
     folder = Folder(str(tmp_path))
-    refuse_other(folder, Ledger(), JOB)
+    check_same_job(folder, CommitLog(), JOB)
     with pytest.raises(OutputError, match=r"_job\.json is damaged"):
-        refuse_other(folder, committed(), JOB)
+        check_same_job(folder, committed(), JOB)
 
 
 def test_a_folder_that_cannot_be_made_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("mine")
     for name in ("file", "file/below"):
         with pytest.raises(OutputError, match="cannot be a folder"):
-            refuse_foreign(Folder(str(tmp_path / name)))
+            check_output_folder(Folder(str(tmp_path / name)))
 
 
 def test_a_folder_that_is_not_to_be_written_into_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """As one on a filesystem that is mounted read-only; root may write into all others."""
     monkeypatch.setattr(os, "access", lambda path, mode: mode != os.W_OK | os.X_OK)
     with pytest.raises(OutputError, match="is not to be written into"):
-        refuse_foreign(Folder(str(tmp_path / "out")))
+        check_output_folder(Folder(str(tmp_path / "out")))
 
 
 @pytest.mark.parametrize(
@@ -90,14 +90,14 @@ def test_a_folder_that_is_not_to_be_written_into_is_refused(tmp_path: Path, monk
 )
 def test_a_remote_output_inside_its_input_is_refused(output: str, given: str) -> None:
     with pytest.raises(OutputError, match="inside the input"):
-        refuse_inside(output, [given])
+        check_outside_inputs(output, [given])
 
 
 def test_an_output_beside_its_input_is_accepted(tmp_path: Path) -> None:
     (tmp_path / "in").mkdir()
-    refuse_inside(str(tmp_path / "in-captions"), [str(tmp_path / "in"), str(tmp_path / "gone")])
-    refuse_inside("s3://bucket/in-captions", ["s3://bucket/in"])
-    refuse_inside(str(tmp_path / "in" / "out"), ["s3://bucket/in"])
+    check_outside_inputs(str(tmp_path / "in-captions"), [str(tmp_path / "in"), str(tmp_path / "gone")])
+    check_outside_inputs("s3://bucket/in-captions", ["s3://bucket/in"])
+    check_outside_inputs(str(tmp_path / "in" / "out"), ["s3://bucket/in"])
 
 
 def test_what_no_record_names_is_swept_away(tmp_path: Path) -> None:
@@ -107,12 +107,12 @@ def test_what_no_record_names_is_swept_away(tmp_path: Path) -> None:
     kept = ["_job.json", "_exports/vis.json", "notes.txt", ".notes.tmp", "._lease.json.tmp"]
     for name in garbage + kept:
         folder.write(name, b"{}")
-    sweep(folder, Ledger(), confirm=lambda: None)
+    sweep(folder, CommitLog(), confirm=lambda: None)
     assert sorted(str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*.*")) == sorted(kept)
 
 
 def test_the_manifest_of_nothing_is_a_manifest(tmp_path: Path) -> None:
-    manifest = finish(Folder(str(tmp_path)), Ledger(), job=JOB, run={"run": {"rows": 0}}, confirm=lambda: None)
+    manifest = finish(Folder(str(tmp_path)), CommitLog(), job=JOB, run={"run": {"rows": 0}}, confirm=lambda: None)
     assert json.loads((tmp_path / "_manifest.json").read_text()) == manifest
     assert manifest["totals"] == {"rows": 0, "captions": 0, "errors": 0, "shards": 0}
     assert manifest["files"] == {}
@@ -127,17 +127,17 @@ def test_a_driver_that_lost_the_output_deletes_nothing(tmp_path: Path) -> None:
 
     folder.write("part-1.parquet", b"")
     with pytest.raises(OutputError, match="taken over"):
-        sweep(folder, Ledger(), confirm=lost)
+        sweep(folder, CommitLog(), confirm=lost)
     assert folder.names() == ["part-1.parquet", "part-of-another.parquet"]
 
 
 def test_a_manifest_of_other_commits_is_not_the_end(tmp_path: Path) -> None:
     folder = Folder(str(tmp_path))
-    assert not is_finished(folder, Ledger())
-    finish(folder, Ledger(), job=JOB, run={}, confirm=lambda: None)
-    assert is_finished(folder, Ledger()) and not is_finished(folder, committed())
+    assert not is_finished(folder, CommitLog())
+    finish(folder, CommitLog(), job=JOB, run={}, confirm=lambda: None)
+    assert is_finished(folder, CommitLog()) and not is_finished(folder, committed())
     folder.write("_manifest.json", b"{")
-    assert not is_finished(folder, Ledger())
+    assert not is_finished(folder, CommitLog())
 
 
 def test_a_manifest_that_another_driver_wrote_meanwhile_stays(tmp_path: Path) -> None:
@@ -149,5 +149,5 @@ def test_a_manifest_that_another_driver_wrote_meanwhile_stays(tmp_path: Path) ->
         manifest.write_text(written[-1])
 
     with pytest.raises(OutputError, match="another driver"):
-        finish(folder, Ledger(), job=JOB, run={}, confirm=another)
+        finish(folder, CommitLog(), job=JOB, run={}, confirm=another)
     assert manifest.read_text() == written[-1]

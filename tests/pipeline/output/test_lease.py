@@ -16,8 +16,8 @@ import pytest
 
 from pipeline.errors import OutputError, WriteError
 from pipeline.output import lease
-from pipeline.output.commit_log import Ledger
-from pipeline.output.lease import LEASE, SETTLING_S, SILENCE_S, Owner, holder, take
+from pipeline.output.commit_log import CommitLog
+from pipeline.output.lease import EXPIRY_S, LEASE, SETTLE_S, Owner, acquire, read_owner
 from pipeline.storage.folder import Folder
 
 
@@ -61,75 +61,75 @@ def write(folder: Folder, owner: Owner, renewals: int = 0) -> None:
 
 
 def test_a_lease_is_taken_renewed_and_given_back(folder: Folder, clock: Clock) -> None:
-    mine = take(folder)
+    mine = acquire(folder)
     mine.confirm()
     mine.renew()
     assert json.loads(folder.read(LEASE))["renewals"] == 1
     mine.release()
     assert folder.names() == ["_job.json"]
-    assert clock.now in (0.0, SETTLING_S)
+    assert clock.now in (0.0, SETTLE_S)
 
 
 def test_a_second_driver_of_this_machine_is_refused_at_once(folder: Folder, clock: Clock) -> None:
-    mine = take(folder)
+    mine = acquire(folder)
     before = clock.now
     with pytest.raises(OutputError, match=f"being written by process .* on {socket.gethostname()}"):
-        take(folder)
+        acquire(folder)
     assert clock.now == before
     mine.confirm()
 
 
 def test_a_driver_that_died_on_this_machine_is_followed_at_once(tmp_path: Path, clock: Clock) -> None:
     code = """import sys
-from pipeline.output.lease import take
+from pipeline.output.lease import acquire
 from pipeline.storage.folder import Folder
-take(Folder(sys.argv[1]))"""
+acquire(Folder(sys.argv[1]))"""
     subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=True, cwd=Path(__file__).parents[3])
     folder = Folder(str(tmp_path))
     assert folder.names() == [LEASE]
-    take(folder).confirm()
+    acquire(folder).confirm()
     assert clock.now == 0.0
 
 
 def test_a_number_that_another_process_has_now_is_no_sign_of_life(folder: Folder, clock: Clock) -> None:
     write(folder, replace(Owner.me(), id="before", started="1"))
-    take(folder).confirm()
-    assert clock.now in (0.0, SETTLING_S)
+    acquire(folder).confirm()
+    assert clock.now in (0.0, SETTLE_S)
 
 
 def test_silence_elsewhere_is_waited_for(folder: Folder, clock: Clock) -> None:
     write(folder, elsewhere())
-    take(folder).confirm()
-    assert SILENCE_S <= clock.now <= SILENCE_S + SETTLING_S
+    acquire(folder).confirm()
+    assert EXPIRY_S <= clock.now <= EXPIRY_S + SETTLE_S
 
 
 def test_a_sign_of_life_elsewhere_refuses(folder: Folder, clock: Clock) -> None:
     write(folder, elsewhere())
     clock.events.append((20.0, lambda: write(folder, elsewhere(), 1)))
     with pytest.raises(OutputError, match="process 7 on another-host"):
-        take(folder)
-    assert clock.now < SILENCE_S
+        acquire(folder)
+    assert clock.now < EXPIRY_S
 
 
 def test_who_is_done_while_we_wait_is_followed(folder: Folder, clock: Clock) -> None:
     write(folder, elsewhere())
     clock.events.append((5.0, lambda: folder.remove(LEASE)))
-    take(folder).confirm()
-    assert clock.now < SILENCE_S
+    acquire(folder).confirm()
+    assert clock.now < EXPIRY_S
 
 
 def test_of_two_that_come_at_once_one_goes_on(tmp_path: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Folder, "create", lambda *_: False)
     folder = Folder(str(tmp_path))
-    clock.events.append((SETTLING_S / 2, lambda: write(folder, elsewhere("faster"))))
+    clock.events.append((SETTLE_S / 2, lambda: write(folder, elsewhere("faster"))))
     with pytest.raises(OutputError, match="taken over by process 7"):
-        take(folder)
+        acquire(folder)
 
 
 def test_a_driver_that_slept_too_long_finds_out(folder: Folder, clock: Clock) -> None:
-    mine = take(folder)
+    mine = acquire(folder)
     folder.remove(LEASE)
-    other = take(folder)
+    other = acquire(folder)
     write(folder, elsewhere())
     for attempt in (mine.confirm, mine.renew):
         with pytest.raises(OutputError, match="taken over by process 7 on another-host"):
@@ -143,10 +143,10 @@ def test_a_driver_that_slept_too_long_finds_out(folder: Folder, clock: Clock) ->
 
 
 def test_a_renewal_that_came_late_does_not_stop_the_driver_that_took_over(folder: Folder, clock: Clock) -> None:
-    slow = take(folder)
+    slow = acquire(folder)
     late = folder.read(LEASE)
     folder.remove(LEASE)
-    mine = take(folder)
+    mine = acquire(folder)
     folder.write(LEASE, late)
     mine.renew()
     assert json.loads(folder.read(LEASE))["id"] == mine.epoch.driver
@@ -157,8 +157,8 @@ def test_a_renewal_that_came_late_does_not_stop_the_driver_that_took_over(folder
 def test_an_epoch_begins_with_each_driver(folder: Folder, clock: Clock) -> None:
     numbers = []
     for _ in range(3):
-        mine = take(folder)
-        mine.begin(Ledger(), {"format": "parquet"})
+        mine = acquire(folder)
+        mine.start(CommitLog(), {"format": "parquet"})
         numbers.append(mine.epoch.number)
         mine.release()
     assert numbers == [1, 2, 3]
@@ -166,10 +166,10 @@ def test_an_epoch_begins_with_each_driver(folder: Folder, clock: Clock) -> None:
 
 
 def test_after_many_epochs_an_old_driver_still_finds_out(folder: Folder, clock: Clock) -> None:
-    old = take(folder)
+    old = acquire(folder)
     for _ in range(3):
         folder.remove(LEASE)
-        take(folder).begin(Ledger(), {})
+        acquire(folder).start(CommitLog(), {})
     with pytest.raises(OutputError, match="taken over"):
         old.confirm()
 
@@ -178,34 +178,34 @@ def test_a_process_in_another_pid_namespace_is_watched(folder: Folder, clock: Cl
     """Its number may be anybody's here."""
     place = Owner.me().place.rpartition("[")[0] + "[1]"
     write(folder, replace(Owner.me(), id="other", place=place, pid=2**22 + 1))
-    take(folder).confirm()
-    assert clock.now >= SILENCE_S
+    acquire(folder).confirm()
+    assert clock.now >= EXPIRY_S
 
 
 def test_a_process_that_ended_and_whom_nobody_waited_for_is_dead(folder: Folder, clock: Clock) -> None:
     with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as child:
-        write(folder, replace(Owner.me(), id="other", pid=child.pid, started=lease._started(child.pid)))
+        write(folder, replace(Owner.me(), id="other", pid=child.pid, started=lease._start_time(child.pid)))
         with pytest.raises(OutputError, match=f"process {child.pid}"):
-            take(folder)
+            acquire(folder)
         child.kill()
         os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)  # it is dead now, and still has its number
-        take(folder).confirm()
-    assert clock.now in (0.0, SETTLING_S)
+        acquire(folder).confirm()
+    assert clock.now in (0.0, SETTLE_S)
 
 
 @pytest.mark.parametrize("torn", [b"", b"{", b"[]", b"\xff", b'{"renewals": 3}', b'{"id": "of another version"}'])
 def test_a_lease_that_cannot_be_read_is_watched_and_taken_over(torn: bytes, folder: Folder, clock: Clock) -> None:
     folder.write(LEASE, torn)
-    assert holder(folder) is None
-    take(folder).confirm()
-    assert SILENCE_S <= clock.now <= SILENCE_S + SETTLING_S
+    assert read_owner(folder) is None
+    acquire(folder).confirm()
+    assert EXPIRY_S <= clock.now <= EXPIRY_S + SETTLE_S
 
 
 def test_a_lease_that_cannot_be_read_and_changes_is_somebodys(folder: Folder, clock: Clock) -> None:
     folder.write(LEASE, b"")
     clock.events.append((20.0, lambda: write(folder, elsewhere())))
     with pytest.raises(OutputError, match="process 7 on another-host"):
-        take(folder)
+        acquire(folder)
 
 
 @pytest.mark.parametrize("refusal", [errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK, errno.EACCES])
@@ -217,11 +217,11 @@ def test_a_filesystem_without_hard_links_has_leases(
 
     monkeypatch.setattr(Path, "hardlink_to", refuse)
     folder = Folder(str(tmp_path))
-    mine = take(folder)
+    mine = acquire(folder)
     with pytest.raises(OutputError, match="being written by process"):
-        take(folder)
+        acquire(folder)
     mine.release()
-    take(folder).confirm()
+    acquire(folder).confirm()
     assert clock.now == 0.0
     assert sorted(path.name for path in tmp_path.rglob("*") if path.is_file()) == ["000001", "000002", LEASE]
 
@@ -234,5 +234,5 @@ def test_a_lease_without_room_on_the_disk_is_no_lease(
 
     monkeypatch.setattr("pipeline.storage.folder.os.fsync", full)
     with pytest.raises(WriteError, match="No space left on device"):
-        take(Folder(str(tmp_path)))
+        acquire(Folder(str(tmp_path)))
     assert not list(tmp_path.iterdir())

@@ -3,8 +3,8 @@
 import pyarrow as pa
 import pytest
 
-from pipeline.output.commit_log import Commit, Damage, Interval, Ledger
-from pipeline.output.lost_shards import SHOWN_CHARACTERS, find_damage
+from pipeline.output.commit_log import Commit, CommitLog, Damage, RowRange
+from pipeline.output.lost_shards import MAX_REASON_CHARACTERS, find_damage
 from pipeline.schema import ROW
 
 
@@ -44,21 +44,21 @@ def test_a_long_reason_is_cut() -> None:
     table = rows(("s.tar", "/s.tar", "unreadable")).set_column(
         ROW.names.index("error_message"), ROW.field("error_message"), pa.array(["x" * 1000])
     )
-    assert len(find_damage(table, {"/s.tar": "s"})["s"].reason) == SHOWN_CHARACTERS
+    assert len(find_damage(table, {"/s.tar": "s"})["s"].reason) == MAX_REASON_CHARACTERS
 
 
 def commit(shard: str, start: int, stop: int, damaged: int, reason: str = "first") -> Commit:
     damage = {shard: Damage(damaged, reason)} if damaged else {}
-    interval = Interval(shard, start, stop, 9, False)
-    return Commit(f"part-{start}", stop - start, {}, "f", "k", [interval], {shard: f"/{shard}"}, 0.0, damage=damage)
+    row_range = RowRange(shard, start, stop, 9, False)
+    return Commit(f"part-{start}", stop - start, {}, "f", "k", [row_range], {shard: f"/{shard}"}, 0.0, damage=damage)
 
 
 def test_a_shard_is_lost_if_all_its_rows_are_damage_whatever_commits_they_are_in() -> None:
-    ledger = Ledger()
+    commit_log = CommitLog()
     for one in [commit("s", 0, 1, 1), commit("s", 1, 3, 2, "second"), commit("t", 0, 2, 2), commit("t", 2, 3, 0)]:
-        ledger.add(one)
-    assert ledger.lost() == {"s": "first"}
-    assert Ledger().lost() == {}
+        commit_log.add(one)
+    assert commit_log.lost_shards() == {"s": "first"}
+    assert CommitLog().lost_shards() == {}
 
 
 def test_damage_survives_writing_and_reading() -> None:

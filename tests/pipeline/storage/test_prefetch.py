@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from pipeline.storage.prefetch import in_background, mapped_ahead
+from pipeline.storage.prefetch import prefetch, prefetch_map
 
 WAIT_S = 20  # for what happens at once, unless it never does
 
@@ -37,7 +37,7 @@ def inverse(item: int) -> float:
 
 @pytest.mark.parametrize(("threads", "depth"), [(1, 0), (2, 1), (3, 5), (4, 100)])
 def test_results_come_in_order(threads: int, depth: int) -> None:
-    assert list(mapped_ahead(str, range(40), threads=threads, depth=depth)) == [str(i) for i in range(40)]
+    assert list(prefetch_map(str, range(40), threads=threads, depth=depth)) == [str(i) for i in range(40)]
 
 
 def test_the_first_result_may_be_the_last_to_be_done() -> None:
@@ -50,12 +50,12 @@ def test_the_first_result_may_be_the_last_to_be_done() -> None:
             last_done.set()
         return item
 
-    assert list(mapped_ahead(work, range(3), threads=2, depth=3)) == [0, 1, 2]
+    assert list(prefetch_map(work, range(3), threads=2, depth=3)) == [0, 1, 2]
 
 
 def test_no_more_is_begun_than_asked_for() -> None:
     source = Source(50)
-    results = mapped_ahead(str, source, threads=2, depth=4)
+    results = prefetch_map(str, source, threads=2, depth=4)
     for received in range(1, 6):
         next(results)
         assert source.taken == received + 4
@@ -64,26 +64,26 @@ def test_no_more_is_begun_than_asked_for() -> None:
 
 def test_nothing_is_begun_before_the_first_is_wanted() -> None:
     source = Source(5)
-    mapped_ahead(str, source, threads=2, depth=4)
+    prefetch_map(str, source, threads=2, depth=4)
     assert source.taken == 0
 
 
 def test_an_exception_is_raised_at_its_place() -> None:
     received, before = [], running()
     with pytest.raises(ZeroDivisionError):
-        received.extend(mapped_ahead(inverse, range(9), threads=2, depth=4))
+        received.extend(prefetch_map(inverse, range(9), threads=2, depth=4))
     assert received == [-4.0, -6.0, -12.0]
     assert running() == before
 
 
 def test_an_exception_of_the_items_comes_through() -> None:
     with pytest.raises(KeyError, match="5"):
-        list(mapped_ahead(str, broken(5), threads=2, depth=2))
+        list(prefetch_map(str, broken(5), threads=2, depth=2))
 
 
 def test_a_consumer_who_leaves_ends_the_threads() -> None:
     before, begun = running(), []
-    results = mapped_ahead(begun.append, range(1000), threads=2, depth=4)
+    results = prefetch_map(begun.append, range(1000), threads=2, depth=4)
     next(results)
     results.close()
     assert running() == before
@@ -91,19 +91,19 @@ def test_a_consumer_who_leaves_ends_the_threads() -> None:
 
 
 def test_items_come_in_order_from_the_background() -> None:
-    assert list(in_background(range(40), depth=3)) == list(range(40))
+    assert list(prefetch(range(40), depth=3)) == list(range(40))
 
 
 def test_none_and_false_are_items_too() -> None:
-    assert list(in_background([None, 0, False, ""], depth=2)) == [None, 0, False, ""]
+    assert list(prefetch([None, 0, False, ""], depth=2)) == [None, 0, False, ""]
 
 
 def test_no_items_are_no_items() -> None:
-    assert list(in_background([], depth=2)) == list(mapped_ahead(str, [], threads=2, depth=2)) == []
+    assert list(prefetch([], depth=2)) == list(prefetch_map(str, [], threads=2, depth=2)) == []
 
 
 def test_the_background_is_a_thread_of_its_own() -> None:
-    (thread,) = in_background((threading.get_ident() for _ in range(1)), depth=2)
+    (thread,) = prefetch((threading.get_ident() for _ in range(1)), depth=2)
     assert thread != threading.get_ident()
 
 
@@ -116,7 +116,7 @@ def test_the_background_is_at_most_so_far_ahead() -> None:
                 far.set()
             yield item
 
-    items = in_background(noted(), depth=3)
+    items = prefetch(noted(), depth=3)
     next(items)
     assert far.wait(WAIT_S)
     assert source.taken == 5
@@ -126,14 +126,14 @@ def test_the_background_is_at_most_so_far_ahead() -> None:
 def test_an_exception_of_the_background_comes_after_what_it_gave() -> None:
     received, before = [], running()
     with pytest.raises(KeyError, match="7"):
-        received.extend(in_background(broken(7), depth=3))
+        received.extend(prefetch(broken(7), depth=3))
     assert received == list(range(7))
     assert running() == before
 
 
 def test_a_consumer_who_leaves_ends_the_background() -> None:
     before, source = running(), Source(1000)
-    items = in_background(source, depth=3)
+    items = prefetch(source, depth=3)
     next(items)
     items.close()
     assert running() == before

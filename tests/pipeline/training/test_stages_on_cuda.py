@@ -26,7 +26,7 @@ from pipeline.datasets.prepared_split import Split, read_split
 from pipeline.inference.local_runner import run_local
 from pipeline.inference.stages import CaptionPixels, Decode
 from pipeline.inputs.listing import list_inputs
-from pipeline.output.commit_log import Ledger
+from pipeline.output.commit_log import CommitLog
 from pipeline.schema import MEASURES
 from pipeline.training import step_inputs
 from pipeline.training.data_loader import in_order, share
@@ -57,7 +57,7 @@ def test_the_local_runners_rows_are_those_of_the_cpu(
     decode = Decode(checkpoint.load_preprocessing(captioner))
 
     def rows(where: torch.device, batch_images: int) -> pa.Table:
-        spans = Ledger().left(list_inputs([str(tmp_path / "s.tar")]).shards)
+        spans = CommitLog().remaining_work(list_inputs([str(tmp_path / "s.tar")]).shards)
         options = {"captioner": str(captioner), "search": SEARCH, "device": str(where), "dtype": "float32"}
         return pa.concat_tables(run_local(spans, decode, options, batch_images=batch_images, decode_threads=2))
 

@@ -4,9 +4,9 @@ import json
 from pathlib import Path
 
 import pytest
-from captioned_rows import FORMATS, captioned, sink
+from captioned_rows import FORMATS, captioned, part_writer
 
-from pipeline.output.commit_log import Ledger
+from pipeline.output.commit_log import CommitLog
 from pipeline.output.manifest import finish
 from pipeline.schema import CAPTIONED
 from pipeline.shards import Shard
@@ -14,21 +14,21 @@ from pipeline.storage.folder import Folder
 from pipeline.verification.verify import problems
 
 
-def finished(folder: Folder, form: str = "parquet") -> Ledger:
-    ledger = Ledger.load(folder)
-    finish(folder, ledger, job={"format": form}, run={}, confirm=lambda: None)
-    return ledger
+def finished(folder: Folder, form: str = "parquet") -> CommitLog:
+    commit_log = CommitLog.load(folder)
+    finish(folder, commit_log, job={"format": form}, run={}, confirm=lambda: None)
+    return commit_log
 
 
 @pytest.mark.parametrize("form", FORMATS)
 def test_rows_in_any_order_and_parts_are_proven(form: str, tmp_path: Path) -> None:
     folder = Folder(str(tmp_path))
     for positions in ([("t", 3), ("s", 4), ("t", 0)], [("s", 2), ("s", 0), ("s", 1)], [("t", 1), ("t", 2), ("t", 4)]):
-        writing = sink(folder, form=form)
+        writing = part_writer(folder, file_format=form)
         writing.write(captioned(*positions))
         writing.commit()
     assert list(problems(folder, finished(folder, form))) == ["/data/s.tar: rows 3 to 3 are missing"]
-    writing = sink(folder, form=form)
+    writing = part_writer(folder, file_format=form)
     writing.write(captioned(("s", 3)))
     writing.commit()
     assert list(problems(folder, finished(folder, form))) == []
@@ -37,7 +37,7 @@ def test_rows_in_any_order_and_parts_are_proven(form: str, tmp_path: Path) -> No
 def test_rows_committed_twice_are_named(tmp_path: Path) -> None:
     folder = Folder(str(tmp_path))
     for positions in ([("t", index) for index in range(5)], [("t", 1), ("t", 2)]):
-        writing = sink(folder)
+        writing = part_writer(folder)
         writing.write(captioned(*positions))
         writing.commit()
     assert list(problems(folder, finished(folder))) == ["/data/t.tar: row 1 is there more than once, or after the last"]
@@ -55,7 +55,7 @@ def test_rows_are_a_caption_or_a_typed_error(column: str, value: str | None, pro
     rows = captioned(*(("t", index) for index in range(5))).to_pylist()
     rows[1][column] = value
     folder = Folder(str(tmp_path))
-    writing = sink(folder)
+    writing = part_writer(folder)
     writing.write(captioned().from_pylist(rows, schema=CAPTIONED))
     writing.commit()
     (found,) = problems(folder, finished(folder))
@@ -64,19 +64,19 @@ def test_rows_are_a_caption_or_a_typed_error(column: str, value: str | None, pro
 
 def test_an_empty_listing_is_not_no_listing(tmp_path: Path) -> None:
     folder = Folder(str(tmp_path))
-    writing = sink(folder)
+    writing = part_writer(folder)
     writing.write(captioned(*(("t", index) for index in range(5))))
     writing.commit()
-    ledger = finished(folder)
-    assert list(problems(folder, ledger)) == []
-    assert list(problems(folder, ledger, [])) == ["/data/t.tar: in the output, and not in the input"]
+    commit_log = finished(folder)
+    assert list(problems(folder, commit_log)) == []
+    assert list(problems(folder, commit_log, [])) == ["/data/t.tar: in the output, and not in the input"]
 
 
 def test_a_shard_that_cannot_be_read_now_is_named(tmp_path: Path) -> None:
     folder = Folder(str(tmp_path))
     shard = Shard("/data/t.tar", "", -1, 0)
     rows = [row | {"shard_id": shard.id} for row in captioned(*(("t", index) for index in range(5))).to_pylist()]
-    writing = sink(folder)
+    writing = part_writer(folder)
     writing.write(captioned().from_pylist(rows, schema=CAPTIONED))
     writing.commit()
     (found,) = problems(folder, finished(folder), [shard])
@@ -85,11 +85,11 @@ def test_a_shard_that_cannot_be_read_now_is_named(tmp_path: Path) -> None:
 
 def test_the_manifest_must_name_every_part(tmp_path: Path) -> None:
     folder = Folder(str(tmp_path))
-    writing = sink(folder)
+    writing = part_writer(folder)
     writing.write(captioned(*(("t", index) for index in range(5))))
     writing.commit()
-    ledger = finished(folder)
+    commit_log = finished(folder)
     manifest = json.loads(folder.read("_manifest.json"))
     folder.write("_manifest.json", json.dumps(manifest | {"files": {}}).encode())
-    (found,) = problems(folder, ledger)
-    assert found.startswith(f"{ledger.commits[0].file}: the manifest says None")
+    (found,) = problems(folder, commit_log)
+    assert found.startswith(f"{commit_log.commits[0].file}: the manifest says None")
