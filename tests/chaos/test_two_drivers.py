@@ -141,7 +141,7 @@ class Driver:
 
     def __init__(self, kind: type[Store], files: dict[str, bytes], name: str, **options: Any) -> None:
         self._go, self._stopped = threading.Semaphore(0), threading.Semaphore(0)
-        self.ended, self.remaining_work, self.files = False, 0, files
+        self.ended, self.left, self.files = False, 0, files
         self.commit_log: CommitLog | None = None
         self.failure: Exception | None = None
         self.at_end: dict[str, bytes] = {}
@@ -152,15 +152,15 @@ class Driver:
     def go(self, steps: int) -> None:
         """Returns once it stopped again, or ended."""
         if not self.ended and steps:
-            self.remaining_work = steps
+            self.left = steps
             self._go.release()
             self._stopped.acquire()
 
     def _step(self) -> None:
-        if not self.remaining_work:
+        if not self.left:
             self._stopped.release()
             self._go.acquire()
-        self.remaining_work -= 1
+        self.left -= 1
 
     def _drive(self) -> None:
         self._go.acquire()

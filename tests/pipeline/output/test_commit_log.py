@@ -6,7 +6,7 @@ import pytest
 
 from pipeline.errors import OutputError
 from pipeline.output import epochs
-from pipeline.output.commit_log import Commit, RowRange, CommitLog, find_row_ranges, missing_ranges, hash_keys
+from pipeline.output.commit_log import Commit, CommitLog, RowRange, find_row_ranges, hash_keys, missing_ranges
 from pipeline.output.epochs import Epoch
 from pipeline.shards import Shard, Span
 from pipeline.storage.folder import Folder
