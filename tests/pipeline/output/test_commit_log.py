@@ -149,7 +149,7 @@ def test_commits_count_that_the_newest_driver_made_or_found(tmp_path: Path) -> N
     own = of("000002-b", "part-3", row_range(2, 4))
     store(folder, before, found, late, own)
     assert len(CommitLog.load(folder).commits) == 4  # of a version without epochs
-    epochs.start(folder, Epoch(2, "b"), [before.file, found.file], {})
+    epochs.write_snapshot(folder, Epoch(2, "b"), [before.file, found.file], {})
     commit_log = CommitLog.load(folder)
     assert commit_log.commits == [before, found, own] and commit_log.stale == [late]
 
@@ -159,7 +159,7 @@ def test_a_commit_that_does_not_count_replaces_nothing(tmp_path: Path) -> None:
     late = of("000001-a", "part-2", row_range(0, 1), replaces=before.file)
     own = of("000002-b", "part-3", row_range(0, 1), replaces=before.file)
     store(folder, before, late)
-    epochs.start(folder, Epoch(2, "b"), [before.file], {})
+    epochs.write_snapshot(folder, Epoch(2, "b"), [before.file], {})
     assert CommitLog.load(folder).commits == [before] and CommitLog.load(folder).superseded == []
     store(folder, own)
     assert CommitLog.load(folder).commits == [own] and CommitLog.load(folder).superseded == [before]
