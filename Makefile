@@ -28,7 +28,7 @@ $(VENV)/.ready: requirements-dev.lock pyproject.toml
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv==$(UV_VERSION)
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --require-hashes --compile-bytecode -r requirements-dev.lock
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable .
-	$(BIN)/python -m compileall -q cluster configs jobs model pipeline
+	$(BIN)/python -m compileall -q cluster configs jobs model pipeline shardtalk
 	@touch $@
 
 demo: setup  ## caption real photos: table, Parquet, vis.json, gallery page (IMAGES=folder for your own)

@@ -9,7 +9,8 @@ from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
 
-PACKAGES = ("cluster", "configs", "jobs", "model", "pipeline")
+PACKAGES = ("cluster", "configs", "jobs", "model", "pipeline", "shardtalk")
+"""In a checkout; where Shardtalk is installed from a wheel, the last one holds the others."""
 _DECIDING = ("ray", "torch", "torchvision", "pyarrow", "pillow", "numpy")
 
 Identity = Mapping[str, str]
@@ -49,6 +50,6 @@ def _hash_of_code() -> str:
 
 def package_folders() -> Iterator[Path]:
     """Where this process has our packages from. On a worker each may lie elsewhere."""
-    for package in PACKAGES:
+    for package in PACKAGES if __package__ == "cluster" else (__package__.partition(".")[0],):
         found = find_spec(package)
         yield from map(Path, found.submodule_search_locations or () if found else ())

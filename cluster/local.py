@@ -235,7 +235,9 @@ def _free_port() -> int:
 
 def main(argv: list[str] | None = None) -> int:
     """`start` prints shell commands that set the environment; `stop` ends the cluster that they name."""
-    parser = argparse.ArgumentParser(prog="python -m cluster.local", description=(__doc__ or "").partition("\n")[0])
+    parser = argparse.ArgumentParser(
+        prog=f"python -m {__package__}.local", description=(__doc__ or "").partition("\n")[0]
+    )
     verbs = parser.add_subparsers(dest="verb", required=True)
     start_parser = verbs.add_parser("start", help="start a cluster, print the environment that reaches it")
     start_parser.add_argument("--workers", type=int, default=2)

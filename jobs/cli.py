@@ -31,7 +31,7 @@ class Verb:
 
     summary: str
     config: str
-    """Module and class of its configuration."""
+    """Module of `configs` and class of its configuration."""
     positional: str = ""
     """The option that needs no name."""
     metavar: str = "INPUT"
@@ -41,18 +41,16 @@ class Verb:
 
 
 VERBS = {
-    "caption": Verb("caption images: folders, files, tar shards", "configs.caption:CaptionConfig", "inputs"),
-    "verify": Verb("prove that every key is in an output once", "configs.verify:VerifyConfig", "paths", "OUT [INPUT]"),
-    "status": Verb("say how far a job is", "configs.status:StatusConfig", "output", "OUT"),
-    "gallery": Verb("write a page to look at an output", "configs.gallery:GalleryConfig", "output", "OUT"),
-    "prepare": Verb("make training shards of captioned images", "configs.prepare:PrepareConfig", "captions", "JSON"),
-    "train": Verb("train a captioner on prepared shards", "configs.train:TrainConfig"),
-    "evaluate": Verb(
-        "score captions against people's", "configs.evaluate:EvaluateConfig", "captions", "OUT", required=False
-    ),
+    "caption": Verb("caption images: folders, files, tar shards", "caption:CaptionConfig", "inputs"),
+    "verify": Verb("prove that every key is in an output once", "verify:VerifyConfig", "paths", "OUT [INPUT]"),
+    "status": Verb("say how far a job is", "status:StatusConfig", "output", "OUT"),
+    "gallery": Verb("write a page to look at an output", "gallery:GalleryConfig", "output", "OUT"),
+    "prepare": Verb("make training shards of captioned images", "prepare:PrepareConfig", "captions", "JSON"),
+    "train": Verb("train a captioner on prepared shards", "train:TrainConfig"),
+    "evaluate": Verb("score captions against people's", "evaluate:EvaluateConfig", "captions", "OUT", required=False),
     "import-neuraltalk2": Verb(
         "make a captioner of a neuraltalk2 checkpoint",
-        "configs.import_neuraltalk2:ImportNeuraltalk2Config",
+        "import_neuraltalk2:ImportNeuraltalk2Config",
         "checkpoint",
         "T7",
     ),
@@ -104,11 +102,12 @@ def _run(name: str, verb: Verb, arguments: list[str]) -> int:
     command = f"shardtalk {name}"
     with early.handled():
         early.end_at_signals(command)
+        import configs
         from configs.parsing import ConfigError, parse
 
         module, _, attribute = verb.config.partition(":")
         config = parse(
-            getattr(importlib.import_module(module), attribute),
+            getattr(importlib.import_module(f".{module}", configs.__name__), attribute),
             arguments,
             prog=command,
             positional=verb.positional,
@@ -119,7 +118,7 @@ def _run(name: str, verb: Verb, arguments: list[str]) -> int:
         from model.errors import ModelError
         from pipeline.errors import PipelineError, TrainingError
 
-        run = importlib.import_module(f"jobs.{name.replace('-', '_')}").run
+        run = importlib.import_module(f".{name.replace('-', '_')}", __package__).run
         early.interrupt_at_signals()
         try:
             return int(run(config))

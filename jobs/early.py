@@ -58,4 +58,4 @@ def _handle(handler: Callable[[int, FrameType | None], None]) -> None:
 
 def is_run_as_module() -> bool:
     """Whether this is `python -m jobs.VERB`, which imports the verb before it runs anything of ours."""
-    return sys.argv[:1] == ["-m"]
+    return sys.argv[:1] == ["-m"] and any(word.startswith(f"{__package__}.") for word in sys.orig_argv)

@@ -10,6 +10,8 @@ from types import FrameType
 
 import pyarrow as pa
 
+from jobs.early import STOPPING
+
 
 class StopRequested(BaseException):
     """Ends the waiting for more rows."""
@@ -48,6 +50,8 @@ class Stop:
 def stop_requests(announce: Callable[[], None], *, grace_s: float, give_up: Callable[[], None]) -> Iterator[Stop]:
     """While it lasts, the first SIGINT or SIGTERM asks to stop, which is announced; the second ends as usual.
 
+    In another thread than the main one, which alone may handle signals, they do what they did before.
+
     Args:
         grace_s: `give_up` is called, in another thread, if it still lasts that long after the first.
     """
@@ -61,7 +65,8 @@ def stop_requests(announce: Callable[[], None], *, grace_s: float, give_up: Call
         end_of_grace.start()
         stop.request()
 
-    before = {number: signal.signal(number, request) for number in (signal.SIGINT, signal.SIGTERM)}
+    numbers = STOPPING if threading.current_thread() is threading.main_thread() else ()
+    before = {number: signal.signal(number, request) for number in numbers}
     try:
         yield stop
     finally:

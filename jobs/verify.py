@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
 from itertools import islice
 
 from configs.verify import VerifyConfig
 from jobs import cli, terminal
-from pipeline.errors import OutputError
 from pipeline.inputs.listing import list_inputs
 from pipeline.outcome import ReadOptions
 from pipeline.output.commit_log import CommitLog
-from pipeline.output.job_record import check_reading_rules, read_job
-from pipeline.output.layout import JOB
+from pipeline.output.job_record import check_is_output, check_reading_rules, read_job
 from pipeline.storage.folder import Folder
 from pipeline.storage.paths import plain
 from pipeline.verification.folder_census import list_files
@@ -21,12 +21,46 @@ from pipeline.verification.verify import Counts, problems
 SHOWN = 100
 
 
+@dataclass(frozen=True)
+class Examination:
+    """What `examine` found."""
+
+    problems: list[str]
+    """A line each; none where the output is proven."""
+    counts: Counts
+    """Of the rows."""
+    num_files: int | None
+    """Files of the input; None where it was not compared."""
+
+
 def run(config: VerifyConfig) -> int:
     """Prints what is wrong, or that nothing is; returns the exit code."""
     out, *inputs = config.paths
+    found = examine(out, inputs, max_problems=SHOWN + 1)
+    for problem in found.problems[:SHOWN]:
+        terminal.show(problem)
+    if found.problems:
+        more = f"more than {SHOWN}" if len(found.problems) > SHOWN else str(len(found.problems))
+        terminal.show(f"NOT verified: {more} problems in {out}")
+        return cli.FAILED
+    compared = found.num_files is not None
+    against = f"the {found.num_files} files of its input" if compared else "itself only; give its inputs, too"
+    errors = found.counts.errors.total()
+    terminal.show(
+        f"verified: {found.counts.captions + errors} rows, each key once: {found.counts.captions} captions,"
+        f" {errors} errors, checked against {against}"
+    )
+    return 0
+
+
+def examine(out: str, inputs: Sequence[str], *, max_problems: int) -> Examination:
+    """Looks for problems in an output until there are as many. Raises OutputError for a folder that is no output.
+
+    Args:
+        inputs: what was captioned, to compare key by key; empty checks the output against itself only.
+    """
     folder = Folder(out)
-    if not folder.exists(JOB):
-        raise OutputError(f"{out} is no output of `shardtalk caption`")
+    check_is_output(folder)
     commit_log = CommitLog.load(folder)
     job = read_job(folder)
     options = ReadOptions.of_job(job)
@@ -36,20 +70,7 @@ def run(config: VerifyConfig) -> int:
         check_reading_rules(folder, job)
     counts = Counts()
     lines = problems(folder, commit_log, shards, options, files=list_files(names), counts=counts)
-    found = list(islice(lines, SHOWN + 1))
-    for problem in found[:SHOWN]:
-        terminal.show(problem)
-    if found:
-        more = f"more than {SHOWN}" if len(found) > SHOWN else str(len(found))
-        terminal.show(f"NOT verified: {more} problems in {out}")
-        return cli.FAILED
-    against = f"the {len(shards)} files of its input" if shards is not None else "itself only; give its inputs, too"
-    errors = counts.errors.total()
-    terminal.show(
-        f"verified: {counts.captions + errors} rows, each key once: {counts.captions} captions, {errors} errors,"
-        f" checked against {against}"
-    )
-    return 0
+    return Examination([*islice(lines, max_problems)], counts, None if shards is None else len(shards))
 
 
 if __name__ == "__main__":

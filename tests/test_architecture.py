@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 from importlib.metadata import packages_distributions
@@ -11,13 +12,14 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-PACKAGES = {"cluster", "configs", "jobs", "model", "pipeline"}
+PACKAGES = {"cluster", "configs", "jobs", "model", "pipeline", "shardtalk"}
 MAY_IMPORT = {
     "cluster": set(),
     "configs": set(),
     "model": set(),
     "pipeline": {"model"},
     "jobs": {"cluster", "configs", "model", "pipeline"},
+    "shardtalk": {"cluster", "configs", "jobs", "model", "pipeline"},
 }
 # Sub-packages: each may import those before it, and all may import what is beside them, `pipeline.errors` say.
 LAYERS = {
@@ -98,6 +100,25 @@ def test_the_model_loads_neither_ray_nor_pyarrow() -> None:
     loaded = loaded_after(f"import {', '.join(names)}")
     assert "torch" in loaded
     assert not loaded & {"ray", "pyarrow", "pipeline", "jobs"}
+
+
+def test_the_public_package_is_imported_in_no_time() -> None:
+    loaded = loaded_after("import shardtalk; dir(shardtalk)")
+    assert not loaded & {"torch", "ray", "pyarrow", "PIL", "numpy", "pandas", "boto3"}
+
+
+@pytest.mark.parametrize("package", sorted(PACKAGES))
+def test_no_string_names_a_module(package: str) -> None:
+    """In a wheel it would name another one: `hatch_build.py` adapts import statements only."""
+    for path in modules(package):
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        prose = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in prose:
+                first, dot, rest = node.value.partition(".")
+                named = ROOT / first / re.split(r"\W", rest)[0]
+                is_module = first in PACKAGES and dot and (named.is_dir() or named.with_suffix(".py").is_file())
+                assert not is_module, f"{path}:{node.lineno}: {node.value}"
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["nonsense"]])

@@ -52,6 +52,12 @@ def check_output_folder(folder: Folder) -> None:
         raise OutputError(f"{folder.url} holds other files, such as {found[0]}; give an empty or new folder")
 
 
+def check_is_output(folder: Folder) -> None:
+    """Raises OutputError for a folder that no job has claimed."""
+    if not folder.exists(JOB):
+        raise OutputError(f"{folder.url} is no output of `shardtalk caption`")
+
+
 def check_same_job(folder: Folder, commit_log: CommitLog, job: Mapping[str, Any]) -> None:
     """Raises OutputError for an output of a job that differs, saying in what. One without rows may be anybody's.
 

@@ -185,7 +185,7 @@ def test_the_image_has_a_python_that_the_project_supports() -> None:
 
 def test_the_image_gets_what_it_needs_and_nothing_else() -> None:
     copied = {words[-2] for words in instructions() if words[0] == "COPY"}
-    packages = {"cluster", "configs", "jobs", "model", "pipeline"}
+    packages = {"cluster", "configs", "jobs", "model", "pipeline", "shardtalk"}
     assert copied == packages | {"requirements.lock"} and all((ROOT / name).exists() for name in copied)
     ignored = [line for line in text(".dockerignore").splitlines() if line and not line.startswith("#")]
     assert ignored[0] == "*" and {line.lstrip("!").partition("/")[0] for line in ignored[1:-1]} == copied

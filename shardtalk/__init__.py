@@ -1,0 +1,43 @@
+"""Caption images in bulk: every image exactly once, as a caption or a typed error.
+
+>>> import shardtalk
+>>> shardtalk.caption("photos", "captions", search={"beam_size": 3})["totals"]
+{'rows': 329, 'captions': 328, 'errors': 1, 'shards': 329}
+>>> shardtalk.read("captions").to_pandas()
+>>> shardtalk.verify("captions", "photos")
+[]
+
+`Captioner` captions images that are in memory. What is not in `__all__` may change with any version. Importing this
+package takes no time: torch, pyarrow and Ray are imported once they are needed.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from jobs import __version__
+from shardtalk.outputs import JobError, caption, read, verify
+
+if TYPE_CHECKING:
+    from model.captioner import Captioner, Ensemble
+    from model.decoding.search import Search
+
+__all__ = ["Captioner", "Ensemble", "JobError", "Search", "__version__", "caption", "read", "verify"]
+
+
+def __getattr__(name: str) -> Any:
+    """Imports the classes that need torch when they are first used."""
+    if name in ("Captioner", "Ensemble"):
+        from model import captioner
+
+        return getattr(captioner, name)
+    if name == "Search":
+        from model.decoding.search import Search
+
+        return Search
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    """The public names."""
+    return sorted(__all__)
