@@ -16,7 +16,7 @@ import torch
 
 from model.device import keep_freed_memory
 from model.nn.captioning_network import Architecture
-from model.training.train_step import Batch, Objective, pad, summed_loss
+from model.training.train_step import Batch, Objective, pad_captions, summed_loss
 from model.vision.augmentation import crop_and_flip
 from model.vision.preprocessing import Preprocessing
 from pipeline.datasets.prepared_split import read_split, read_vocabulary
@@ -50,8 +50,8 @@ def main(data: str, kind: str, steps: str, threads: str) -> None:
         inputs = {"features": features[chosen]}
         if kind == "images":
             images = preprocessing.normalize(pixels[chosen])
-            inputs = {"images": crop_and_flip(images, smallest=0.8, generator=generator)}
-        total, tokens = summed_loss(network, Batch(*pad(captions), **inputs), objective)
+            inputs = {"images": crop_and_flip(images, min_scale=0.8, generator=generator)}
+        total, tokens = summed_loss(network, Batch(*pad_captions(captions), **inputs), objective)
         optimizer.zero_grad()
         (total / tokens).backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(network.parameters(), 5.0)

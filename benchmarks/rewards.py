@@ -13,7 +13,7 @@ import torch
 from model.device import keep_freed_memory
 from model.nn.captioning_network import Architecture
 from model.training.optimizers import Optimizer, Schedule
-from model.training.train_step import Objective, Trainer
+from model.training.train_step import Objective, TrainStep
 from model.vision.preprocessing import Preprocessing
 from pipeline.datasets.prepared_split import read_split, read_vocabulary
 from pipeline.evaluation import cider
@@ -43,7 +43,7 @@ def main(data: str) -> None:
     network = Architecture(vocabulary.size).build().to(memory_format=torch.channels_last)
     adam = Optimizer("adam", 1e-5, 0.0, 0.9, 0.98, 1e-8)
     still = Schedule("constant", 0, 0, 1, 1.0)
-    trainer = Trainer(
+    trainer = TrainStep(
         network, optimizer=adam, cnn_optimizer=adam, schedule=still, steps=STEPS, objective=Objective(), clip_norm=1.0
     )
     objectives.CiderD = Timed  # type: ignore[attr-defined]

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from benchmarks.rows import Bench, Result
-from model.nn.encoder import headless
+from model.nn.encoder import build_feature_extractor
 
 WORDS, CAPTIONS, VALIDATED = 2_000, 5, 16
 CORES = os.cpu_count() or 1
@@ -37,7 +37,7 @@ def data(bench: Bench) -> Path:
     (bench.scratch / "captions.json").write_text(json.dumps(entries))
     where = ["--images_root", pictures, "--output", folder, "--word_count_threshold", 0]
     bench.python("-m", "jobs.prepare", bench.scratch / "captions.json", *where)
-    torch.save(headless("mobilenet_v2")[0].state_dict(), bench.scratch / "cnn.pth")
+    torch.save(build_feature_extractor("mobilenet_v2")[0].state_dict(), bench.scratch / "cnn.pth")
     return folder
 
 

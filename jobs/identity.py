@@ -8,7 +8,7 @@ from typing import Any
 
 from configs.caption import CaptionConfig
 from model.captioner import checkpoint
-from model.captioner.ensemble import require_one_vocabulary
+from model.captioner.ensemble import check_same_vocabulary
 from pipeline.inference import captioner_store
 from pipeline.outcome import ReadOptions
 from pipeline.storage.filesystems import is_remote
@@ -24,7 +24,7 @@ def find_captioners(config: CaptionConfig) -> tuple[list[Path], list[Path]]:
     for captioner in [*speaking, *rescoring]:
         checkpoint.check(captioner)
     if len(speaking) + len(rescoring) > 1:
-        require_one_vocabulary({str(path): checkpoint.load_vocabulary(path) for path in [*speaking, *rescoring]})
+        check_same_vocabulary({str(path): checkpoint.load_vocabulary(path) for path in [*speaking, *rescoring]})
     return speaking, rescoring
 
 

@@ -75,11 +75,12 @@ def last_validation(found: Checkpoint) -> dict[str, float]:
 def summary(found: Checkpoint, file: Path) -> str:
     """What was in the file, as lines."""
     shape = found.architecture
+    unknown = ", UNK among them" if found.vocabulary.suppressed_ids else ""
     weights = sum(value.numel() for value in found.network.parameters())
     lines = {
         "CNN": f"{len(shape.cnn) + 2} layers, {found.network.encoder.feature_size} features to {shape.embedding_size}",
         "LSTM": f"{shape.layers} × {shape.hidden_size}, captions of up to {shape.max_tokens} tokens",
-        "vocabulary": f"{len(found.vocabulary.words)} words{', UNK among them' * bool(found.vocabulary.unsayable)}",
+        "vocabulary": f"{len(found.vocabulary.words)} words{unknown}",
         "options": ", ".join(f"{name} {found.options[name]}" for name in TOLD if name in found.options),
         "training": _course("loss", found.losses),
         "validation": ", ".join(f"{name} {value:.4g}" for name, value in last_validation(found).items()),

@@ -14,7 +14,7 @@ from model.errors import OptionError
 _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_MAX = -1, -2, -4  # glibc's malloc.h
 _KEPT_BYTES = 1 << 28
 
-ONE_HEAP = {"MALLOC_ARENA_MAX": "1"}
+SINGLE_ARENA = {"MALLOC_ARENA_MAX": "1"}
 """Environment of a process that computes in another thread than its first, beside `keep_freed_memory`: glibc gives such
 a thread a heap of small pieces, and those back to the system. It is read when the process starts."""
 

@@ -1,7 +1,7 @@
 """Words and their ids.
 
-Id 0 is both START and END: the decoder is fed 0 to begin and says 0 to finish. Ids 1…N are the words in the order of
-`vocabulary.json`. A vocabulary may hold the word `UNK`, which stands for every word that was too rare.
+Id 0 is both START and END: the decoder's first word input is 0, and it ends a caption by generating 0. Ids 1…N are the
+words in the order of `vocabulary.json`. A vocabulary may contain the word `UNK`, which replaces every rare word.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ from model.errors import VocabularyError
 END = 0
 UNKNOWN = "UNK"
 
-BAD_ENDINGS = frozenset(
+FORBIDDEN_FINAL_WORDS = frozenset(
     ["a", "an", "the", "of", "with", "in", "on", "at", "to", "for", "from", "and", "this", "his", "her", "is", "are"]
 )
-"""Words that a caption which was cut short ends in."""
+"""Words that end a caption only if it was cut short."""
 
 _INNER = "'’-"  # kept inside a word: "dog's", "t-shirt"
 _NO_PUNCTUATION = str.maketrans("", "", string.punctuation)
-_ASCII_SPACE = re.compile("[ \\t\\n\\r\\v\\f]+")  # what Python 2 takes for white space
+_ASCII_SPACE = re.compile("[ \\t\\n\\r\\v\\f]+")  # white space as Python 2 defines it
 
 
 def tokenize(text: str) -> list[str]:
@@ -56,12 +56,12 @@ def tokenize_as_neuraltalk2(text: str) -> list[str]:
 
 @dataclass(frozen=True)
 class Vocabulary:
-    """The words a captioner knows.
+    """The words of a captioner and their ids.
 
     Args:
-        words: distinct, non-empty words without white space; word `i` has id `i + 1`.
+        words: distinct, non-empty words without white space; `words[i]` has id `i + 1`.
 
-    Raises VocabularyError if there is none, or one is empty, doubled or contains white space.
+    Raises VocabularyError if there are no words, or one is empty, repeated or contains white space.
     """
 
     words: tuple[str, ...]
@@ -72,8 +72,8 @@ class Vocabulary:
         if not ids:
             raise VocabularyError("the vocabulary is empty; lower word_count_threshold or give more captions")
         if len(ids) != len(self.words):
-            doubled = next(word for word, count in Counter(self.words).items() if count > 1)
-            raise VocabularyError(f"the vocabulary holds {doubled!r} more than once")
+            repeated = next(word for word, count in Counter(self.words).items() if count > 1)
+            raise VocabularyError(f"the vocabulary holds {repeated!r} more than once")
         for word in ids:
             if word.split() != [word]:
                 raise VocabularyError(f"the vocabulary holds {word!r}, which is empty or contains white space")
@@ -81,32 +81,35 @@ class Vocabulary:
 
     @classmethod
     def from_counts(cls, counts: Counter[str], *, word_count_threshold: int) -> Vocabulary:
-        """The words seen *more than* `word_count_threshold` times, most frequent first.
+        """Builds a vocabulary of the words counted *more than* `word_count_threshold` times, most frequent first.
 
-        Ends with `UNK` if any word was too rare, as neuraltalk2's `prepro.py` does.
+        Its last word is `UNK` if any word was rarer, as in neuraltalk2's `prepro.py`.
         """
-        frequent = [word for word, seen in counts.items() if seen > word_count_threshold and word != UNKNOWN]
+        frequent = [word for word, count in counts.items() if count > word_count_threshold and word != UNKNOWN]
         frequent.sort(key=lambda word: (-counts[word], word))
         rare = len(frequent) < len(counts)
         return cls((*frequent, UNKNOWN) if rare else tuple(frequent))
 
     @property
     def size(self) -> int:
-        """Number of ids: the words and END."""
+        """Number of ids: one per word, and END."""
         return len(self.words) + 1
 
     @property
-    def unsayable(self) -> list[int]:
-        """Ids that stand for no word of their own: `UNK`'s, where there is one."""
+    def suppressed_ids(self) -> list[int]:
+        """Ids that captions must not contain: that of `UNK`, if the vocabulary has it."""
         return [self._ids[UNKNOWN]] if UNKNOWN in self._ids else []
 
     @property
-    def bad_endings(self) -> list[int]:
-        """Ids of words that a caption should not end in."""
-        return [i for word, i in self._ids.items() if word in BAD_ENDINGS]
+    def forbidden_final_ids(self) -> list[int]:
+        """Ids of words that should not be the last one of a caption."""
+        return [i for word, i in self._ids.items() if word in FORBIDDEN_FINAL_WORDS]
 
     def encode(self, words: Iterable[str]) -> list[int]:
-        """Ids of words, `UNK`'s for an unknown one. Without END. Raises VocabularyError if there is no `UNK`."""
+        """Returns the ids of words, without END; unknown words get the id of `UNK`.
+
+        Raises VocabularyError for an unknown word if the vocabulary has no `UNK`.
+        """
         unknown = self._ids.get(UNKNOWN)
         ids = [self._ids.get(word, unknown) for word in words]
         if None in ids:
@@ -114,7 +117,7 @@ class Vocabulary:
         return ids  # type: ignore[return-value]
 
     def decode(self, ids: Iterable[int]) -> str:
-        """The caption up to the first END."""
+        """Returns the words of ids up to the first END, joined by spaces."""
         words = []
         for token in ids:
             if token == END:
@@ -128,7 +131,7 @@ class Vocabulary:
 
     @classmethod
     def load(cls, path: Path) -> Vocabulary:
-        """Reads what `save` wrote. Raises VocabularyError if it is something else."""
+        """Reads a file that `save` wrote. Raises VocabularyError if it is no vocabulary."""
         try:
             words = json.loads(path.read_text(encoding="utf-8"))["words"]
         except (OSError, UnicodeDecodeError, json.JSONDecodeError, KeyError, TypeError) as error:

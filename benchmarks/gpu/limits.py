@@ -106,15 +106,15 @@ def search(bench: Bench) -> None:
 
 
 def _search(bench: Bench, captioner: Captioner, batch: int) -> None:
-    images, (view,) = bench.scaled(batch), captioner.views
+    images, (view,) = bench.scaled(batch), captioner.pixel_keys
     rows = pa.concat_tables(inputs.decoded(bench, images))["pixels"].to_pylist()[:images]
     pixels = {
         view: np.frombuffer(bytearray().join(rows), np.uint8).reshape(images, view.image_size, view.image_size, 3)
     }
     with torch.inference_mode(), autocast(bench.device, bench.dtype):
-        step_s = bench.step_s(lambda: captioner.start(pixels), seconds=1)
+        step_s = bench.step_s(lambda: captioner.initial_state(pixels), seconds=1)
         bench.figure(f"encoder, batch {batch}", images / step_s, "images/s")
-        state, unsayable = captioner.start(pixels), captioner.vocabulary.unsayable
+        state, suppressed_ids = captioner.initial_state(pixels), captioner.vocabulary.suppressed_ids
         for method, way in SEARCHES.items():
-            step = partial(way.from_state, captioner.speaker, state, unsayable=unsayable)
+            step = partial(way.from_state, captioner.decoder, state, suppressed_ids=suppressed_ids)
             bench.figure(f"{method}, batch {batch}", images / bench.step_s(step, seconds=2), "images/s")

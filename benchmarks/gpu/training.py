@@ -15,7 +15,7 @@ from benchmarks.gpu.bench import Bench
 from benchmarks.gpu.flops import flops_per_image, matrix_product_flops, peak_flops
 from model.nn.captioning_network import Architecture, Network
 from model.training.optimizers import Optimizer, Schedule
-from model.training.train_step import Batch, Objective, Trainer
+from model.training.train_step import Batch, Objective, TrainStep
 from model.vision.preprocessing import Preprocessing
 from pipeline.datasets.prepared_split import Numbers, Split, read_split, read_vocabulary
 from pipeline.training import step_inputs
@@ -45,7 +45,7 @@ class Learning:
         with bench.device:  # which is fast to fill with random weights
             self.network: Network = self.architecture.build().to(memory_format=torch.channels_last)
         adam = Optimizer("adamw", 1e-5, 0.01, 0.9, 0.98, 1e-8)
-        self.trainer = Trainer(
+        self.trainer = TrainStep(
             self.network,
             optimizer=adam,
             cnn_optimizer=adam,

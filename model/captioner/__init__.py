@@ -1,4 +1,4 @@
-"""Captioners: one network or an ensemble with its vocabulary and preprocessing, as objects and as directories."""
+"""Captioners: a network, or an ensemble of them, with vocabulary and preprocessing, as objects and as directories."""
 
 from model.captioner.base import Candidate, Caption
 from model.captioner.captioner import Captioner

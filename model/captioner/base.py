@@ -1,4 +1,7 @@
-"""From pixels to captions, whoever speaks: what a captioner and an ensemble of them have in common."""
+"""The base class of captioners: from pixels to captions, by one network or an ensemble of them.
+
+Letters: B images.
+"""
 
 from __future__ import annotations
 
@@ -12,32 +15,32 @@ import torch
 from PIL import Image
 
 from model.decoding.hypothesis import Hypothesis
-from model.decoding.reranking import Scorer, Views, reranked
+from model.decoding.reranking import PixelsByKey, Reranker, rerank
 from model.decoding.search import Search
 from model.decoding.sequence_log_probs import token_log_probs
 from model.device import autocast
 from model.errors import OptionError
-from model.nn.decoder_state import Speaker, State
+from model.nn.decoder_state import DecoderState, StepDecoder
 from model.vision.preprocessing import Pixels, Preprocessing
 from model.vocabulary import Vocabulary
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """A caption and how probable the captioner finds it."""
+    """A caption and its log-probability."""
 
     text: str
     log_prob: float
-    """Sum of the natural-log probabilities of its tokens."""
+    """Sum of the natural-log probabilities of its words and of END."""
     num_tokens: int
-    """Its words and END."""
+    """Number of its words, plus one for END."""
     token_log_probs: list[float] | None = None
-    """Of each word and END, where the search was asked for `token_probs`."""
+    """Natural-log probability of each word and of END; None unless the search has `token_probs`."""
 
 
 @dataclass(frozen=True)
 class Caption:
-    """The captions found for an image."""
+    """The captions that a search found for an image."""
 
     candidates: list[Candidate]
     """Best first, at least one."""
@@ -48,7 +51,7 @@ class Caption:
         return self.candidates[0].text
 
 
-class Captioning(ABC):
+class BaseCaptioner(ABC):
     """Captions images: a `Captioner` or an `Ensemble`."""
 
     vocabulary: Vocabulary
@@ -57,67 +60,75 @@ class Captioning(ABC):
 
     @property
     @abstractmethod
-    def views(self) -> Sequence[Preprocessing]:
-        """The ways in which it looks at an image, each once (`Preprocessing.view`)."""
+    def pixel_keys(self) -> Sequence[Preprocessing]:
+        """The distinct preprocessings, as `Preprocessing.pixel_key`, that its pixels must come from."""
 
     @property
     @abstractmethod
-    def speaker(self) -> Speaker:
-        """Who says the next word."""
+    def decoder(self) -> StepDecoder:
+        """The decoder that predicts the next word."""
 
     @abstractmethod
-    def start(self, views: Views) -> State:
-        """The speaker's state after images, given as (B, image_size, image_size, 3) uint8 pixels of each view."""
-
-    def caption(
-        self, images: Sequence[Image.Image | Pixels], search: Search | None = None, scorer: Scorer | None = None
-    ) -> list[Caption]:
-        """Captions of PIL images, or of (H, W, 3) uint8 RGB arrays of any size, in one batch.
+    def initial_state(self, pixels: PixelsByKey) -> DecoderState:
+        """Encodes B images; returns the decoder's state before START.
 
         Args:
+            pixels: (B, image_size, image_size, 3) uint8 by pixel key.
+        """
+
+    def caption(
+        self, images: Sequence[Image.Image | Pixels], search: Search | None = None, reranker: Reranker | None = None
+    ) -> list[Caption]:
+        """Captions images as one batch.
+
+        Args:
+            images: PIL images, or (H, W, 3) uint8 RGB arrays of any size.
             search: None is `Search()`.
-            scorer: puts the candidates into another order.
+            reranker: sorts the candidates anew; None keeps the order of the search.
         """
         if not images:
             return []
         opened = [image if isinstance(image, Image.Image) else Image.fromarray(image) for image in images]
-        ways = dict.fromkeys([*self.views, *(scorer.views if scorer else ())])
-        views = {way: np.stack([way.pixels(image) for image in opened]) for way in ways}
-        return self.caption_pixels(views, search, scorer)
+        keys = dict.fromkeys([*self.pixel_keys, *(reranker.pixel_keys if reranker else ())])
+        pixels = {key: np.stack([key.pixels(image) for image in opened]) for key in keys}
+        return self.caption_pixels(pixels, search, reranker)
 
     def caption_pixels(
-        self, pixels: Pixels | Views, search: Search | None = None, scorer: Scorer | None = None
+        self, pixels: Pixels | PixelsByKey, search: Search | None = None, reranker: Reranker | None = None
     ) -> list[Caption]:
-        """Captions of (B, image_size, image_size, 3) uint8 pixels that `Preprocessing.pixels` gave.
+        """Captions preprocessed images as one batch.
 
         Args:
-            pixels: of each view, those of the scorer, too; or the pixels alone where there is one view.
-            search, scorer: as `caption` takes them.
+            pixels: (B, image_size, image_size, 3) uint8 from `Preprocessing.pixels`, by pixel key, including those of
+                the reranker; or the array alone if there is one pixel key.
+            search, reranker: as in `caption`.
+
+        Raises OptionError for an array where there are several pixel keys.
         """
-        search, views = search or Search(), pixels if isinstance(pixels, Mapping) else self._only_view(pixels)
-        seen = views[self.views[0]]
-        seeds = torch.tensor([zlib.crc32(image.data) for image in seen]) if search.method == "sample" else None
+        search, by_key = search or Search(), pixels if isinstance(pixels, Mapping) else self._by_only_key(pixels)
+        first = by_key[self.pixel_keys[0]]
+        seeds = torch.tensor([zlib.crc32(image.data) for image in first]) if search.method == "sample" else None
         with torch.inference_mode(), autocast(self.device, self.dtype):
-            state = self.start(views)
-            found = search.from_state(
-                self.speaker,
+            state = self.initial_state(by_key)
+            hypotheses = search.from_state(
+                self.decoder,
                 state,
                 image_seeds=seeds,
-                unsayable=self.vocabulary.unsayable,
-                endings=self.vocabulary.bad_endings,
+                suppressed_ids=self.vocabulary.suppressed_ids,
+                forbidden_final_ids=self.vocabulary.forbidden_final_ids,
             )
-            if scorer:
-                found = reranked(found, scorer(views, found))
-            each = token_log_probs(self.speaker, state, found) if search.token_probs else None
+            if reranker:
+                hypotheses = rerank(hypotheses, reranker(by_key, hypotheses))
+            each = token_log_probs(self.decoder, state, hypotheses) if search.token_probs else None
         return [
-            Caption([self._candidate(h, each[i][j] if each else None) for j, h in enumerate(hypotheses)])
-            for i, hypotheses in enumerate(found)
+            Caption([self._candidate(h, each[i][j] if each else None) for j, h in enumerate(candidates)])
+            for i, candidates in enumerate(hypotheses)
         ]
 
     def _candidate(self, hypothesis: Hypothesis, each: list[float] | None) -> Candidate:
         return Candidate(self.vocabulary.decode(hypothesis.words), hypothesis.log_prob, hypothesis.num_tokens, each)
 
-    def _only_view(self, pixels: Pixels) -> Views:
-        if len(self.views) > 1:
-            raise OptionError(f"images are looked at in {len(self.views)} ways; give the pixels of each")
-        return {self.views[0]: pixels}
+    def _by_only_key(self, pixels: Pixels) -> PixelsByKey:
+        if len(self.pixel_keys) > 1:
+            raise OptionError(f"the captioners have {len(self.pixel_keys)} different preprocessings; give a mapping")
+        return {self.pixel_keys[0]: pixels}

@@ -1,4 +1,4 @@
-"""Images in, captions out.
+"""A single captioner: maps images to captions.
 
 >>> captioner = Captioner.load("flickr8k-mobilenet-v2")
 >>> captioner.caption([PIL.Image.open("dog.jpg")])[0].text
@@ -13,19 +13,19 @@ from pathlib import Path
 import torch
 
 from model.captioner import checkpoint
-from model.captioner.base import Candidate, Caption, Captioning
-from model.decoding.reranking import Views
+from model.captioner.base import BaseCaptioner, Candidate, Caption
+from model.decoding.reranking import PixelsByKey
 from model.device import choose_device, choose_dtype
 from model.nn.captioning_network import Network
-from model.nn.decoder_state import Speaker, State
+from model.nn.decoder_state import DecoderState, StepDecoder
 from model.vision.preprocessing import Preprocessing
 from model.vocabulary import Vocabulary
 
 __all__ = ["Candidate", "Caption", "Captioner"]
 
 
-class Captioner(Captioning):
-    """A network with its vocabulary and preprocessing, ready on a device. Made by `load`."""
+class Captioner(BaseCaptioner):
+    """A network with its vocabulary and preprocessing, on a device, in evaluation mode. Made by `load`."""
 
     def __init__(
         self,
@@ -46,33 +46,33 @@ class Captioner(Captioning):
     def load(
         cls, directory: str | Path, *, device: str | torch.device = "auto", dtype: str | torch.dtype = "auto"
     ) -> Captioner:
-        """The captioner in `directory`, or the one of that name in `model/zoo`.
+        """Loads the captioner in `directory`, or the one of that name in `model/zoo`.
 
         Args:
-            directory: with `model.safetensors`, `vocabulary.json` and `config.json`.
-            device: "auto" takes cuda where there is one, else the CPU.
-            dtype: of matrix products: "auto", "float32", "bfloat16", "float16".
+            directory: a folder with `model.safetensors`, `vocabulary.json` and `config.json`, or a name in the zoo.
+            device: name of a torch device; "auto" is cuda if available, else cpu.
+            dtype: precision of matrix products: "auto", "float32", "bfloat16" or "float16".
 
-        Raises CheckpointError for a directory that is no captioner, OptionError for a device or dtype there is not.
+        Raises CheckpointError if `directory` is no captioner, OptionError for an unavailable device or dtype.
         """
         network, vocabulary, preprocessing = checkpoint.load(checkpoint.find(directory))
         chosen = choose_device(device)
         return cls(network, vocabulary, preprocessing, device=chosen, dtype=choose_dtype(dtype, chosen))
 
     @property
-    def views(self) -> Sequence[Preprocessing]:
-        """As `Captioning.views`."""
-        return [self.preprocessing.view]
+    def pixel_keys(self) -> Sequence[Preprocessing]:
+        """As `BaseCaptioner.pixel_keys`."""
+        return [self.preprocessing.pixel_key]
 
     @property
-    def speaker(self) -> Speaker:
-        """As `Captioning.speaker`."""
-        decoder: Speaker = self._network.decoder
+    def decoder(self) -> StepDecoder:
+        """As `BaseCaptioner.decoder`."""
+        decoder: StepDecoder = self._network.decoder
         return decoder
 
-    def start(self, views: Views) -> State:
-        """As `Captioning.start`."""
-        on_device = torch.from_numpy(views[self.preprocessing.view]).to(self.device, non_blocking=True)
+    def initial_state(self, pixels: PixelsByKey) -> DecoderState:
+        """As `BaseCaptioner.initial_state`."""
+        on_device = torch.from_numpy(pixels[self.preprocessing.pixel_key]).to(self.device, non_blocking=True)
         embeddings = self._network.encoder(self.preprocessing.normalize(on_device))
-        state: State = self._network.decoder.start(embeddings)
+        state: DecoderState = self._network.decoder.initial_state(embeddings)
         return state

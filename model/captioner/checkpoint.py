@@ -1,10 +1,10 @@
-"""A captioner as a directory that needs nothing else.
+"""Saves and loads a captioner as a self-sufficient directory.
 
 model.safetensors   the network's weights
 vocabulary.json     {"words": […]}
 config.json         {"format": 1, "architecture": {…}, "preprocessing": {…}, "provenance": {…}, "scores": {…}}
 
-Loading executes no pickle. `ZOO` holds the captioners that ship.
+Loading executes no pickle. `ZOO` is the folder of the captioners that ship with Shardtalk.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ FILES = ("config.json", VOCABULARY, "model.safetensors")
 
 
 def find(name: str | Path) -> Path:
-    """The directory of a captioner, given it or the name of one that ships. Raises CheckpointError."""
+    """Returns the directory of a captioner, given the directory or a name in the zoo. Raises CheckpointError."""
     for directory in (Path(name), ZOO / name):
         if (directory / FILES[0]).is_file():
             return directory
@@ -53,7 +53,7 @@ def save(
     provenance: Mapping[str, Any],
     scores: Mapping[str, Any],
 ) -> None:
-    """Writes a captioner; `dtype` is that of the weights in the file."""
+    """Writes a captioner to `directory`, with floating-point weights stored as `dtype`."""
     directory.mkdir(parents=True, exist_ok=True)
     weights = {
         name: (value.to(dtype) if value.is_floating_point() else value).contiguous()
@@ -62,7 +62,7 @@ def save(
     }
     vocabulary.save(directory / "vocabulary.json")
     save_file(weights, directory / "model.safetensors")
-    # Else nobody but its owner could read it.
+    # safetensors makes the file readable by its owner only.
     (directory / "model.safetensors").chmod((directory / "vocabulary.json").stat().st_mode)
     config = {
         "format": FORMAT,
@@ -75,13 +75,13 @@ def save(
 
 
 def load(directory: Path) -> tuple[Network, Vocabulary, Preprocessing]:
-    """Reads what `save` wrote; the network in float32, in evaluation mode. Raises CheckpointError."""
+    """Reads a captioner that `save` wrote; the network is in float32, in evaluation mode. Raises CheckpointError."""
     architecture, preprocessing = _config(directory / "config.json")
     try:
         vocabulary = Vocabulary.load(directory / "vocabulary.json")
         weights = load_file(directory / "model.safetensors")
     except (OSError, SafetensorError, ModelError) as error:
-        raise CheckpointError(f"{directory} is not a whole captioner: {error}") from error
+        raise CheckpointError(f"{directory} is no complete captioner: {error}") from error
     _require_size(directory, vocabulary, architecture)
     network = architecture.build()
     expected = network.state_dict()
@@ -92,20 +92,20 @@ def load(directory: Path) -> tuple[Network, Vocabulary, Preprocessing]:
         and (name not in expected or name not in weights or expected[name].shape != weights[name].shape)
     )
     if wrong:
-        raise CheckpointError(f"{directory} holds another architecture than its config.json says: {wrong[0]} differs")
+        raise CheckpointError(f"{directory} does not match the architecture in its config.json: {wrong[0]} differs")
     network.load_state_dict({name: value.float() for name, value in weights.items()}, strict=False, assign=True)
     return network.eval(), vocabulary, preprocessing
 
 
 def check(directory: Path) -> None:
-    """Raises CheckpointError for a captioner that is not whole. Reads no weights: `load` finds what is wrong there."""
+    """Raises CheckpointError if a captioner is incomplete. Reads no weights; `load` checks those."""
     architecture, _ = _config(directory / "config.json")
     _require_size(directory, load_vocabulary(directory), architecture)
     try:
         with safe_open(directory / "model.safetensors", framework="pt"):
-            pass  # its length is that of its header
+            pass  # opening it checks that the file is as long as its header says
     except (OSError, SafetensorError) as error:
-        raise CheckpointError(f"{directory} is not a whole captioner: {error}") from error
+        raise CheckpointError(f"{directory} is no complete captioner: {error}") from error
 
 
 def _require_size(directory: Path, vocabulary: Vocabulary, architecture: Architecture) -> None:
@@ -116,21 +116,21 @@ def _require_size(directory: Path, vocabulary: Vocabulary, architecture: Archite
 
 
 def load_architecture(directory: Path) -> Architecture:
-    """The captioner's shape, without loading its weights. Raises CheckpointError."""
+    """Reads the captioner's architecture without loading its weights. Raises CheckpointError."""
     return _config(directory / "config.json")[0]
 
 
 def load_preprocessing(directory: Path) -> Preprocessing:
-    """How the captioner wants its images, without loading its weights. Raises CheckpointError."""
+    """Reads the captioner's preprocessing without loading its weights. Raises CheckpointError."""
     return _config(directory / "config.json")[1]
 
 
 def load_vocabulary(directory: Path) -> Vocabulary:
-    """The captioner's words, without loading its weights. Raises CheckpointError."""
+    """Reads the captioner's vocabulary without loading its weights. Raises CheckpointError."""
     try:
         return Vocabulary.load(directory / "vocabulary.json")
     except ModelError as error:
-        raise CheckpointError(f"{directory} is not a whole captioner: {error}") from error
+        raise CheckpointError(f"{directory} is no complete captioner: {error}") from error
 
 
 def _config(path: Path) -> tuple[Architecture, Preprocessing]:
@@ -144,17 +144,19 @@ def _config(path: Path) -> tuple[Architecture, Preprocessing]:
 
 
 def fingerprint(directory: Path) -> str:
-    """SHA-256 of what decides the captions: weights, vocabulary, architecture and preprocessing. In hexadecimal.
+    """Returns the hexadecimal SHA-256 of all that affects captions: weights, vocabulary, architecture, preprocessing.
 
-    Raises CheckpointError for a directory that is no whole captioner.
+    Raises CheckpointError if the captioner is incomplete.
     """
     try:
         config = json.loads((directory / "config.json").read_text(encoding="utf-8"))
-        decisive = json.dumps({key: config[key] for key in ("format", "architecture", "preprocessing")}, sort_keys=True)
-        digest = hashlib.sha256(decisive.encode())
+        described = json.dumps(
+            {key: config[key] for key in ("format", "architecture", "preprocessing")}, sort_keys=True
+        )
+        digest = hashlib.sha256(described.encode())
         for name in FILES[1:]:
             with (directory / name).open("rb") as file:
                 digest.update(hashlib.file_digest(file, "sha256").digest())
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise CheckpointError(f"{directory} is not a whole captioner: {type(error).__name__}: {error}") from error
+        raise CheckpointError(f"{directory} is no complete captioner: {type(error).__name__}: {error}") from error
     return digest.hexdigest()

@@ -1,10 +1,10 @@
-"""Captioners that choose each word together.
+"""Several captioners that predict each word together, by the average of their probabilities.
 
 >>> ensemble = Ensemble.load(["run1/best", "run2/best"], weights=[0.7, 0.3])
 >>> ensemble.caption([PIL.Image.open("dog.jpg")])[0].text
 'a dog runs through the grass'
 
-Letters: N captions that are being spoken, V vocabulary (END included).
+Letters: N captions being decoded, V vocabulary (END included).
 """
 
 from __future__ import annotations
@@ -17,73 +17,77 @@ from pathlib import Path
 import torch
 
 from model.captioner import checkpoint
-from model.captioner.base import Captioning
+from model.captioner.base import BaseCaptioner
 from model.captioner.captioner import Captioner
-from model.decoding.reranking import Views
+from model.decoding.reranking import PixelsByKey
 from model.errors import OptionError, VocabularyError
-from model.nn.decoder_state import Speaker, State
+from model.nn.decoder_state import DecoderState, StepDecoder
 from model.vision.preprocessing import Preprocessing
 from model.vocabulary import Vocabulary
 
 
-class Mixture:
-    """Several speakers as one: the weighted mean of their probabilities, of one vocabulary.
+class EnsembleDecoder:
+    """A `StepDecoder` that averages the probabilities of several decoders with one vocabulary, with weights.
 
-    Of the probabilities, not of their logarithms: the mean is a distribution as it stands, so log-probabilities stay
-    what they say, and a word that one speaker rules out is not ruled out for all.
+    It averages probabilities rather than log-probabilities: their mean is a distribution without renormalisation, so
+    log-probabilities keep their meaning, and a word that one decoder rules out is not ruled out for all.
 
     Args:
-        speakers: in evaluation mode.
-        weights: of each, positive; None for equal ones. Only their ratios matter.
+        decoders: in evaluation mode.
+        weights: a positive weight per decoder; None weighs all alike. Only their ratios matter.
 
-    Raises OptionError for weights that are not so.
+    Raises OptionError for weights that are not positive and finite, or as many as the decoders.
     """
 
-    def __init__(self, speakers: Sequence[Speaker], weights: Sequence[float] | None = None) -> None:
-        given = [1.0] * len(speakers) if weights is None else list(weights)
-        if not speakers or len(given) != len(speakers) or not all(0 < weight < math.inf for weight in given):
-            raise OptionError(f"weights are {given}; {len(speakers)} captioners need one each, above 0")
-        self._speakers = speakers
+    def __init__(self, decoders: Sequence[StepDecoder], weights: Sequence[float] | None = None) -> None:
+        given = [1.0] * len(decoders) if weights is None else list(weights)
+        if not decoders or len(given) != len(decoders) or not all(0 < weight < math.inf for weight in given):
+            raise OptionError(f"weights are {given}; {len(decoders)} captioners need one each, above 0")
+        self._decoders = decoders
         self._log_weights = [math.log(weight / sum(given)) for weight in given]
-        self.max_tokens = min((speaker.max_tokens for speaker in speakers if speaker.max_tokens), default=0)
-        said, seen = zip(*(speaker.state_parts for speaker in speakers), strict=True)
-        self.state_parts = sum(said), sum(seen)
+        self.max_tokens = min((decoder.max_tokens for decoder in decoders if decoder.max_tokens), default=0)
+        recurrent, memory = zip(*(decoder.num_state_tensors for decoder in decoders), strict=True)
+        self.num_state_tensors = sum(recurrent), sum(memory)
 
     @property
     def vocabulary_size(self) -> int:
-        """V."""
-        return self._speakers[0].vocabulary_size
+        """V, END included."""
+        return self._decoders[0].vocabulary_size
 
     @staticmethod
-    def joined(states: Sequence[State]) -> State:
-        """One state of those of the speakers."""
-        said = tuple(part for state in states for part in state.said)
-        return State(said, tuple(part for state in states for part in state.seen), states[0].image)
+    def merge_states(states: Sequence[DecoderState]) -> DecoderState:
+        """Concatenates the tensors of the decoders' states, which are of the same captions, into one state."""
+        recurrent = tuple(part for state in states for part in state.recurrent)
+        memory = tuple(part for state in states for part in state.memory)
+        return DecoderState(recurrent, memory, states[0].image_index)
 
-    def step(self, words: torch.Tensor, state: State) -> tuple[torch.Tensor, State]:
-        """As `Speaker.step`."""
-        found, states, said, seen = list[torch.Tensor](), list[State](), iter(state.said), iter(state.seen)
-        for speaker, log_weight in zip(self._speakers, self._log_weights, strict=True):
-            of_captions, of_images = speaker.state_parts
-            mine = State(tuple(islice(said, of_captions)), tuple(islice(seen, of_images)), state.image)
-            log_probs, after = speaker.step(words, mine)
-            found.append(log_probs + log_weight)
+    def step(self, words: torch.Tensor, state: DecoderState) -> tuple[torch.Tensor, DecoderState]:
+        """As `StepDecoder.step`: word ids (N,) and state to log-probabilities (N, V) and a new state."""
+        weighted, states = list[torch.Tensor](), list[DecoderState]()
+        recurrent, memory = iter(state.recurrent), iter(state.memory)
+        for decoder, log_weight in zip(self._decoders, self._log_weights, strict=True):
+            num_recurrent, num_memory = decoder.num_state_tensors
+            own = DecoderState(
+                tuple(islice(recurrent, num_recurrent)), tuple(islice(memory, num_memory)), state.image_index
+            )
+            log_probs, after = decoder.step(words, own)
+            weighted.append(log_probs + log_weight)
             states.append(after)
-        return torch.stack(found).logsumexp(0), self.joined(states)
+        return torch.stack(weighted).logsumexp(0), self.merge_states(states)
 
 
-class Ensemble(Captioning):
-    """Captioners of one vocabulary, each with its own CNN, decoder and preprocessing. Made by `load`.
+class Ensemble(BaseCaptioner):
+    """Captioners with the same vocabulary, each with its own CNN, decoder and preprocessing. Made by `load`.
 
     Args:
-        captioners: on one device.
-        weights: as `Mixture` takes them.
+        captioners: on the same device.
+        weights: as in `EnsembleDecoder`.
     """
 
     def __init__(self, captioners: Sequence[Captioner], weights: Sequence[float] | None = None) -> None:
         self._captioners = captioners
-        self._mixture = Mixture([captioner.speaker for captioner in captioners], weights)
-        require_one_vocabulary({f"captioner {i}": one.vocabulary for i, one in enumerate(captioners, start=1)})
+        self._decoder = EnsembleDecoder([captioner.decoder for captioner in captioners], weights)
+        check_same_vocabulary({f"captioner {i}": one.vocabulary for i, one in enumerate(captioners, start=1)})
         self.vocabulary, self.device, self.dtype = captioners[0].vocabulary, captioners[0].device, captioners[0].dtype
 
     @classmethod
@@ -95,35 +99,39 @@ class Ensemble(Captioning):
         device: str | torch.device = "auto",
         dtype: str | torch.dtype = "auto",
     ) -> Ensemble:
-        """The captioners in `directories`, or of these names.
+        """Loads captioners, each from a directory or by its name in the zoo, as one ensemble.
 
         Args:
-            weights: as `Mixture` takes them.
-            device, dtype: as `Captioner.load` takes them.
+            weights: as in `EnsembleDecoder`.
+            device, dtype: as in `Captioner.load`.
 
-        Raises what `Captioner.load` does, OptionError for weights, VocabularyError where vocabularies differ.
+        Raises as `Captioner.load` does, OptionError for invalid weights, VocabularyError if vocabularies differ.
         """
         found = [checkpoint.find(directory) for directory in directories]
-        require_one_vocabulary({str(directory): checkpoint.load_vocabulary(directory) for directory in found})
+        check_same_vocabulary({str(directory): checkpoint.load_vocabulary(directory) for directory in found})
         return cls([Captioner.load(directory, device=device, dtype=dtype) for directory in found], weights)
 
     @property
-    def views(self) -> Sequence[Preprocessing]:
-        """As `Captioning.views`."""
-        return list(dict.fromkeys(view for captioner in self._captioners for view in captioner.views))
+    def pixel_keys(self) -> Sequence[Preprocessing]:
+        """As `BaseCaptioner.pixel_keys`."""
+        return list(dict.fromkeys(key for captioner in self._captioners for key in captioner.pixel_keys))
 
     @property
-    def speaker(self) -> Speaker:
-        """As `Captioning.speaker`."""
-        return self._mixture
+    def decoder(self) -> StepDecoder:
+        """As `BaseCaptioner.decoder`."""
+        return self._decoder
 
-    def start(self, views: Views) -> State:
-        """As `Captioning.start`."""
-        return self._mixture.joined([captioner.start(views) for captioner in self._captioners])
+    def initial_state(self, pixels: PixelsByKey) -> DecoderState:
+        """As `BaseCaptioner.initial_state`."""
+        return self._decoder.merge_states([captioner.initial_state(pixels) for captioner in self._captioners])
 
 
-def require_one_vocabulary(vocabularies: Mapping[str, Vocabulary]) -> None:
-    """Raises VocabularyError, naming what differs, unless these captioners' words and their order are the same."""
+def check_same_vocabulary(vocabularies: Mapping[str, Vocabulary]) -> None:
+    """Raises VocabularyError, naming the first difference, unless all captioners have the same words in the same order.
+
+    Args:
+        vocabularies: by the name of their captioner.
+    """
     (first, expected), *others = vocabularies.items()
     for name, vocabulary in others:
         if vocabulary == expected:
@@ -133,5 +141,5 @@ def require_one_vocabulary(vocabularies: Mapping[str, Vocabulary]) -> None:
         raise VocabularyError(
             f"{first} and {name} have different vocabularies:"
             f" {another or f'{len(expected.words)} and {len(vocabulary.words)} words'};"
-            " captioners that speak together need the same, as from one `shardtalk prepare`"
+            " an ensemble needs one vocabulary, as `shardtalk prepare` writes"
         )

@@ -1,8 +1,8 @@
-"""What may not be said next: words taken out of the log-probabilities, for all captions at once.
+"""Rules on the next word: they set log-probabilities to -inf, for all captions at once.
 
-A rule never leaves a caption without a way on: where no word is left, END may be said.
+A rule never leaves a caption without a continuation: where no word remains allowed, END is.
 
-Letters: N captions that are being spoken, S words of each so far, V vocabulary (END included).
+Letters: N captions being decoded, S words of each so far, V vocabulary (END included).
 """
 
 from __future__ import annotations
@@ -14,70 +14,70 @@ import torch
 from model.vocabulary import END
 
 
-class Constraints:
-    """The rules of a search.
+class LogitsProcessor:
+    """Applies all rules of a search to the log-probabilities of the next word.
 
     Args:
-        unsayable: ids that no caption may have.
-        endings: ids that no caption may end in.
-        no_immediate_repeat: no word twice in a row.
-        no_repeat_ngram: n; no n words in a row come twice in a caption; 0 for no such rule.
-        min_tokens: words before END, at least.
-        max_tokens: words, at most.
-        device: of the log-probabilities.
+        suppressed_ids: ids that are never generated.
+        forbidden_final_ids: ids that may not be the last word of a caption.
+        no_immediate_repeat: whether a word may not follow itself.
+        no_repeat_ngram: n; no n-gram occurs twice in a caption; 0 disables the rule.
+        min_tokens: minimum number of words before END.
+        max_tokens: maximum number of words.
+        device: device of the log-probabilities.
     """
 
     def __init__(
         self,
         *,
-        unsayable: Sequence[int] = (),
-        endings: Sequence[int] = (),
+        suppressed_ids: Sequence[int] = (),
+        forbidden_final_ids: Sequence[int] = (),
         no_immediate_repeat: bool = False,
         no_repeat_ngram: int = 0,
         min_tokens: int = 0,
         max_tokens: int,
         device: torch.device,
     ) -> None:
-        self._unsayable = torch.tensor(list(unsayable), dtype=torch.int64, device=device)
-        self._endings = torch.tensor(list(endings), dtype=torch.int64, device=device)
+        self._suppressed = torch.tensor(list(suppressed_ids), dtype=torch.int64, device=device)
+        self._forbidden_final = torch.tensor(list(forbidden_final_ids), dtype=torch.int64, device=device)
         self._no_immediate_repeat, self._no_repeat_ngram = no_immediate_repeat, no_repeat_ngram
         self._min_tokens, self._max_tokens = min_tokens, max_tokens
-        self._may_leave_nothing = bool(endings or no_immediate_repeat or no_repeat_ngram or min_tokens)
+        self._may_forbid_all = bool(forbidden_final_ids or no_immediate_repeat or no_repeat_ngram or min_tokens)
 
-    def apply(self, log_probs: torch.Tensor, said: torch.Tensor) -> None:
-        """Takes the probability of words away, in place.
+    def apply(self, log_probs: torch.Tensor, words: torch.Tensor) -> None:
+        """Sets the log-probabilities of forbidden words to -inf, in place.
 
         Args:
             log_probs: (N, V) of the next word.
-            said: (N, S) ids of the words so far, none of them END.
+            words: (N, S) ids of the words so far, none of them END.
         """
-        end = log_probs[:, END].clone() if self._may_leave_nothing else None
-        log_probs.index_fill_(1, self._unsayable, -torch.inf)
-        self._against_repeats(log_probs, said)
-        self._against_ends(log_probs, said)
-        if said.shape[1] == self._max_tokens:
+        end = log_probs[:, END].clone() if self._may_forbid_all else None
+        log_probs.index_fill_(1, self._suppressed, -torch.inf)
+        self._forbid_repeats(log_probs, words)
+        self._forbid_endings(log_probs, words)
+        if words.shape[1] == self._max_tokens:
             log_probs[:, END + 1 :] = -torch.inf
         if end is not None:
-            nothing_left = log_probs.amax(1) == -torch.inf
-            log_probs[:, END] = torch.where(nothing_left, end, log_probs[:, END])
+            none_allowed = log_probs.amax(1) == -torch.inf
+            log_probs[:, END] = torch.where(none_allowed, end, log_probs[:, END])
 
-    def _against_repeats(self, log_probs: torch.Tensor, said: torch.Tensor) -> None:
-        steps, n = said.shape[1], self._no_repeat_ngram
+    def _forbid_repeats(self, log_probs: torch.Tensor, words: torch.Tensor) -> None:
+        steps, n = words.shape[1], self._no_repeat_ngram
         if self._no_immediate_repeat and steps:
-            log_probs.scatter_(1, said[:, -1:], -torch.inf)
+            log_probs.scatter_(1, words[:, -1:], -torch.inf)
         if n and steps >= n:
-            ngrams = said.unfold(1, n, 1)  # (N, S - n + 1, n)
-            begun = said[:, steps - n + 1 :].unsqueeze(1)  # the n - 1 words that the next would complete
-            again = (ngrams[:, :, :-1] == begun).all(2)
-            taken = torch.where(again, -torch.inf, 0.0).to(log_probs.dtype)
-            log_probs.scatter_add_(1, ngrams[:, :, -1], taken)
+            ngrams = words.unfold(1, n, 1)  # (N, S - n + 1, n)
+            prefix = words[:, steps - n + 1 :].unsqueeze(1)  # the n - 1 words that the next one would complete
+            repeated = (ngrams[:, :, :-1] == prefix).all(2)
+            penalty = torch.where(repeated, -torch.inf, 0.0).to(log_probs.dtype)
+            log_probs.scatter_add_(1, ngrams[:, :, -1], penalty)
 
-    def _against_ends(self, log_probs: torch.Tensor, said: torch.Tensor) -> None:
-        steps = said.shape[1]
+    def _forbid_endings(self, log_probs: torch.Tensor, words: torch.Tensor) -> None:
+        steps = words.shape[1]
         if steps < self._min_tokens:
             log_probs[:, END] = -torch.inf
-        if len(self._endings):
+        if len(self._forbidden_final):
             if steps:
-                log_probs[:, END].masked_fill_(torch.isin(said[:, -1], self._endings), -torch.inf)
-            if steps == self._max_tokens - 1:  # the last word there can be
-                log_probs.index_fill_(1, self._endings, -torch.inf)
+                log_probs[:, END].masked_fill_(torch.isin(words[:, -1], self._forbidden_final), -torch.inf)
+            if steps == self._max_tokens - 1:  # the next word is the last one possible
+                log_probs.index_fill_(1, self._forbidden_final, -torch.inf)

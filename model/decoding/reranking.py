@@ -1,4 +1,4 @@
-"""Another order for the candidates that a search found.
+"""Reorders the candidates that a search found, by scores from elsewhere.
 
 Letters: B images.
 """
@@ -11,24 +11,27 @@ from typing import Protocol
 from model.decoding.hypothesis import Hypothesis
 from model.vision.preprocessing import Pixels, Preprocessing
 
-Views = Mapping[Preprocessing, Pixels]
-"""Images as each of several preprocessings sees them (`Preprocessing.view`): (B, image_size, image_size, 3) uint8."""
+PixelsByKey = Mapping[Preprocessing, Pixels]
+"""The same B images as each of several preprocessings yields them, keyed by `Preprocessing.pixel_key`.
+
+Each value is (B, image_size, image_size, 3) uint8.
+"""
 
 
-class Scorer(Protocol):
-    """Says how good candidates are. Those of an image are scored by themselves: neighbours must not matter."""
+class Reranker(Protocol):
+    """Scores candidates, to rank them anew. An image's scores must not depend on the other images of the batch."""
 
     @property
-    def views(self) -> Sequence[Preprocessing]:
-        """The ways in which it looks at an image; none where it only reads."""
+    def pixel_keys(self) -> Sequence[Preprocessing]:
+        """The pixel keys of the images it needs; empty if it looks at captions only."""
 
-    def __call__(self, views: Views, found: Sequence[Sequence[Hypothesis]]) -> list[list[float]]:
-        """A score for each candidate of each of B images; the greatest is the best."""
+    def __call__(self, pixels: PixelsByKey, hypotheses: Sequence[Sequence[Hypothesis]]) -> list[list[float]]:
+        """Returns a score for each candidate of each of B images; higher is better."""
 
 
-def reranked(found: Sequence[Sequence[Hypothesis]], scores: Sequence[Sequence[float]]) -> list[list[Hypothesis]]:
-    """The candidates of each image by their scores; those of equal score stay as they were."""
+def rerank(hypotheses: Sequence[Sequence[Hypothesis]], scores: Sequence[Sequence[float]]) -> list[list[Hypothesis]]:
+    """Sorts the candidates of each image by descending score; those of equal score keep their order."""
     return [
-        [hypotheses[i] for i in sorted(range(len(hypotheses)), key=given.__getitem__, reverse=True)]
-        for hypotheses, given in zip(found, scores, strict=True)
+        [candidates[i] for i in sorted(range(len(candidates)), key=given.__getitem__, reverse=True)]
+        for candidates, given in zip(hypotheses, scores, strict=True)
     ]

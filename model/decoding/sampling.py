@@ -1,6 +1,6 @@
-"""Captions drawn at random, word by word, for a batch of images at once, on their device.
+"""Captions sampled word by word, for a batch of images at once, on their device.
 
-Letters: B images, N captions still being spoken, V vocabulary (END included).
+Letters: B images, N captions being decoded, V vocabulary (END included).
 """
 
 from __future__ import annotations
@@ -10,70 +10,70 @@ from dataclasses import dataclass
 import torch
 
 from model.decoding.hypothesis import Hypothesis
-from model.decoding.logits_processors import Constraints
-from model.nn.decoder_state import Speaker, State
+from model.decoding.logits_processors import LogitsProcessor
+from model.nn.decoder_state import DecoderState, StepDecoder
 from model.vocabulary import END
 
 
 @dataclass(frozen=True)
 class Sampling:
-    """Draws captions by the Gumbel-max trick; ranks them by score.
+    """Samples captions by the Gumbel-max trick and ranks them by score.
 
     Args:
-        num_candidates: captions drawn per image.
-        max_tokens: words a caption may have.
-        length_normalization: captions are ranked by log_prob / num_tokens ** this.
-        temperature: below 1 sharpens.
-        top_k: from the most probable words only, this many; 0 from all.
-        top_p: from the smallest set of words that has this probability together.
-        seed: changes what each image's own seed gives.
+        num_candidates: captions sampled per image.
+        max_tokens: maximum number of words in a caption.
+        length_penalty: captions are ranked by log_prob / num_tokens ** length_penalty.
+        temperature: divides the log-probabilities; below 1 sharpens the distribution.
+        top_k: samples from this many most probable words; 0 from all.
+        top_p: samples from the smallest set of words with at least this total probability (nucleus sampling).
+        seed: combined with each image's own seed.
     """
 
     num_candidates: int
     max_tokens: int
-    length_normalization: float
+    length_penalty: float
     temperature: float = 1.0
     top_k: int = 0
     top_p: float = 1.0
     seed: int = 0
 
     def __call__(
-        self, speaker: Speaker, state: State, constraints: Constraints, image_seeds: torch.Tensor
+        self, decoder: StepDecoder, state: DecoderState, logits_processor: LogitsProcessor, image_seeds: torch.Tensor
     ) -> list[list[Hypothesis]]:
-        """The captions of each image, best first.
+        """Returns the captions of each image, best first.
 
         Args:
             state: after the images, before START.
-            image_seeds: (B,) int64, a number that belongs to each image.
+            image_seeds: (B,) int64, a seed per image, so that an image's captions do not depend on its batch.
         """
-        each, steps, device = self.num_candidates, self.max_tokens + 1, state.device
-        copies = torch.arange(each, device=device)
-        # Mixed once more, for `_gumbel` counts steps on from a seed: it must not run into the next copy's.
-        seeds = _mixed(_mixed(image_seeds + self.seed).unsqueeze(1) + copies).flatten()  # (B × each,)
-        rows = torch.arange(len(seeds), device=device)  # the captions still being spoken
+        copies, steps, device = self.num_candidates, self.max_tokens + 1, state.device
+        # Mixed twice: `_gumbel` adds the step to a seed, which must not reach the seed of the next copy.
+        copy_number = torch.arange(copies, device=device)
+        seeds = _mix(_mix(image_seeds + self.seed).unsqueeze(1) + copy_number).flatten()  # (B × copies,)
+        rows = torch.arange(len(seeds), device=device)  # the unfinished captions
         words = torch.full((len(seeds), steps), END, device=device)
         sums = torch.zeros(len(seeds), device=device)
-        state = state.copies(each)
+        state = state.repeat_interleave(copies)
         for step in range(steps):
-            said = words[rows]
-            log_probs, state = speaker.step(said[:, step - 1], state)
-            constraints.apply(log_probs, said[:, :step])
-            word = (self._truncated(log_probs) + _gumbel(seeds[rows], step, log_probs.shape[1])).argmax(1)
+            prefixes = words[rows]
+            log_probs, state = decoder.step(prefixes[:, step - 1], state)  # at step 0, the last column is START
+            logits_processor.apply(log_probs, prefixes[:, :step])
+            word = (self._truncate(log_probs) + _gumbel(seeds[rows], step, log_probs.shape[1])).argmax(1)
             sums[rows] += log_probs.gather(1, word.unsqueeze(1)).squeeze(1)
             words[rows, step] = word
-            going = word != END
-            rows, state = rows[going], state.rows(going)
+            unfinished = word != END
+            rows, state = rows[unfinished], state.select(unfinished)
             if not len(rows):
                 break
         lengths = (words == END).int().argmax(1).tolist()
-        drawn = [
+        samples = [
             Hypothesis(ids[:n], total) for ids, n, total in zip(words.tolist(), lengths, sums.tolist(), strict=True)
         ]
-        groups = (drawn[i : i + each] for i in range(0, len(drawn), each))
-        return [sorted(group, key=lambda h: -h.score(self.length_normalization)) for group in groups]
+        groups = (samples[i : i + copies] for i in range(0, len(samples), copies))
+        return [sorted(group, key=lambda h: -h.score(self.length_penalty)) for group in groups]
 
-    def _truncated(self, log_probs: torch.Tensor) -> torch.Tensor:
-        """Logits (N, V) to sample from: temperature, then the `top_k` and `top_p` most probable words only."""
+    def _truncate(self, log_probs: torch.Tensor) -> torch.Tensor:
+        """Applies temperature, top-k and top-p to log-probabilities (N, V); returns logits (N, V)."""
         logits = log_probs / self.temperature
         if self.top_k:
             least = logits.topk(min(self.top_k, logits.shape[1])).values[:, -1:]
@@ -81,20 +81,20 @@ class Sampling:
         if self.top_p < 1.0:
             ordered, order = logits.sort(dim=1, descending=True)
             probability = ordered.softmax(1)
-            beyond = probability.cumsum(1) - probability >= self.top_p  # of the words before it
+            beyond = probability.cumsum(1) - probability >= self.top_p  # that of the more probable words
             logits = logits.masked_fill(beyond.gather(1, order.argsort(1)), -torch.inf)
         return logits
 
 
 def _gumbel(seeds: torch.Tensor, step: int, size: int) -> torch.Tensor:
-    """Gumbel noise (N, V) that depends on each row's seed and the step alone, not on the row's neighbours."""
-    counters = _mixed(seeds + step).unsqueeze(1) + torch.arange(size, device=seeds.device)
-    uniform = ((_mixed(counters) >> 11) & ((1 << 52) - 1)).double().add_(0.5) * 2.0**-52
+    """Returns Gumbel noise (N, V) that depends only on each row's seed and the step, not on the other rows."""
+    counters = _mix(seeds + step).unsqueeze(1) + torch.arange(size, device=seeds.device)
+    uniform = ((_mix(counters) >> 11) & ((1 << 52) - 1)).double().add_(0.5) * 2.0**-52
     return -(-uniform.log()).log().float()
 
 
-def _mixed(numbers: torch.Tensor) -> torch.Tensor:
-    """int64 → int64, well scrambled: the finaliser of SplitMix64 (Steele, Lea and Flood, 2014)."""
+def _mix(numbers: torch.Tensor) -> torch.Tensor:
+    """Hashes int64 to int64 by the finaliser of SplitMix64 (Steele, Lea and Flood, 2014)."""
     mixed = numbers + -0x61C8864680B583EB
     mixed = (mixed ^ ((mixed >> 30) & 0x3FFFFFFFF)) * -0x40A7B892E31B1A47
     mixed = (mixed ^ ((mixed >> 27) & 0x1FFFFFFFFF)) * -0x6B2FB644ECCEEE15

@@ -16,13 +16,13 @@ from typing import Literal
 import torch
 
 from model.decoding import neuraltalk2_search
-from model.decoding.beam_search import Beam
+from model.decoding.beam_search import BeamSearch
 from model.decoding.hypothesis import Hypothesis
-from model.decoding.logits_processors import Constraints
+from model.decoding.logits_processors import LogitsProcessor
 from model.decoding.sampling import Sampling
 from model.errors import OptionError
 from model.nn.decoder import Decoder
-from model.nn.decoder_state import Speaker, State
+from model.nn.decoder_state import DecoderState, StepDecoder
 
 __all__ = ["Hypothesis", "Search"]
 
@@ -43,7 +43,7 @@ class Search:
         seed: of sampling. The same image and seed give the same captions, whatever its batch.
         no_repeat_ngram: n; no n words in a row come twice in a caption; 0 for no such rule. Not in neuraltalk2's.
         no_immediate_repeat: no word comes twice in a row.
-        no_bad_endings: no caption ends in a word that it should go on after (`Vocabulary.bad_endings`).
+        no_bad_endings: no caption ends in a word that it should go on after (`Vocabulary.forbidden_final_ids`).
         min_tokens: words a caption has at least.
         groups: of a beam, which share its K; each chooses other words than those before it.
         diversity: what a word loses for each beam of the groups before that just chose it, in nats.
@@ -120,8 +120,8 @@ class Search:
         embeddings: torch.Tensor,
         *,
         image_seeds: torch.Tensor | None = None,
-        unsayable: Sequence[int] = (),
-        endings: Sequence[int] = (),
+        suppressed_ids: Sequence[int] = (),
+        forbidden_final_ids: Sequence[int] = (),
     ) -> list[list[Hypothesis]]:
         """The candidates of each image, best first.
 
@@ -133,17 +133,23 @@ class Search:
             endings: ids of the bad endings.
         """
         with torch.inference_mode():
-            state = decoder.start(embeddings)
-        return self.from_state(decoder, state, image_seeds=image_seeds, unsayable=unsayable, endings=endings)
+            state = decoder.initial_state(embeddings)
+        return self.from_state(
+            decoder,
+            state,
+            image_seeds=image_seeds,
+            suppressed_ids=suppressed_ids,
+            forbidden_final_ids=forbidden_final_ids,
+        )
 
     def from_state(
         self,
-        speaker: Speaker,
-        state: State,
+        speaker: StepDecoder,
+        state: DecoderState,
         *,
         image_seeds: torch.Tensor | None = None,
-        unsayable: Sequence[int] = (),
-        endings: Sequence[int] = (),
+        suppressed_ids: Sequence[int] = (),
+        forbidden_final_ids: Sequence[int] = (),
     ) -> list[list[Hypothesis]]:
         """As `__call__`, for whoever speaks, after the images.
 
@@ -154,9 +160,9 @@ class Search:
         with torch.inference_mode():
             if self.beam_search == "neuraltalk2":
                 return self._as_neuraltalk2(speaker, state, beams)
-            constraints = Constraints(
-                unsayable=unsayable,
-                endings=endings if self.no_bad_endings else (),
+            logits_processor = LogitsProcessor(
+                suppressed_ids=suppressed_ids,
+                forbidden_final_ids=forbidden_final_ids if self.no_bad_endings else (),
                 no_immediate_repeat=self.no_immediate_repeat,
                 no_repeat_ngram=self.no_repeat_ngram,
                 min_tokens=self.min_tokens,
@@ -174,20 +180,20 @@ class Search:
                     seed=self.seed,
                 )
                 seeds = image_seeds if image_seeds is not None else torch.arange(len(state))
-                return sampling(speaker, state, constraints, seeds.to(state.device))
-            beam = Beam(
+                return sampling(speaker, state, logits_processor, seeds.to(state.device))
+            beam = BeamSearch(
                 beams,
                 self.max_tokens,
                 self.length_normalization,
                 num_candidates=self.num_candidates,
-                groups=self.groups,
-                diversity=self.diversity,
+                num_beam_groups=self.groups,
+                diversity_penalty=self.diversity,
             )
-            return beam(speaker, state, constraints)
+            return beam(speaker, state, logits_processor)
 
-    def _as_neuraltalk2(self, speaker: Speaker, state: State, beams: int) -> list[list[Hypothesis]]:
+    def _as_neuraltalk2(self, speaker: StepDecoder, state: DecoderState, beams: int) -> list[list[Hypothesis]]:
         length = min(self.max_tokens, speaker.max_tokens or self.max_tokens)
         return [
             [Hypothesis(said.words, said.log_prob, said.ended) for said in captions[: self.num_candidates]]
-            for captions in neuraltalk2_search.captions(speaker, state, beams=beams, length=length)
+            for captions in neuraltalk2_search.search(speaker, state, beams=beams, length=length)
         ]

@@ -14,14 +14,14 @@ import numpy as np
 import torch
 
 from model.errors import CheckpointError
-from model.neuraltalk2.torch7_values import Table
+from model.neuraltalk2.torch7_values import LuaTable
 from model.nn.layers import Layer
 
 CHANNELS = 3
 
 
 @dataclass
-class Cnn:
+class ConvertedCnn:
     """Layers, the weights of `nn.Sequential` by their names, and those of the projection."""
 
     layers: list[Layer] = field(default_factory=list)
@@ -29,7 +29,7 @@ class Cnn:
     projection: dict[str, torch.Tensor] = field(default_factory=dict)
 
 
-def read_cnn(network: object, *, image_size: int) -> Cnn:
+def read_cnn(network: object, *, image_size: int) -> ConvertedCnn:
     """The encoder of a checkpoint.
 
     Args:
@@ -38,7 +38,7 @@ def read_cnn(network: object, *, image_size: int) -> Cnn:
 
     Raises CheckpointError, naming the layer, for others, and for sizes that do not fit.
     """
-    if not isinstance(network, Table) or network.class_name != "nn.Sequential":
+    if not isinstance(network, LuaTable) or network.class_name != "nn.Sequential":
         raise CheckpointError(f"the CNN is {network!r}, not an nn.Sequential")
     converter = _Converter(image_size)
     modules = list(_flat(network))
@@ -58,7 +58,7 @@ def read_cnn(network: object, *, image_size: int) -> Cnn:
     return cnn
 
 
-def integer(record: Table, name: str, default: int | None = None) -> int:
+def integer(record: LuaTable, name: str, default: int | None = None) -> int:
     """A field that is a whole number of 0 or more. Raises CheckpointError."""
     value = record.get(name)
     if value is None and default is not None:
@@ -68,7 +68,7 @@ def integer(record: Table, name: str, default: int | None = None) -> int:
     return int(value)
 
 
-def tensor(record: Table, name: str, shape: tuple[int, ...]) -> torch.Tensor:
+def tensor(record: LuaTable, name: str, shape: tuple[int, ...]) -> torch.Tensor:
     """A field that is a tensor of this shape, or of another with as many values in that order, in float32.
 
     Raises CheckpointError.
@@ -83,7 +83,7 @@ def tensor(record: Table, name: str, shape: tuple[int, ...]) -> torch.Tensor:
     return torch.from_numpy(np.ascontiguousarray(value, np.float32).reshape(shape))
 
 
-def evaluation_factor(dropout: Table) -> float:
+def evaluation_factor(dropout: LuaTable) -> float:
     """By what an `nn.Dropout` multiplies outside of training: 1, unless it is of the first kind."""
     probability = dropout.get("p")
     if not isinstance(probability, float) or not 0 <= probability < 1:
@@ -95,10 +95,10 @@ class _Converter:
     """Layer after layer, and the shape of what has come so far."""
 
     def __init__(self, image_size: int) -> None:
-        self.cnn = Cnn()
+        self.cnn = ConvertedCnn()
         self._shape: tuple[int, ...] = (CHANNELS, image_size, image_size)
         self._factor = 1.0  # of what has come so far, still to be multiplied into the next weights
-        self._converters: dict[str, Callable[[Table], Layer]] = {
+        self._converters: dict[str, Callable[[LuaTable], Layer]] = {
             "SpatialConvolution": self._convolution,
             "SpatialConvolutionMM": self._convolution,
             "SpatialMaxPooling": self._max_pool,
@@ -109,12 +109,12 @@ class _Converter:
             "Dropout": self._dropout,
         }
 
-    def expect_known(self, number: int, module: Table) -> None:
+    def expect_known(self, number: int, module: LuaTable) -> None:
         """Raises CheckpointError for a layer of a class that is not known."""
         if _kind(module) not in self._converters:
             raise CheckpointError(f"{_name(number, module)}, is none of {', '.join(self._converters)}")
 
-    def add(self, number: int, module: Table) -> None:
+    def add(self, number: int, module: LuaTable) -> None:
         """The next layer."""
         try:
             layer = self._converters[_kind(module)](module)
@@ -122,7 +122,7 @@ class _Converter:
             raise CheckpointError(f"{_name(number, module)}: {error}") from error
         self.cnn.layers.append(layer)
 
-    def _convolution(self, module: Table) -> Layer:
+    def _convolution(self, module: LuaTable) -> Layer:
         inputs, outputs, groups = integer(module, "nInputPlane"), integer(module, "nOutputPlane"), _groups(module)
         kernel, stride, padding = _window(module)
         self._expect(inputs, "channels")
@@ -138,18 +138,18 @@ class _Converter:
             "groups": groups,
         }
 
-    def _max_pool(self, module: Table) -> Layer:
+    def _max_pool(self, module: LuaTable) -> Layer:
         kernel, stride, padding = _window(module)
         ceil = module.get("ceil_mode") is True
         self._slide(self._shape[0], kernel, stride, padding, ceil=ceil)
         return {"kind": "max_pool", "kernel": kernel, "stride": stride, "padding": padding, "ceil": ceil}
 
-    def _relu(self, module: Table) -> Layer:
+    def _relu(self, module: LuaTable) -> Layer:
         if module.get("threshold") not in (None, 0.0) or module.get("val") not in (None, 0.0):
             raise CheckpointError("its threshold is not 0")
         return {"kind": "relu"}
 
-    def _view(self, module: Table) -> Layer:
+    def _view(self, module: LuaTable) -> Layer:
         outputs = math.prod(self._shape)
         size = module.get("size")
         sides = [int(side) for side in size] if isinstance(size, np.ndarray) and size.ndim == 1 else []
@@ -158,7 +158,7 @@ class _Converter:
         self._shape = (outputs,)
         return {"kind": "flatten", "outputs": outputs}
 
-    def _linear(self, module: Table) -> Layer:
+    def _linear(self, module: LuaTable) -> Layer:
         weight = module.get("weight")
         if not isinstance(weight, np.ndarray) or weight.ndim != 2:  # noqa: PLR2004
             raise CheckpointError("its weight is no matrix")
@@ -170,7 +170,7 @@ class _Converter:
         self._shape = (outputs,)
         return {"kind": "linear", "inputs": inputs, "outputs": outputs}
 
-    def _dropout(self, module: Table) -> Layer:
+    def _dropout(self, module: LuaTable) -> Layer:
         self._factor *= evaluation_factor(module)
         return {"kind": "dropout", "probability": module.get("p")}
 
@@ -178,7 +178,7 @@ class _Converter:
         if self._shape[0] != count:
             raise CheckpointError(f"it reads {count} {what}, and gets {self._shape[0]}")
 
-    def _weights(self, module: Table, shape: tuple[int, ...]) -> None:
+    def _weights(self, module: LuaTable, shape: tuple[int, ...]) -> None:
         weight = tensor(module, "weight", shape)
         if self._factor != 1.0:
             weight, self._factor = weight * self._factor, 1.0
@@ -202,7 +202,7 @@ class _Converter:
         self._shape = (channels, *sides)
 
 
-def _flat(network: Table) -> Iterator[Table]:
+def _flat(network: LuaTable) -> Iterator[LuaTable]:
     """The layers of an `nn.Sequential`, and of those in it."""
     stack, held = [network], 0
     while stack:
@@ -212,32 +212,32 @@ def _flat(network: Table) -> Iterator[Table]:
             raise CheckpointError("the CNN has more than 10,000 layers")
         if module.class_name == "nn.Sequential":
             inner = module.get("modules")
-            layers = inner.sequence() if isinstance(inner, Table) else []
-            if odd := [layer for layer in layers if not isinstance(layer, Table)]:
+            layers = inner.sequence() if isinstance(inner, LuaTable) else []
+            if odd := [layer for layer in layers if not isinstance(layer, LuaTable)]:
                 raise CheckpointError(f"the CNN has {odd[0]!r} in the place of a layer")
-            stack += [layer for layer in reversed(layers) if isinstance(layer, Table)]
+            stack += [layer for layer in reversed(layers) if isinstance(layer, LuaTable)]
         elif _kind(module) != "Identity":
             yield module
 
 
-def _name(number: int, module: Table) -> str:
+def _name(number: int, module: LuaTable) -> str:
     name = module.get("name")
     return f"layer {number} of the CNN, {module.class_name}{f' {name!r}' if isinstance(name, str) else ''}"
 
 
-def _kind(module: Table) -> str:
+def _kind(module: LuaTable) -> str:
     package, _, name = module.class_name.partition(".")
     return name if package in ("nn", "cudnn") else module.class_name
 
 
-def _window(module: Table) -> tuple[list[int], list[int], list[int]]:
+def _window(module: LuaTable) -> tuple[list[int], list[int], list[int]]:
     """Kernel, stride and padding, each of height and width."""
     both = integer(module, "padding", 0)  # how the oldest files have it
     kernel, stride = ([integer(module, f"{what}{side}") for side in "HW"] for what in "kd")
     return kernel, stride, [integer(module, f"pad{side}", both) for side in "HW"]
 
 
-def _groups(module: Table) -> int:
+def _groups(module: LuaTable) -> int:
     groups = integer(module, "groups", 1)
     if groups < 1 or integer(module, "nInputPlane") % groups:
         raise CheckpointError(f"its {integer(module, 'nInputPlane')} channels cannot be in {groups} groups")

@@ -19,7 +19,7 @@ import torch
 from model.errors import CheckpointError, ModelError
 from model.neuraltalk2 import torch7_reader
 from model.neuraltalk2.cnn import evaluation_factor, integer, read_cnn, tensor
-from model.neuraltalk2.torch7_values import Table, Value
+from model.neuraltalk2.torch7_values import LuaTable, Value
 from model.nn.captioning_network import Architecture, Network
 from model.vision.preprocessing import Preprocessing
 from model.vocabulary import Vocabulary
@@ -103,14 +103,14 @@ def _checkpoint(saved: Value) -> Checkpoint:
         architecture=architecture,
         vocabulary=_vocabulary(_table(saved, "vocab", "the file"), integer(lm, "vocab_size")),
         options=_options(saved),
-        iteration=integer(saved, "iter", 0) if isinstance(saved, Table) else 0,
+        iteration=integer(saved, "iter", 0) if isinstance(saved, LuaTable) else 0,
         losses=_numbers(saved, "loss_history"),
         validation_losses=_numbers(saved, "val_loss_history"),
         validation_scores=_scores(saved),
     )
 
 
-def _language_model(lm: Table) -> tuple[dict[str, torch.Tensor], float]:
+def _language_model(lm: LuaTable) -> tuple[dict[str, torch.Tensor], float]:
     """The decoder's weights, and the probability of its dropout."""
     named = _named_modules(_table(lm, "core", "lm"))
     size, hidden, inputs = integer(lm, "vocab_size") + 1, integer(lm, "rnn_size"), integer(lm, "input_encoding_size")
@@ -138,32 +138,32 @@ def _our_gates(rows: torch.Tensor, hidden: int) -> torch.Tensor:
     return rows.view(4, hidden, *rows.shape[1:])[_GATES].flatten(0, 1)
 
 
-def _factor(named: dict[str, Table], name: str) -> float:
+def _factor(named: dict[str, LuaTable], name: str) -> float:
     return evaluation_factor(named[name]) if name in named else 1.0
 
 
-def _named_modules(core: Table) -> dict[str, Table]:
+def _named_modules(core: LuaTable) -> dict[str, LuaTable]:
     """The modules of an `nn.gModule` that misc/LSTM.lua gave a name."""
     nodes = core.get("forwardnodes")
     named = {}
-    for node in nodes.sequence() if isinstance(nodes, Table) else []:
-        data = node.get("data") if isinstance(node, Table) else None
-        if isinstance(data, Table):
+    for node in nodes.sequence() if isinstance(nodes, LuaTable) else []:
+        data = node.get("data") if isinstance(node, LuaTable) else None
+        if isinstance(data, LuaTable):
             annotations, module = data.get("annotations"), data.get("module")
-            name = annotations.get("name") if isinstance(annotations, Table) else None
-            if isinstance(name, str) and isinstance(module, Table):
+            name = annotations.get("name") if isinstance(annotations, LuaTable) else None
+            if isinstance(name, str) and isinstance(module, LuaTable):
                 named[name] = module
     return named
 
 
-def _module(named: dict[str, Table], name: str) -> Table:
+def _module(named: dict[str, LuaTable], name: str) -> LuaTable:
     if name not in named or named[name].class_name != "nn.Linear":
         found = named[name].class_name if name in named else "missing"
         raise CheckpointError(f"{name} of the language model should be an nn.Linear, and is {found}")
     return named[name]
 
 
-def _vocabulary(vocab: Table, size: int) -> Vocabulary:
+def _vocabulary(vocab: LuaTable, size: int) -> Vocabulary:
     longest = len(str(size))
     by_id = {int(key): word for key, word in vocab.items.items() if key in range(1, size + 1)}
     by_id |= {
@@ -180,9 +180,9 @@ def _vocabulary(vocab: Table, size: int) -> Vocabulary:
     return Vocabulary(tuple(str(word) for word in words))
 
 
-def _table(owner: Value, name: str, where: str) -> Table:
-    found = owner.get(name) if isinstance(owner, Table) else None
-    if not isinstance(found, Table):
+def _table(owner: Value, name: str, where: str) -> LuaTable:
+    found = owner.get(name) if isinstance(owner, LuaTable) else None
+    if not isinstance(found, LuaTable):
         raise CheckpointError(f"{where} has no table {name}, so it is no checkpoint of neuraltalk2")
     return found
 
@@ -198,16 +198,16 @@ def _options(saved: Value) -> dict[str, str | float | bool]:
 
 def _numbers(saved: Value, name: str) -> dict[int, float]:
     """A history: numbers by iteration."""
-    history = saved.get(name) if isinstance(saved, Table) else None
-    items = history.items if isinstance(history, Table) else {}
+    history = saved.get(name) if isinstance(saved, LuaTable) else None
+    items = history.items if isinstance(history, LuaTable) else {}
     return {int(key): value for key, value in sorted(items.items()) if isinstance(value, float) and math.isfinite(key)}
 
 
 def _scores(saved: Value) -> dict[int, dict[str, float]]:
-    history = saved.get("val_lang_stats_history") if isinstance(saved, Table) else None
-    items = history.items if isinstance(history, Table) else {}
+    history = saved.get("val_lang_stats_history") if isinstance(saved, LuaTable) else None
+    items = history.items if isinstance(history, LuaTable) else {}
     return {
         int(key): {name: score for name, score in sorted(scores.fields.items()) if isinstance(score, float)}
         for key, scores in sorted(items.items())
-        if isinstance(scores, Table) and math.isfinite(key)
+        if isinstance(scores, LuaTable) and math.isfinite(key)
     }

@@ -20,8 +20,8 @@ import numpy as np
 from numpy.lib.stride_tricks import as_strided
 
 from model.errors import CheckpointError
-from model.neuraltalk2.torch7_streams import Binary, DamagedError, Stream, Text
-from model.neuraltalk2.torch7_values import Array, Function, Table, Value
+from model.neuraltalk2.torch7_streams import AsciiStream, BinaryStream, DamagedError, Stream
+from model.neuraltalk2.torch7_values import Array, LuaFunction, LuaTable, Value
 
 NIL, NUMBER, STRING, TABLE, OBJECT, BOOLEAN, FUNCTION, OLD_CLOSURE, CLOSURE = range(9)
 
@@ -53,8 +53,8 @@ def read(path: Path) -> Value:
             if beginning.startswith(b"PK"):
                 raise DamagedError(0, "a zip file begins; unpack it and give what is in it")
             if beginning[:1].isdigit():
-                return _Reader(Text(file)).document()
-            stream = Binary(file, long_bytes=8)
+                return _Reader(AsciiStream(file)).document()
+            stream = BinaryStream(file, long_bytes=8)
             try:
                 return _Reader(stream).document()
             except DamagedError as error:
@@ -63,7 +63,7 @@ def read(path: Path) -> Value:
                 first = error
             file.seek(0)
             try:  # as written on Windows or by a processor of 32 bits; nothing in the file says so
-                return _Reader(Binary(file, long_bytes=4)).document()
+                return _Reader(BinaryStream(file, long_bytes=4)).document()
             except DamagedError as second:
                 raise max(first, second, key=lambda error: error.offset) from None
     except DamagedError as error:
@@ -85,7 +85,7 @@ class _Reader:
             NUMBER: stream.number,
             STRING: self._string,
             BOOLEAN: self._boolean,
-            FUNCTION: lambda: self._function(Function()),
+            FUNCTION: lambda: self._function(LuaFunction()),
         }
 
     def document(self) -> Value:
@@ -133,11 +133,11 @@ class _Reader:
     def _new(self, tag: int, index: int) -> Value | _Unfinished:
         """What follows the index of a value that was not seen before."""
         if tag in (OLD_CLOSURE, CLOSURE):
-            function = Function()
+            function = LuaFunction()
             self._seen[index] = tag, function
             return self._function(function)
         if tag == TABLE:
-            table = Table()
+            table = LuaTable()
             self._seen[index] = tag, table
             return self._filled(table)
         class_name = self._class_name()
@@ -148,13 +148,13 @@ class _Reader:
         elif class_name.startswith("torch."):
             self._stream.fail(f"class {class_name!r} is not known")
         else:
-            record = Table(class_name)
+            record = LuaTable(class_name)
             self._seen[index] = tag, record
             return self._record(record)
         self._seen[index] = tag, value
         return value
 
-    def _filled(self, table: Table) -> _Unfinished:
+    def _filled(self, table: LuaTable) -> _Unfinished:
         """Sent its keys and values by turns."""
         for _ in range(self._stream.count(least_bytes=2)):
             key = yield
@@ -169,15 +169,15 @@ class _Reader:
                 table.others.append((key, value))
         return table
 
-    def _record(self, record: Table) -> _Unfinished:
+    def _record(self, record: LuaTable) -> _Unfinished:
         """Sent the table of its fields."""
         content = yield
-        if not isinstance(content, Table) or content.class_name:
+        if not isinstance(content, LuaTable) or content.class_name:
             self._stream.fail(f"{record.class_name!r} holds no table")
         record.fields, record.items, record.others = content.fields, content.items, content.others
         return record
 
-    def _function(self, function: Function) -> _Unfinished:
+    def _function(self, function: LuaFunction) -> _Unfinished:
         """Sent its upvalues, to which others may refer."""
         self._stream.skip(self._stream.count(least_bytes=1))
         yield

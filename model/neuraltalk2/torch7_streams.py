@@ -91,7 +91,7 @@ class Stream(ABC):
             self.fail(f"{count * each_bytes} bytes should follow, and {self.left} do")
 
 
-class Binary(Stream):
+class BinaryStream(Stream):
     """Little-endian, without padding.
 
     Args:
@@ -123,7 +123,7 @@ class Binary(Stream):
         return values.astype(kind, copy=False)
 
 
-class Text(Stream):
+class AsciiStream(Stream):
     """Each write ends its line; numbers in a line are apart by spaces. Bytes and characters are written as they are."""
 
     def integer(self) -> int:  # noqa: D102

@@ -9,7 +9,7 @@ import numpy.typing as npt
 Array = npt.NDArray[Any]
 
 
-class Table:
+class LuaTable:
     """A Lua table, or an object with its class. Equal to itself only; it may hold itself.
 
     Args:
@@ -42,8 +42,8 @@ class Table:
         return values
 
 
-class Function:
+class LuaFunction:
     """Lua code that was skipped."""
 
 
-Value = None | bool | float | str | Table | Array | Function
+Value = None | bool | float | str | LuaTable | Array | LuaFunction

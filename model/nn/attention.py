@@ -1,6 +1,7 @@
-"""Looking at the places of an image while speaking about it.
+"""Attention from the LSTM's output to the regions of an image, the cells of the CNN's final feature map.
 
-Letters: B images, P places of each, Q words to be said about each, E embedding, H hidden.
+Letters: B images, P regions per image, Q queries per image (the words of its captions), N queries in all, E embedding,
+H hidden.
 """
 
 from __future__ import annotations
@@ -13,17 +14,17 @@ from model.errors import OptionError
 
 
 class Attention(nn.Module):
-    """Scaled dot-product attention (Vaswani et al., 2017) from the LSTM to the places, after it and not into it.
+    """Scaled dot-product attention (Vaswani et al., 2017), applied to the LSTM's output rather than to its input.
 
-    Each word's output asks, sees a mean of the places, and is joined with it, as in Luong et al. (2015) and Lu et al.
-    (2017). The LSTM does not hear what was seen, so in training all words look at once.
+    The LSTM output queries the regions; the attended context is concatenated with it and projected (Luong et al., 2015;
+    Lu et al., 2017). The context is not fed back into the LSTM, so training attends for all words at once.
 
     Args:
-        embedding_size: E, of a place, which is also what is seen of it.
-        hidden_size: H, of the LSTM's output, and of what comes of it.
-        heads: that look for different things; a divisor of E and H.
+        embedding_size: E, size of a region's vector and of the attended context.
+        hidden_size: H, size of the LSTM's output and of this module's output.
+        heads: number of attention heads; must divide E and H.
 
-    Raises OptionError for a number of heads that is none.
+    Raises OptionError if `heads` does not divide both.
     """
 
     def __init__(self, embedding_size: int, hidden_size: int, heads: int) -> None:
@@ -35,30 +36,33 @@ class Attention(nn.Module):
         self.keys, self.queries = nn.Linear(embedding_size, hidden_size), nn.Linear(hidden_size, hidden_size)
         self.joined = nn.Linear(hidden_size + embedding_size, hidden_size)
 
-    def remember(self, places: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Places (B, P, E) → their keys (heads, B, P, H / heads), and themselves by head (heads, B, P, E / heads)."""
-        return self._by_head(self.keys(places)), self._by_head(places)
+    def project_memory(self, regions: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Maps regions (B, P, E) to keys (heads, B, P, H / heads) and values (heads, B, P, E / heads)."""
+        return self._split_heads(self.keys(regions)), self._split_heads(regions)
 
     def forward(self, hidden: torch.Tensor, keys: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
-        """The LSTM's output (B, Q, H), and what `remember` gave → what to say the words from (B, Q, H)."""
-        queries = self._by_head(self.queries(hidden))
-        seen = scaled_dot_product_attention(queries, keys, values)  # (heads, B, Q, E / heads)
-        joined = torch.cat([hidden, seen.permute(1, 2, 0, 3).flatten(2)], dim=2)
+        """Maps LSTM outputs (B, Q, H), with keys and values from `project_memory`, to outputs (B, Q, H)."""
+        queries = self._split_heads(self.queries(hidden))
+        context = scaled_dot_product_attention(queries, keys, values)  # (heads, B, Q, E / heads)
+        joined = torch.cat([hidden, context.permute(1, 2, 0, 3).flatten(2)], dim=2)
         return torch.tanh(self.joined(joined))
 
-    def of_images(
-        self, hidden: torch.Tensor, image: torch.Tensor, keys: torch.Tensor, values: torch.Tensor
+    def forward_packed(
+        self, hidden: torch.Tensor, image_index: torch.Tensor, keys: torch.Tensor, values: torch.Tensor
     ) -> torch.Tensor:
-        """The same for N words (N, H), some about each image, given (N,) in rising order → (N, H).
+        """Maps LSTM outputs (N, H) of a varying number of queries per image to outputs (N, H).
 
-        What is remembered of an image is not copied for each of its captions, as it would be many times their size.
+        Keys and values are not copied for each query: they are many times its size.
+
+        Args:
+            image_index: (N,) int64, the image of each query, in ascending order.
         """
-        first = torch.searchsorted(image, image)
-        place = torch.arange(len(image), device=image.device) - first  # among the words about the image
-        together = hidden.new_zeros(keys.shape[1], int(place.max()) + 1, hidden.shape[1])
-        together[image, place] = hidden
-        joined: torch.Tensor = self(together, keys, values)
-        return joined[image, place]
+        first = torch.searchsorted(image_index, image_index)
+        position = torch.arange(len(image_index), device=image_index.device) - first  # among the image's queries
+        padded = hidden.new_zeros(keys.shape[1], int(position.max()) + 1, hidden.shape[1])
+        padded[image_index, position] = hidden
+        outputs: torch.Tensor = self(padded, keys, values)
+        return outputs[image_index, position]
 
-    def _by_head(self, vectors: torch.Tensor) -> torch.Tensor:
+    def _split_heads(self, vectors: torch.Tensor) -> torch.Tensor:
         return vectors.view(*vectors.shape[:2], self.heads, -1).permute(2, 0, 1, 3)

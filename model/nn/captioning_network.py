@@ -1,4 +1,7 @@
-"""Encoder and decoder as one trainable network, and the description that rebuilds it."""
+"""The trainable network, CNN encoder and LSTM decoder, and the architecture description that rebuilds it.
+
+Letters: B images, N captions per image, T words of the longest caption, V vocabulary (END included), H height, W width.
+"""
 
 from __future__ import annotations
 
@@ -16,17 +19,21 @@ from model.nn.layers import Layer
 
 @dataclass(frozen=True)
 class Architecture:
-    """Everything that decides the shapes of the weights, and how long captions get.
+    """The hyperparameters that determine the shapes of the weights and the length of captions.
 
     Args:
-        vocabulary_size: words and END.
-        cnn: a torchvision classifier's name, or the layers of another CNN (`model.nn.layers`).
-        embedding_size: of the image and of the words.
-        hidden_size: of the LSTM.
-        layers: of the LSTM.
-        dropout: probability while training, unless the trainer sets another.
-        max_tokens: of the captions it learnt from, END included, where neuraltalk2's search ends; 0 where unknown.
-        attention_heads: with which the decoder looks at the CNN's last map of features; 0: it is told the pooled ones.
+        vocabulary_size: number of words, END included.
+        cnn: name of a torchvision classifier, or a list of layers (`model.nn.layers`).
+        embedding_size: size of image and word embeddings.
+        hidden_size: size of the LSTM's hidden state.
+        layers: number of LSTM layers.
+        dropout: training-time dropout probability, unless the training stage sets another.
+        max_tokens: length of the longest training caption in tokens, END included; neuraltalk2's search stops there.
+            0 if unknown.
+        attention_heads: number of attention heads over the CNN's final feature map. 0 disables attention; the decoder
+            then gets pooled features only.
+
+    Raises OptionError for a value out of range.
     """
 
     vocabulary_size: int
@@ -49,8 +56,8 @@ class Architecture:
                 raise OptionError(f"{name} is {getattr(self, name)}; it must be at least 0")
 
     def build(self) -> Network:
-        """The network with random weights."""
-        encoder = Encoder(self.cnn, self.embedding_size, places=bool(self.attention_heads))
+        """Builds the network with random weights."""
+        encoder = Encoder(self.cnn, self.embedding_size, spatial=bool(self.attention_heads))
         decoder = Decoder(
             self.vocabulary_size,
             self.embedding_size,
@@ -64,7 +71,7 @@ class Architecture:
 
 
 class Network(nn.Module):
-    """What is trained: logits of each caption given its image."""
+    """CNN encoder and LSTM decoder: maps images and captions to logits."""
 
     def __init__(self, encoder: Encoder, decoder: Decoder) -> None:
         super().__init__()
@@ -77,31 +84,32 @@ class Network(nn.Module):
         *,
         images: torch.Tensor | None = None,
         features: torch.Tensor | None = None,
-        mishear: float = 0.0,
+        scheduled_sampling_prob: float = 0.0,
     ) -> torch.Tensor:
-        """Logits (B × N, T + 2, V) of N captions per image, as `Decoder.forward` gives them.
+        """Returns logits (B × N, T + 2, V) of N captions per image, as `Decoder.forward` does.
 
         Args:
             words: (B × N, T) ids, the N captions of an image side by side.
-            images: (B, 3, H, W), or
-            features: of the CNN, as `Encoder.features` gives them, where it is frozen and was run before.
-            mishear: probability with which the decoder hears, in a word's place, one that it draws itself after the
-                words before: scheduled sampling (Bengio et al., 2015), all words at once (Mihaylova and Martins, 2019).
+            images: (B, 3, H, W); may be left out if `features` are given.
+            features: precomputed features from `Encoder.features`, for a frozen CNN.
+            scheduled_sampling_prob: probability with which an input word is replaced by one sampled from the model's
+                own prediction (scheduled sampling, Bengio et al., 2015; for all positions in parallel, Mihaylova and
+                Martins, 2019).
         """
         embedding = self.embed(images=images, features=features)
-        if mishear:
-            words = self._misheard(embedding, words, mishear)
+        if scheduled_sampling_prob:
+            words = self._replace_by_samples(embedding, words, scheduled_sampling_prob)
         logits: torch.Tensor = self.decoder(embedding, words)
         return logits
 
-    def _misheard(self, embedding: torch.Tensor, words: torch.Tensor, probability: float) -> torch.Tensor:
+    def _replace_by_samples(self, embedding: torch.Tensor, words: torch.Tensor, probability: float) -> torch.Tensor:
         with torch.no_grad():
             logits = self.decoder(embedding, words)[:, 1:-1]  # (B × N, T, V)
-            drawn = torch.multinomial(logits.float().softmax(dim=-1).flatten(0, 1), 1).view_as(words)
-            return torch.where(torch.rand(words.shape, device=words.device) < probability, drawn, words)
+            samples = torch.multinomial(logits.float().softmax(dim=-1).flatten(0, 1), 1).view_as(words)
+            return torch.where(torch.rand(words.shape, device=words.device) < probability, samples, words)
 
     def embed(self, *, images: torch.Tensor | None = None, features: torch.Tensor | None = None) -> torch.Tensor:
-        """Embeddings of images, or of their features, as `forward` takes them and `Encoder.project` gives them."""
+        """Returns image embeddings, as `Encoder.project` does, of images or of precomputed features."""
         if features is None:
             if images is None:
                 raise TypeError("give the images or their features")

@@ -1,6 +1,6 @@
-"""What a search asks of whoever speaks: a decoder, or several that choose each word together.
+"""The interface between decoding algorithms and decoders: one step in, log-probabilities of the next word out.
 
-Letters: B images, N captions that are being spoken, V vocabulary (END included).
+Letters: B images, N captions being decoded, V vocabulary (END included).
 """
 
 from __future__ import annotations
@@ -12,54 +12,56 @@ import torch
 
 
 @dataclass(frozen=True)
-class State:
-    """What is remembered of the images, and of the words so far.
+class DecoderState:
+    """A decoder's state between two steps, for N captions of B images.
 
     Args:
-        said: of each caption: (…, N, …), the second dimension.
-        seen: of each image: (…, B, …), the second dimension. It stays as it is while captions come and go.
-        image: (N,) int64, which image a caption is of; the captions of an image lie side by side.
+        recurrent: tensors per caption, (…, N, …) with N second, such as an LSTM's hidden and cell states.
+        memory: tensors per image, (…, B, …) with B second, such as the keys and values of attention. Selecting captions
+            leaves it unchanged.
+        image_index: (N,) int64, the image of each caption, in ascending order.
     """
 
-    said: tuple[torch.Tensor, ...]
-    seen: tuple[torch.Tensor, ...]
-    image: torch.Tensor
+    recurrent: tuple[torch.Tensor, ...]
+    memory: tuple[torch.Tensor, ...]
+    image_index: torch.Tensor
 
     @classmethod
-    def after_the_images(cls, said: tuple[torch.Tensor, ...], seen: tuple[torch.Tensor, ...] = ()) -> State:
-        """One caption of each image, without words."""
-        return cls(said, seen, torch.arange(said[0].shape[1], device=said[0].device))
+    def initial(cls, recurrent: tuple[torch.Tensor, ...], memory: tuple[torch.Tensor, ...] = ()) -> DecoderState:
+        """Builds the state before the first word, with one caption per image."""
+        return cls(recurrent, memory, torch.arange(recurrent[0].shape[1], device=recurrent[0].device))
 
     @property
     def device(self) -> torch.device:
-        """Where it is."""
-        return self.image.device
+        """The device of all tensors."""
+        return self.image_index.device
 
     def __len__(self) -> int:
-        """N."""
-        return len(self.image)
+        """N, the number of captions."""
+        return len(self.image_index)
 
-    def rows(self, rows: torch.Tensor) -> State:
-        """That of some captions: by their numbers (int64), as often as they are named, or by a mask (N,)."""
-        return State(tuple(part[:, rows] for part in self.said), self.seen, self.image[rows])
+    def select(self, captions: torch.Tensor) -> DecoderState:
+        """Returns the state of some captions, given by index (int64, repeats allowed) or by a boolean mask (N,)."""
+        recurrent = tuple(part[:, captions] for part in self.recurrent)
+        return DecoderState(recurrent, self.memory, self.image_index[captions])
 
-    def copies(self, each: int) -> State:
-        """That of each caption so many times, side by side."""
-        return self.rows(torch.arange(len(self), device=self.device).repeat_interleave(each))
+    def repeat_interleave(self, repeats: int) -> DecoderState:
+        """Returns the state with `repeats` copies of each caption, the copies of a caption side by side."""
+        return self.select(torch.arange(len(self), device=self.device).repeat_interleave(repeats))
 
 
-class Speaker(Protocol):
-    """Says how probable each next word is."""
+class StepDecoder(Protocol):
+    """An autoregressive decoder that is advanced one word at a time."""
 
     @property
     def vocabulary_size(self) -> int:
-        """V."""
+        """V, END included."""
 
     max_tokens: int
-    """Of the captions it learnt from, END included; 0 where unknown."""
+    """Length of the longest training caption in tokens, END included; 0 if unknown."""
 
-    state_parts: tuple[int, int]
-    """Tensors of its state: said, seen."""
+    num_state_tensors: tuple[int, int]
+    """Number of tensors in `DecoderState.recurrent` and in `DecoderState.memory`."""
 
-    def step(self, words: torch.Tensor, state: State) -> tuple[torch.Tensor, State]:
-        """Last word ids (N,) and state → log-probabilities of the next word (N, V) in float32, and the new state."""
+    def step(self, words: torch.Tensor, state: DecoderState) -> tuple[torch.Tensor, DecoderState]:
+        """Maps last word ids (N,) and state to log-probabilities of the next word (N, V) in float32 and a new state."""

@@ -1,6 +1,6 @@
-"""The CNN: a list of layers or any torchvision classifier, cut before its last, and a projection to the embedding size.
+"""The CNN encoder: any torchvision classifier without its last layer, or a list of layers, and a projection.
 
-Letters: B batch, H height, W width, F features, E embedding, P places of the CNN's last map of features.
+Letters: B batch, H height, W width, F features, E embedding, P regions (cells of the CNN's final feature map).
 """
 
 from __future__ import annotations
@@ -23,84 +23,97 @@ from model.errors import CheckpointError, OptionError
 from model.nn.layers import Layer, sequential
 
 SMALLEST_STD = 1e-3
-AFTER_THE_MAP = ("avgpool", "classifier", "fc")
-"""Children of torchvision's classifiers that come after their last map of features."""
-WITHOUT_A_MAP = ("vit_", "maxvit_")
+_AFTER_FEATURE_MAP = ("avgpool", "classifier", "fc")
+"""Child modules of torchvision's classifiers that follow the final feature map."""
+_WITHOUT_FEATURE_MAP = ("vit_", "maxvit_")
 
 
 class Encoder(nn.Module):
-    """Images to embeddings: pooled penultimate features, each standardised, then linear and ReLU; of places, linear.
+    """Maps images to embeddings: standardised CNN features, projected; the pooled ones are rectified, regions are not.
 
-    Features of all images have much in common; unless their mean is taken away, the decoder learns the language long
-    before it looks at the image. A new encoder has mean 0 and deviation 1, until `standardize` is told better.
+    The features of all images have much in common; unless their mean is subtracted, the decoder learns to model
+    language long before it uses the image. A new encoder has mean 0 and standard deviation 1 until `standardize` is
+    called.
 
     Args:
-        cnn: name of a torchvision classification network, such as "vgg16" or "mobilenet_v2", or the layers of another.
+        cnn: name of a torchvision classification network, such as "vgg16" or "mobilenet_v2", or a list of layers
+            (`model.nn.layers`).
         embedding_size: E.
-        places: whether to keep the features of each place, beside the pooled ones.
+        spatial: whether to keep the features of each region, beside the pooled ones.
 
-    Raises OptionError for a CNN that there is not, or that has no places.
+    Raises OptionError for an unknown CNN, or one without a feature map where `spatial` asks for it.
     """
 
     feature_mean: torch.Tensor
     feature_std: torch.Tensor
     place_std: torch.Tensor
 
-    def __init__(self, cnn: str | Sequence[Layer], embedding_size: int, *, places: bool = False) -> None:
+    def __init__(self, cnn: str | Sequence[Layer], embedding_size: int, *, spatial: bool = False) -> None:
         super().__init__()
         if isinstance(cnn, str):
-            self.cnn, self.feature_size = poolless(cnn) if places else headless(cnn)
-        elif places:
+            build = build_spatial_feature_extractor if spatial else build_feature_extractor
+            self.cnn, self.feature_size = build(cnn)
+        elif spatial:
             raise OptionError("attention_heads needs a CNN of torchvision's, not one of layers")
         else:
             self.cnn, self.feature_size = sequential(cnn)
         self.register_buffer("feature_mean", torch.zeros(self.feature_size))
         self.register_buffer("feature_std", torch.ones(self.feature_size))
         self.projection = nn.Linear(self.feature_size, embedding_size)
-        self.places = nn.Linear(self.feature_size, embedding_size) if places else None
-        if places:
+        # Regions are called `places` here since the names of parameters are part of stored captioners.
+        self.places = nn.Linear(self.feature_size, embedding_size) if spatial else None
+        if spatial:
             self.register_buffer("place_std", torch.ones(self.feature_size))
 
-    def features(self, images: torch.Tensor) -> torch.Tensor:
-        """(B, 3, H, W) → (B, F), or (B, P, F) with places."""
-        features: torch.Tensor = self.cnn(images)
-        return features.flatten(2).transpose(1, 2) if self.places else features
+    @property
+    def spatial(self) -> bool:
+        """True if the features of each region are kept."""
+        return self.places is not None
 
-    def refuse_unless_sees(self, image_size: int) -> None:
-        """Raises OptionError if images of this side, in pixels, are none for the CNN."""
+    def features(self, images: torch.Tensor) -> torch.Tensor:
+        """Maps normalised images (B, 3, H, W) to pooled features (B, F), or to those of regions (B, P, F)."""
+        features: torch.Tensor = self.cnn(images)
+        return features.flatten(2).transpose(1, 2) if self.spatial else features
+
+    def check_image_size(self, image_size: int) -> None:
+        """Raises OptionError if the CNN cannot process square images with this side in pixels."""
         cnn = deepcopy(self.cnn).to("meta").eval()  # shapes without arithmetic
         try:
             cnn(torch.zeros(1, 3, image_size, image_size, device="meta"))
         except (RuntimeError, AssertionError) as error:
-            raise OptionError(f"the CNN cannot see images of {image_size}×{image_size} pixels: {error}") from error
+            raise OptionError(f"the CNN cannot process images of {image_size}×{image_size} pixels: {error}") from error
 
     def standardize(self, features: torch.Tensor) -> None:
-        """Takes mean and deviation of each feature from those of many images, as `features` gives them."""
+        """Sets the mean and standard deviation of each feature to those of a sample of images.
+
+        Args:
+            features: (B, F) or (B, P, F), from `features`.
+        """
         pooled = features
-        if self.places:  # whose features deviate more than their means
+        if self.spatial:  # the features of regions vary more than their means
             pooled = features.mean(dim=1)
             self.place_std.copy_(features.flatten(0, 1).std(dim=0).clamp(min=SMALLEST_STD))
         self.feature_mean.copy_(pooled.mean(dim=0))
         self.feature_std.copy_(pooled.std(dim=0).clamp(min=SMALLEST_STD))
 
     def project(self, features: torch.Tensor) -> torch.Tensor:
-        """(B, F) → (B, E), or (B, P, F) → (B, 1 + P, E): the whole, then its places."""
-        pooled = features.mean(dim=1) if self.places else features
-        whole = torch.relu(self.projection((pooled - self.feature_mean) / self.feature_std))
+        """Maps features (B, F) to embeddings (B, E), or (B, P, F) to (B, 1 + P, E): pooled, then regions."""
+        pooled = features.mean(dim=1) if self.spatial else features
+        embedding = torch.relu(self.projection((pooled - self.feature_mean) / self.feature_std))
         if self.places is None:
-            return whole
-        places = self.places((features - self.feature_mean) / self.place_std)
-        return torch.cat([whole.unsqueeze(1), places], dim=1)
+            return embedding
+        regions = self.places((features - self.feature_mean) / self.place_std)
+        return torch.cat([embedding.unsqueeze(1), regions], dim=1)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        """(B, 3, H, W) → as `project`."""
+        """Maps normalised images (B, 3, H, W) to embeddings, as `project` does."""
         return self.project(self.features(images))
 
 
-def headless(name: str) -> tuple[nn.Module, int]:
-    """The torchvision classifier `name` without its last layer, with random weights, and its feature size F.
+def build_feature_extractor(name: str) -> tuple[nn.Module, int]:
+    """Builds a torchvision classifier without its last layer, with random weights; also returns its feature size F.
 
-    Raises OptionError for a name that torchvision does not know as a classifier.
+    Raises OptionError if torchvision has no classifier of this name.
     """
     cnn = _classifier(name)
     if name.startswith("squeezenet"):  # its last layer is a convolution before the pooling
@@ -112,17 +125,17 @@ def headless(name: str) -> tuple[nn.Module, int]:
     return cnn, last.in_features
 
 
-def poolless(name: str) -> tuple[nn.Module, int]:
-    """The torchvision classifier `name` up to its last map of features, with random weights, and the map's depth F.
+def build_spatial_feature_extractor(name: str) -> tuple[nn.Module, int]:
+    """Builds a torchvision classifier up to its final feature map, with random weights; also returns the map's depth F.
 
-    Raises OptionError for a name that torchvision does not know as a classifier, or that has no such map.
+    Raises OptionError if torchvision has no classifier of this name, or it has no feature map.
     """
-    if name.startswith(WITHOUT_A_MAP):
-        raise OptionError(f"attention_heads needs a CNN with a map of features, such as resnet50; {name} has none")
-    children = _classifier(name).named_children()  # keeping what weights are called in the whole
-    cnn = nn.Sequential(OrderedDict(takewhile(lambda child: child[0] not in AFTER_THE_MAP, children)))
-    seen = deepcopy(cnn).to("meta").eval()(torch.zeros(1, 3, 299, 299, device="meta"))  # shapes without arithmetic
-    return cnn, seen.shape[1]
+    if name.startswith(_WITHOUT_FEATURE_MAP):
+        raise OptionError(f"attention_heads needs a CNN with a feature map, such as resnet50; {name} has none")
+    children = _classifier(name).named_children()  # weights keep their names in the whole classifier
+    cnn = nn.Sequential(OrderedDict(takewhile(lambda child: child[0] not in _AFTER_FEATURE_MAP, children)))
+    output = deepcopy(cnn).to("meta").eval()(torch.zeros(1, 3, 299, 299, device="meta"))  # shapes without arithmetic
+    return cnn, output.shape[1]
 
 
 def _classifier(name: str) -> Any:
@@ -137,17 +150,17 @@ def _classifier(name: str) -> Any:
 
 
 def load_cnn(cnn: nn.Module, name: str, source: str) -> None:
-    """Fills the headless CNN of torchvision's `name`.
+    """Loads pretrained weights into the feature extractor built from torchvision's classifier `name`.
 
     Args:
-        source: a `.safetensors` file, a state dict (read with `weights_only`: no pickle is executed), or the name of
-            torchvision's weights, such as "DEFAULT" or "IMAGENET1K_V1", which are downloaded.
+        source: a `.safetensors` file, a PyTorch state dict (read with `weights_only`, so no pickle is executed), or the
+            name of torchvision weights to download, such as "DEFAULT" or "IMAGENET1K_V1".
 
     Raises CheckpointError for weights that are missing, damaged or of another network.
     """
     weights = _read(Path(source)) if Path(source).suffix else _download(name, source)
     try:
-        missing, _ = cnn.load_state_dict(weights, strict=False)  # the classifier's head is left over, and not wanted
+        missing, _ = cnn.load_state_dict(weights, strict=False)  # the weights of the removed layers are left over
     except RuntimeError as error:
         raise CheckpointError(f"{source} is of another network than {name}: {error}") from error
     missing = [key for key in missing if not key.endswith("num_batches_tracked")]

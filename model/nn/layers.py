@@ -1,6 +1,6 @@
-"""A CNN as a list of layers, for networks that torchvision does not have.
+"""CNNs described by a list of layers, for networks that torchvision does not have.
 
-Each is a record of plain values, so that a captioner's config.json can hold it:
+A layer is a mapping of plain values, which a captioner's config.json can hold:
 
 {"kind": "convolution", "inputs": 3, "outputs": 64, "kernel": [3, 3], "stride": [1, 1], "padding": [1, 1]}
     optional: "groups": 1, "bias": true
@@ -11,7 +11,8 @@ Each is a record of plain values, so that a captioner's config.json can hold it:
 {"kind": "linear", "inputs": 25088, "outputs": 4096}
     optional: "bias": true
 
-Sides are height, then width, in pixels. With "ceil", a window that begins inside the image counts, too.
+Sides are height, then width, in pixels. With "ceil", a window that starts inside the image counts even if it extends
+beyond it.
 """
 
 from __future__ import annotations
@@ -27,16 +28,16 @@ Layer = Mapping[str, Any]
 
 
 def sequential(layers: Sequence[Layer]) -> tuple[nn.Sequential, int]:
-    """The network with random weights, and its feature size: the outputs of the last layer that says them.
+    """Builds the network with random weights; also returns its feature size, the outputs of the last flat layer.
 
-    Raises OptionError for a layer that is not known or not well described.
+    Raises OptionError for an unknown or malformed layer.
     """
     if not isinstance(layers, Sequence):
         raise OptionError(f"cnn is {layers!r}; give a name or a list of layers")
     built = nn.Sequential(*(_build(number, layer) for number, layer in enumerate(layers)))
     sizes = [layer["outputs"] for layer in layers if layer["kind"] in ("flatten", "linear")]
     if not sizes:
-        raise OptionError("a CNN of layers needs one that is flatten or linear, for features have no height and width")
+        raise OptionError("a CNN of layers needs a flatten or linear layer, for features have no height and width")
     return built, int(sizes[-1])
 
 

@@ -13,11 +13,11 @@ from model.decoding.search import Search
 from model.nn.captioning_network import Network
 
 
-def draw(
+def sample_captions(
     network: Network,
     search: Search,
     *,
-    unsayable: Sequence[int] = (),
+    suppressed_ids: Sequence[int] = (),
     images: torch.Tensor | None = None,
     features: torch.Tensor | None = None,
 ) -> list[list[list[int]]]:
@@ -29,7 +29,7 @@ def draw(
     network.eval()
     with torch.inference_mode():
         embeddings = network.embed(images=images, features=features)
-        found = search(network.decoder, embeddings, unsayable=unsayable)
+        found = search(network.decoder, embeddings, suppressed_ids=suppressed_ids)
         return [[hypothesis.words for hypothesis in hypotheses] for hypotheses in found]
 
 

@@ -59,7 +59,7 @@ class Objective:
     dtype: torch.dtype = torch.float32
 
 
-def pad(captions: Sequence[Sequence[int]]) -> tuple[torch.Tensor, torch.Tensor]:
+def pad_captions(captions: Sequence[Sequence[int]]) -> tuple[torch.Tensor, torch.Tensor]:
     """Word ids of captions → (captions, T) int64 filled up with END, and their lengths (captions,)."""
     lengths = torch.tensor([len(caption) for caption in captions])
     words = torch.full((len(captions), max(1, int(lengths.max()))), END)
@@ -69,18 +69,20 @@ def pad(captions: Sequence[Sequence[int]]) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def summed_loss(
-    network: nn.Module, batch: Batch, objective: Objective | None = None, *, mishear: float = 0.0
+    network: nn.Module, batch: Batch, objective: Objective | None = None, *, scheduled_sampling_prob: float = 0.0
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Negative log-likelihood in nats summed over the batch, and its number of tokens.
 
     Args:
         network: a `Network`, or what stands for one on several workers.
         objective: None asks for the words alone.
-        mishear: as `Network.forward` takes it.
+        scheduled_sampling_prob: as `Network.forward` takes it.
     """
     asked = objective or Objective()
     with autocast(batch.words.device, asked.dtype):
-        logits = network(batch.words, images=batch.images, features=batch.features, mishear=mishear)
+        logits = network(
+            batch.words, images=batch.images, features=batch.features, scheduled_sampling_prob=scheduled_sampling_prob
+        )
     if batch.caption_temperatures is not None:
         logits = logits / batch.caption_temperatures[:, None, None]
     total, tokens = caption_loss(
@@ -97,7 +99,7 @@ def summed_loss(
     return total, tokens
 
 
-class Trainer:
+class TrainStep:
     """A network, its optimisers, their schedule and a moving average, for one stage of training.
 
     Where `torch.distributed` is initialised this is one of several workers: the loss is per token of all their batches,
@@ -114,7 +116,7 @@ class Trainer:
             it must be asked as it drew.
         cnn_dropout: whether the CNN drops values as it was made to; else it is asked as it will be used.
         train_batch_norm: whether its batch norms follow the batches; else they keep their statistics.
-        scheduled_sampling: `Network.forward`'s `mishear` at the last step; it grows in a line from 0.
+        scheduled_sampling: `Network.forward`'s `scheduled_sampling_prob` at the last step; it grows in a line from 0.
         average_decay: of the moving average of the weights, in [0, 1); 0 keeps none.
     """
 
@@ -136,7 +138,7 @@ class Trainer:
         scheduled_sampling: float = 0.0,
         average_decay: float = 0.0,
     ) -> None:
-        self.network, self.steps, self.done = network, steps, 0
+        self.network, self.steps, self.global_step = network, steps, 0
         self._objective = objective
         self._clip_norm, self._clip_value = clip_norm, clip_value
         self._cnn_dropout, self._train_batch_norm = cnn_dropout, train_batch_norm
@@ -161,7 +163,7 @@ class Trainer:
         """Of decoder and projection, at the next step."""
         return cast(float, self._schedules[0].get_last_lr()[0])
 
-    def step(self, batches: Sequence[Batch], *, flag: bool = False) -> torch.Tensor:
+    def step(self, batches: Sequence[Batch], *, stop_flag: bool = False) -> torch.Tensor:
         """Updates the weights by some batches together.
 
         Args:
@@ -174,25 +176,27 @@ class Trainer:
         for optimizer in self._optimizers:
             optimizer.zero_grad()
         sums = torch.zeros(3, device=batches[0].words.device)
-        sums[2] = float(flag)
+        sums[2] = float(stop_flag)
         for batch in batches:
             sums[:2] += self._backward(batch, last=batch is batches[-1])
         if self._workers > 1:
             distributed.all_reduce(sums)
-        self._descend(self._workers / sums[1])
-        self.done += 1
+        self._optimizer_step(self._workers / sums[1])
+        self.global_step += 1
         return sums
 
     def _backward(self, batch: Batch, *, last: bool) -> torch.Tensor:
         """Adds to the gradient of the summed loss; returns the sum and the number of tokens."""
-        mishear = self._scheduled_sampling * self.done / self.steps
+        scheduled_sampling_prob = self._scheduled_sampling * self.global_step / self.steps
         alone = isinstance(self._replica, DistributedDataParallel) and not last
         with self._replica.no_sync() if alone else contextlib.nullcontext():  # type: ignore[operator]
-            total, tokens = summed_loss(self._replica, batch, self._objective, mishear=mishear)
+            total, tokens = summed_loss(
+                self._replica, batch, self._objective, scheduled_sampling_prob=scheduled_sampling_prob
+            )
             total.backward()  # type: ignore[no-untyped-call]
         return torch.stack([total.detach().float(), tokens.float()])
 
-    def _descend(self, scale: torch.Tensor) -> None:
+    def _optimizer_step(self, scale: torch.Tensor) -> None:
         """A step along the gradient, which is that of a sum, or the mean of the workers' sums, until it is scaled."""
         for parameter in self._trained:
             if parameter.grad is not None:
@@ -217,7 +221,7 @@ class Trainer:
     def state_dict(self) -> dict[str, Any]:
         """Everything that the next step depends on, but for the random numbers."""
         return {
-            "done": self.done,
+            "done": self.global_step,
             "network": self.network.state_dict(),
             "average": self._average.state_dict() if self._average else {},
             "optimizers": [optimizer.state_dict() for optimizer in self._optimizers],
@@ -226,7 +230,7 @@ class Trainer:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Goes on from what `state_dict` gave, of a trainer made alike."""
-        self.done = state["done"]
+        self.global_step = state["done"]
         self.network.load_state_dict(state["network"])
         if self._average:
             self._average.load_state_dict(state["average"])

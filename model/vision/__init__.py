@@ -1,1 +1,1 @@
-"""From a decoded image to the tensor that the CNN reads."""
+"""Image preprocessing: from a decoded image to the tensor that the CNN reads."""

@@ -1,7 +1,7 @@
-"""From an opened image to the pixels and then the floats that the CNN reads. Stored in every checkpoint.
+"""Preprocessing: from an opened image to uint8 pixels to the float tensor that the CNN reads. Stored in checkpoints.
 
-Two halves, so that only bytes travel between processes: `pixels` runs on the CPU beside the reader and gives uint8,
-`normalize` runs on the device and gives floats.
+It has two halves, so that only bytes travel between processes: `pixels` runs on the CPU and returns uint8, `normalize`
+runs on the device and returns floats.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from model.vision.image_modes import to_rgb
 Pixels = npt.NDArray[np.uint8]
 
 _EXIF_ORIENTATION = 0x0112
-_UPRIGHT = {
+_TRANSPOSE = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
     4: Image.Transpose.FLIP_TOP_BOTTOM,
@@ -31,25 +31,27 @@ _UPRIGHT = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-_SIDEWAYS = (5, 6, 7, 8)  # these orientations swap width and height
-_LONGEST = 4  # times the shorter side: what of the longer one is looked at before the square is cut out
+_SWAPS_SIDES = (5, 6, 7, 8)  # these orientations swap width and height
+_MAX_ASPECT_RATIO = 4  # longer images are cropped to this ratio before they are resized
 
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """How an image becomes the CNN's input.
+    """How an image is converted to the CNN's input.
 
     Args:
         image_size: side of the square input, in pixels.
-        resize: "stretch" scales both sides to `resize_size`, as neuraltalk2 does; "shorter_side" keeps the aspect
-            ratio. Either way a centre crop of `image_size` follows.
+        resize: "stretch" scales both sides to `resize_size`, as neuraltalk2 does; "shorter_side" scales the shorter
+            side to it and keeps the aspect ratio. A crop of `image_size` follows.
         resize_size: side to scale to, in pixels, at least `image_size`.
-        mean, std: of the RGB channels in [0, 1]; the defaults are ImageNet's.
-        resampling: "bilinear" is Pillow's, whose JPEGs may be decoded at a smaller scale; "torch" that of Torch's image
-            package (`torch_image`), to the bit.
-        crop_offset: of the crop from the left and the top, in pixels; None is the middle.
-        loading: "standard" applies EXIF rotation and shows what is transparent over white; "torch" does as Torch's
-            image.load, which does neither: alpha is left out, and of 16 bits the upper 8 are taken.
+        mean, std: mean and standard deviation of the RGB channels, for values in [0, 1]; defaults are ImageNet's.
+        resampling: "bilinear" is Pillow's, and JPEGs may be decoded at a reduced scale; "torch" is that of Torch7's
+            image package, bit for bit (`torch7_image`).
+        crop_offset: offset of the crop from the left and the top, in pixels; None is the centre.
+        loading: "standard" applies the EXIF orientation and composites transparency over white; "torch" does as
+            Torch7's image.load: it ignores orientation and alpha, and keeps the upper 8 of 16 bits.
+
+    Raises OptionError for a value out of range.
     """
 
     image_size: int = 224
@@ -79,51 +81,51 @@ class Preprocessing:
             )
 
     @property
-    def view(self) -> Preprocessing:
-        """All of it that decides `pixels`: those of equal views are the same. It can be the key of a dictionary."""
+    def pixel_key(self) -> Preprocessing:
+        """The fields that determine the output of `pixels`, the others set to defaults; use it as a dictionary key."""
         return replace(self, mean=Preprocessing.mean, std=Preprocessing.std)
 
-    def at(self, image_size: int) -> Preprocessing:
-        """The same for a square input of another side, in pixels: the same share of the image is cut out."""
+    def with_image_size(self, image_size: int) -> Preprocessing:
+        """Returns the same preprocessing for another input side in pixels; the crop keeps its share of the image."""
         scale = image_size / self.image_size
         margin = round((self.resize_size - self.image_size) * scale)
         offset = None if self.crop_offset is None else round(self.crop_offset * scale)
         return replace(self, image_size=image_size, resize_size=image_size + margin, crop_offset=offset)
 
     def draft(self, image: Image.Image) -> None:
-        """Asks a JPEG that is not decoded yet for the smallest of 1, 1/2, 1/4, 1/8 of its size that is large enough.
+        """Requests that an undecoded JPEG be decoded at the smallest of 1, 1/2, 1/4, 1/8 scale that is large enough.
 
-        Not where every pixel must be as it is in the file.
+        Does nothing with Torch7's resampling, which must see every pixel of the file.
         """
         if self.resampling == "bilinear":
-            draft_jpeg(image, self._scaled(image))
+            draft_jpeg(image, self._resized_size(image))
 
     def pixels(self, image: Image.Image) -> Pixels:
-        """(image_size, image_size, 3) uint8 RGB of any PIL image.
+        """Converts any PIL image to (image_size, image_size, 3) uint8 RGB.
 
-        Raises PixelError for an image whose colours cannot be read, and whatever Pillow does on damaged data, where the
-        image is not decoded yet.
+        Raises PixelError for an image whose colours cannot be read, and any exception of Pillow's if it is still to be
+        decoded and its data are damaged.
         """
         standard = self.loading == "standard"
-        turned = orientation(image) if standard else 1
+        rotation = orientation(image) if standard else 1
         rgb = to_rgb(image) if standard else torch7_image.to_rgb(image)
         if self.resize == "shorter_side":
-            rgb = _without_ends(rgb)
-        resized = self._resized(rgb)
+            rgb = _limit_aspect_ratio(rgb)
+        resized = self._resize(rgb)
         left, top = (
             (side - self.image_size) // 2 if self.crop_offset is None else self.crop_offset for side in resized.size
         )
         square = resized.crop((left, top, left + self.image_size, top + self.image_size))
-        if turned in _UPRIGHT:  # last: turning the small square costs least
-            square = square.transpose(_UPRIGHT[turned])
+        if rotation in _TRANSPOSE:  # last, since rotating the small square is cheapest
+            square = square.transpose(_TRANSPOSE[rotation])
         return np.asarray(square)
 
-    def _resized(self, rgb: Image.Image) -> Image.Image:
+    def _resize(self, rgb: Image.Image) -> Image.Image:
         if self.resampling == "torch":
-            return Image.fromarray(torch7_image.scale(np.asarray(rgb), *self._scaled(rgb)))
-        return rgb.resize(self._scaled(rgb), Image.Resampling.BILINEAR)
+            return Image.fromarray(torch7_image.scale(np.asarray(rgb), *self._resized_size(rgb)))
+        return rgb.resize(self._resized_size(rgb), Image.Resampling.BILINEAR)
 
-    def _scaled(self, image: Image.Image) -> tuple[int, int]:
+    def _resized_size(self, image: Image.Image) -> tuple[int, int]:
         if self.resize == "stretch":
             return self.resize_size, self.resize_size
         width, height = image.size
@@ -131,50 +133,51 @@ class Preprocessing:
         return max(self.resize_size, round(width * scale)), max(self.resize_size, round(height * scale))
 
     def normalize(self, pixels: torch.Tensor) -> torch.Tensor:
-        """(B, H, W, 3) uint8 → (B, 3, H, W) float32, channels last in memory, on the same device."""
+        """Maps (B, H, W, 3) uint8 pixels to (B, 3, H, W) float32, in channels-last memory format."""
         mean = torch.tensor([255.0 * value for value in self.mean], device=pixels.device)
         std = torch.tensor([255.0 * value for value in self.std], device=pixels.device)
         return pixels.float().sub_(mean).div_(std).permute(0, 3, 1, 2)
 
 
-def _without_ends(image: Image.Image) -> Image.Image:
-    """The middle of a strip, which scaled to its whole length could fill the memory."""
+def _limit_aspect_ratio(image: Image.Image) -> Image.Image:
+    """Crops the ends off a very long image, which could fill the memory once it is scaled up."""
     width, height = image.size
-    left, top = max(0, width - _LONGEST * height) // 2, max(0, height - _LONGEST * width) // 2
+    left, top = max(0, width - _MAX_ASPECT_RATIO * height) // 2, max(0, height - _MAX_ASPECT_RATIO * width) // 2
     return image.crop((left, top, width - left, height - top)) if left or top else image
 
 
 def draft_jpeg(image: Image.Image, size: tuple[int, int]) -> None:
-    """Asks a JPEG that is not decoded yet for the smallest scale that is at least `size`.
+    """Requests that an undecoded JPEG be decoded at the smallest scale that is at least `size` (width, height).
 
-    Of other formats nothing is asked: HEIF's reader would take a thumbnail, which may show something else.
+    Ignores other formats: HEIF's reader would take a thumbnail, which may show something else.
     """
     if image.format in ("JPEG", "MPO"):
         image.draft(None, size)
 
 
 def orientation(image: Image.Image) -> int:
-    """The EXIF orientation that is still to be applied, 1 to 8; 1 where none is given, or the metadata are damaged.
+    """Returns the EXIF orientation still to be applied, 1 to 8; 1 if there is none or the metadata are damaged.
 
-    Decodes the image: some readers apply it then (Pillow's of TIFF), and some find it only behind the pixels (PNG).
+    Decodes the image first: some of Pillow's readers then apply it themselves (TIFF) or find it only after the pixels
+    (PNG).
     """
     image.load()
-    for _ in range(2):  # after a failure, Pillow gives what it had read before
+    for _ in range(2):  # after a failure, Pillow returns what it read so far
         try:
             found = image.getexif().get(_EXIF_ORIENTATION, 1)
-            return int(found) if found in _UPRIGHT else 1
+            return int(found) if found in _TRANSPOSE else 1
         except Exception:  # noqa: BLE001 - a third-party parser of foreign bytes
             continue
     return 1
 
 
 def displayed_size(image: Image.Image, stored: tuple[int, int] | None = None) -> tuple[int, int]:
-    """Width and height in pixels as a viewer shows the image, EXIF rotation applied.
+    """Returns width and height in pixels as a viewer shows the image, with the EXIF orientation applied.
 
     Args:
-        image: is decoded, if it is not yet.
-        stored: width and height before a draft made them smaller.
+        image: decoded if it is not yet.
+        stored: width and height in the file, where `draft` reduced the image; None takes the image's own.
     """
-    turned = orientation(image)
+    rotation = orientation(image)
     width, height = stored or image.size
-    return (height, width) if turned in _SIDEWAYS else (width, height)
+    return (height, width) if rotation in _SWAPS_SIDES else (width, height)

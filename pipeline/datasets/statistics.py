@@ -63,7 +63,7 @@ def record(
         written: the counts of the image's split.
         max_tokens: ids kept of a caption.
     """
-    unknown = set(vocabulary.unsayable)
+    unknown = set(vocabulary.suppressed_ids)
     written.images += 1
     written.captions += len(tokens)
     written.tokens += sum(map(len, tokens))

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import TypeVar
 
-from model.vocabulary import BAD_ENDINGS, tokenize
+from model.vocabulary import FORBIDDEN_FINAL_WORDS, tokenize
 
 Words = tuple[str, ...]
 Item = TypeVar("Item")
@@ -60,7 +60,7 @@ def diversity(captions: Iterable[str], known: frozenset[Words] | None = None) ->
         vocabulary=len(set(spoken)),
         novel=None if known is None else _share(one not in known for one in said),
         mean_words=len(spoken) / max(1, len(said)),
-        broken_endings=_share(one[-1] in BAD_ENDINGS for one in said),
+        broken_endings=_share(one[-1] in FORBIDDEN_FINAL_WORDS for one in said),
         repeated_bigrams=_share(len(set(one)) < len(one) for one in bigrams),
     )
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import pyarrow.fs as pafs
 
 from model.captioner import checkpoint
-from model.captioner.base import Captioning
+from model.captioner.base import BaseCaptioner
 from model.captioner.captioner import Captioner
 from model.captioner.ensemble import Ensemble
 from pipeline.errors import InputError
@@ -29,7 +29,7 @@ def find(captioner: str) -> Path:
 
 def load(
     captioners: Sequence[str], *, weights: Sequence[float] | None = None, device: str = "auto", dtype: str = "auto"
-) -> Captioning:
+) -> BaseCaptioner:
     """A captioner, or several as an ensemble; each given as `find` takes it, the rest as `Ensemble.load` does."""
     found = [find(captioner) for captioner in captioners]
     if len(found) == 1:

@@ -15,7 +15,7 @@ from ray.data.block import BlockMetadata
 from ray.data.datasource import Datasource, ReadTask
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from model.device import ONE_HEAP
+from model.device import SINGLE_ARENA
 from pipeline.inference.fault_isolation import Attempts, Bisected, Positions, Register, RowId, Stage
 from pipeline.inference.stages import CaptionPixels
 from pipeline.outcome import DEFAULTS, ReadOptions
@@ -175,7 +175,7 @@ def run_ray(
     pieces = split(spans, wanted=wanted, piece_bytes=splitting.PIECE_BYTES, options=options)
     attempts = _attempts_here()
     source = SpanSource(pieces, wanted=wanted, batch_images=batch_images, options=options)
-    actor = {**actor_resources, "runtime_env": {"env_vars": ONE_HEAP}}  # which calls its stages in a thread
+    actor = {**actor_resources, "runtime_env": {"env_vars": SINGLE_ARENA}}  # which calls its stages in a thread
     # Without a GPU both stages ask for the same, and Ray runs them in one actor: a core decodes and captions by turns.
     decoding = {} if actor_resources.get("num_gpus") else actor
     rows = (

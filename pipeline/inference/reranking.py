@@ -4,29 +4,29 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from model.captioner.rescoring import Rescoring
+from model.captioner.rescoring import CaptionerReranker
 from model.decoding.hypothesis import Hypothesis
-from model.decoding.reranking import Scorer, Views
+from model.decoding.reranking import PixelsByKey, Reranker
 from model.vision.preprocessing import Preprocessing
 from pipeline.evaluation.cider import CiderD
 from pipeline.inference import captioner_store
 
 
 class Consensus:
-    """A `Scorer`: the mean CIDEr-D of a caption against the image's other candidates.
+    """A `Reranker`: the mean CIDEr-D of a caption against the image's other candidates.
 
     It looks for the caption of least expected loss, not the most probable one: minimum Bayes risk (Kumar and Byrne,
     2004). All words weigh the same, for what is common is a matter of more captions than an image has.
     """
 
-    views: Sequence[Preprocessing] = ()
+    pixel_keys: Sequence[Preprocessing] = ()
 
     def __init__(self) -> None:
         self._similarity = CiderD.uniform()
 
-    def __call__(self, views: Views, found: Sequence[Sequence[Hypothesis]]) -> list[list[float]]:
-        """As `Scorer`."""
-        return [self._scores([hypothesis.words for hypothesis in hypotheses]) for hypotheses in found]
+    def __call__(self, pixels: PixelsByKey, hypotheses: Sequence[Sequence[Hypothesis]]) -> list[list[float]]:
+        """As `Reranker`."""
+        return [self._scores([hypothesis.words for hypothesis in candidates]) for candidates in hypotheses]
 
     def _scores(self, captions: list[list[int]]) -> list[float]:
         if len(captions) == 1:
@@ -38,7 +38,7 @@ class Consensus:
 
 def scorer(  # noqa: PLR0917
     by: str, captioner: str, weight: float, length_normalization: float, device: str, dtype: str
-) -> Scorer | None:
+) -> Reranker | None:
     """None where candidates stay in the search's order.
 
     Args:
@@ -51,5 +51,5 @@ def scorer(  # noqa: PLR0917
         return Consensus()
     if by == "captioner":
         other = captioner_store.load([captioner], device=device, dtype=dtype)
-        return Rescoring(other, weight=weight, length_normalization=length_normalization)
+        return CaptionerReranker(other, weight=weight, length_penalty=length_normalization)
     return None

@@ -32,7 +32,7 @@ class Decode:
     """Decodes images; bound to the preprocessing of a captioner, or to those of several."""
 
     def __init__(self, *preprocessings: Preprocessing) -> None:
-        self._views = list(dict.fromkeys(preprocessing.view for preprocessing in preprocessings))
+        self._views = list(dict.fromkeys(preprocessing.pixel_key for preprocessing in preprocessings))
 
     def __call__(self, rows: pa.Table) -> pa.Table:
         """Replaces `image` by `pixels`, `width` and `height`; an image that cannot be decoded gets its error code.
@@ -96,7 +96,9 @@ class CaptionPixels:
         self._scorer = (
             scorer(**rerank, length_normalization=power, device=device, dtype=dtype) if rerank is not None else None
         )
-        self._views = list(dict.fromkeys([*self._captioner.views, *(self._scorer.views if self._scorer else ())]))
+        self._views = list(
+            dict.fromkeys([*self._captioner.pixel_keys, *(self._scorer.pixel_keys if self._scorer else ())])
+        )
         self._schema = extended(CAPTIONED, [TOKEN_PROBS.name] if self._search.token_probs else [])
 
     def __call__(self, rows: pa.Table) -> pa.Table:

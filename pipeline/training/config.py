@@ -44,7 +44,7 @@ class Stage:
 
     def preprocessing(self, network: Preprocessing) -> Preprocessing:
         """The network's, at this stage's size."""
-        return network.at(self.image_size) if self.image_size else network
+        return network.with_image_size(self.image_size) if self.image_size else network
 
 
 @dataclass(frozen=True)

@@ -86,7 +86,7 @@ class Cache:
             mine = share(split, workers.rank, workers.count)
             if view:
                 random = torch.Generator().manual_seed(view * workers.count + workers.rank)
-                options = {**options, "crop": partial(crop_and_flip, smallest=smallest_crop, generator=random)}
+                options = {**options, "crop": partial(crop_and_flip, min_scale=smallest_crop, generator=random)}
             found = computed(self._encoder, split, mine, self._preprocessing, device=workers.device, **options)
             if workers.count == 1:
                 self._write(f"{prefix}0-{len(split)}.arrow", found)

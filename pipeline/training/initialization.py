@@ -25,7 +25,7 @@ def first_network(recipe: Recipe, vocabulary: Vocabulary) -> tuple[Network, Arch
         network, side = architecture.build(), recipe.image_size
         preprocessing = Preprocessing(image_size=side, resize_size=side)
     for image_size in {stage.preprocessing(preprocessing).image_size for stage in recipe.stages}:
-        network.encoder.refuse_unless_sees(image_size)
+        network.encoder.check_image_size(image_size)
     return network, architecture, preprocessing
 
 

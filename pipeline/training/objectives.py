@@ -12,8 +12,8 @@ import torch
 
 from model.decoding.search import Search
 from model.nn.captioning_network import Network
-from model.training.self_critical import advantages, draw
-from model.training.train_step import Batch, pad
+from model.training.self_critical import advantages, sample_captions
+from model.training.train_step import Batch, pad_captions
 from model.vocabulary import END, Vocabulary
 from pipeline.datasets.prepared_split import Numbers, Split
 from pipeline.evaluation.cider import CiderD
@@ -74,7 +74,7 @@ def drawn(
         )
 
     def said(search: Search, inputs: Inputs) -> list[list[list[int]]]:
-        return draw(network, search, unsayable=vocabulary.unsayable, **inputs)
+        return sample_captions(network, search, suppressed_ids=vocabulary.suppressed_ids, **inputs)
 
     # Without rules: what is drawn is then as probable as the gradient takes it to be.
     greedy = Search(method="greedy", max_tokens=max_tokens, no_repeat_ngram=0)
@@ -103,7 +103,7 @@ def drawn(
 
 def _batch(captions: Sequence[Sequence[Sequence[int]]], inputs: Inputs) -> Batch:
     """As many captions of each image, side by side."""
-    words, lengths = pad([ids for of_image in captions for ids in of_image])
+    words, lengths = pad_captions([ids for of_image in captions for ids in of_image])
     device = next(iter(inputs.values())).device
     return Batch(words.to(device), lengths.to(device), **inputs)
 
@@ -114,5 +114,5 @@ def word_weights(split: Split, vocabulary: Vocabulary) -> torch.Tensor:
     weights = torch.zeros(vocabulary.size)
     for word, count in images.items():
         weights[word] = math.log(len(split) / count)
-    weights[vocabulary.unsayable] = 0.0
+    weights[vocabulary.suppressed_ids] = 0.0
     return weights

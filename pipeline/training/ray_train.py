@@ -14,7 +14,7 @@ from ray.train import FailureConfig, RunConfig, ScalingConfig, TrainingFailedErr
 from ray.train.torch import TorchTrainer, get_device
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from model.device import ONE_HEAP
+from model.device import SINGLE_ARENA
 from model.errors import ModelError
 from pipeline.datasets.prepared_split import Split
 from pipeline.errors import PipelineError, TrainingError, WriteError
@@ -133,7 +133,7 @@ def run_on_ray(
             storage_path=f"{folder.path}/{FOLDER}",
             storage_filesystem=folder.system,
             failure_config=FailureConfig(max_failures=max_failures),
-            worker_runtime_env={"env_vars": ONE_HEAP},  # type: ignore[call-arg]  # `work` runs in a thread
+            worker_runtime_env={"env_vars": SINGLE_ARENA},  # type: ignore[call-arg]  # `work` runs in a thread
         ),
     )
     failure = _while_it_lasts(trainer.fit, board, reporter)

@@ -51,7 +51,7 @@ def parts(
             given = {name: value[part[0] : part[-1] + 1] for name, value in inputs.items()}
             if "images" in given and smallest_crop < 1.0:
                 generator = torch.Generator().manual_seed(int(random.integers(2**40)))
-                given["images"] = crop_and_flip(given["images"], smallest=smallest_crop, generator=generator)
+                given["images"] = crop_and_flip(given["images"], min_scale=smallest_crop, generator=generator)
             yield numbers[part], given
 
 

@@ -20,7 +20,7 @@ from model.decoding.search import Search
 from model.device import choose_dtype, keep_freed_memory
 from model.nn.captioning_network import Network
 from model.nn.encoder import load_cnn
-from model.training.train_step import Objective, Trainer
+from model.training.train_step import Objective, TrainStep
 from pipeline.datasets.prepared_split import Numbers, Split, read_vocabulary
 from pipeline.training import feature_cache, step_inputs
 from pipeline.training.config import Position, Progress, Recipe, Reporter, Stage
@@ -94,25 +94,25 @@ class TrainingRun:
         trainer = self._trainer(stage, stage.steps or stage.epochs * epoch_steps)
         if state:
             trainer.load_state_dict(state)
-        cached = self._cached(stage) if stage.frozen and not self.network.encoder.places else {}
+        cached = self._cached(stage) if stage.frozen and not self.network.encoder.spatial else {}
         lesson = self._lesson(stage)
-        while trainer.done < trainer.steps:
-            began, before = time.monotonic(), trainer.done
+        while trainer.global_step < trainer.steps:
+            began, before = time.monotonic(), trainer.global_step
             self._epoch(number, trainer, lesson, cached.get("train"), epoch_steps)
-            if trainer.done == trainer.steps or trainer.done % epoch_steps == 0:
-                images_per_s = (trainer.done - before) * stage.batch_images / (time.monotonic() - began)
-                self._end_epoch(stage, trainer, cached.get("val"), -(-trainer.done // epoch_steps), images_per_s)
-            if trainer.done < trainer.steps:
+            if trainer.global_step == trainer.steps or trainer.global_step % epoch_steps == 0:
+                images_per_s = (trainer.global_step - before) * stage.batch_images / (time.monotonic() - began)
+                self._end_epoch(stage, trainer, cached.get("val"), -(-trainer.global_step // epoch_steps), images_per_s)
+            if trainer.global_step < trainer.steps:
                 self._keep(trainer.averaged, trainer)
             if self._stopping:
                 break
-        if trainer.done == trainer.steps:
+        if trainer.global_step == trainer.steps:
             self.position.stage, self.position.first_loss = number + 1, math.nan
             self._keep(trainer.averaged)
         return not self._stopping or self.position.stage == len(self.recipe.stages)
 
-    def _trainer(self, stage: Stage, steps: int) -> Trainer:
-        return Trainer(
+    def _trainer(self, stage: Stage, steps: int) -> TrainStep:
+        return TrainStep(
             self.network,
             optimizer=stage.optimizer,
             cnn_optimizer=stage.cnn_optimizer,
@@ -143,15 +143,15 @@ class TrainingRun:
         )
 
     def _epoch(
-        self, number: int, trainer: Trainer, lesson: Lesson, cached: torch.Tensor | None, epoch_steps: int
+        self, number: int, trainer: TrainStep, lesson: Lesson, cached: torch.Tensor | None, epoch_steps: int
     ) -> None:
         """Steps to the end of the epoch, or until somebody asks to stop."""
-        stage, (epoch, step) = self.recipe.stages[number], divmod(trainer.done, epoch_steps)
-        watch = Watch(stage, self.position, epoch_steps=epoch_steps, done=trainer.done, tell=self._tell)
+        stage, (epoch, step) = self.recipe.stages[number], divmod(trainer.global_step, epoch_steps)
+        watch = Watch(stage, self.position, epoch_steps=epoch_steps, done=trainer.global_step, tell=self._tell)
         end = min(trainer.steps, (epoch + 1) * epoch_steps)
         with contextlib.closing(self._inputs(number, epoch, cached, step)) as steps:
             for numbers, inputs in steps:
-                random = self._random(2, number, trainer.done, self.workers.rank)
+                random = self._random(2, number, trainer.global_step, self.workers.rank)
                 torch.manual_seed(int(random.integers(2**40)))
                 parts = step_inputs.parts(
                     numbers, inputs, stage.accumulate, smallest_crop=stage.smallest_crop, random=random
@@ -159,10 +159,10 @@ class TrainingRun:
                 if stage.frozen:
                     parts = step_inputs.seen(parts, self.network.encoder, dtype=self.dtype)
                 batches = [lesson(some, given, random) for some, given in parts]
-                watch.see(trainer.step(batches, flag=self.reporter.stop))
-                if trainer.done == end or watch.asked_to_stop:
+                watch.see(trainer.step(batches, stop_flag=self.reporter.stop))
+                if trainer.global_step == end or watch.asked_to_stop:
                     break
-                if self.recipe.save_steps and trainer.done % self.recipe.save_steps == 0:
+                if self.recipe.save_steps and trainer.global_step % self.recipe.save_steps == 0:
                     watch.look()
                     self._keep(trainer.averaged, trainer)
         watch.look()
@@ -194,7 +194,7 @@ class TrainingRun:
             self.folder.note(self.position.step, {"loss": progress.loss, "images_per_s": progress.images_per_s})
 
     def _end_epoch(
-        self, stage: Stage, trainer: Trainer, cached: torch.Tensor | None, epoch: int, images_per_s: float
+        self, stage: Stage, trainer: TrainStep, cached: torch.Tensor | None, epoch: int, images_per_s: float
     ) -> None:
         """Validates the averaged weights, and keeps them if they are the best so far."""
         position, network = self.position, trainer.averaged
@@ -228,7 +228,7 @@ class TrainingRun:
                 self.folder.save_epoch(name, network, self.preprocessing, report, keep=self.recipe.keep_epochs)
         self.reporter.epoch(report)
 
-    def _keep(self, network: Network, trainer: Trainer | None = None) -> None:
+    def _keep(self, network: Network, trainer: TrainStep | None = None) -> None:
         """Saves where the run stands; the stage's trainer unless it is finished."""
         if self.workers.first:
             state = {"position": self.position.state_dict()}

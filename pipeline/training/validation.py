@@ -6,7 +6,7 @@ import torch
 
 from model.decoding.search import Search
 from model.nn.captioning_network import Network
-from model.training.train_step import Batch, pad, summed_loss
+from model.training.train_step import Batch, pad_captions, summed_loss
 from model.vocabulary import Vocabulary
 from pipeline.datasets.prepared_split import Split
 from pipeline.evaluation.diversity import diversity
@@ -34,7 +34,7 @@ def validate(  # noqa: PLR0917
     for start in range(0, len(mine), BATCH_IMAGES):
         numbers, some = mine[start : start + BATCH_IMAGES], features[start : start + BATCH_IMAGES].to(workers.device)
         with torch.inference_mode():
-            found = search(network.decoder, network.encoder.project(some), unsayable=vocabulary.unsayable)
+            found = search(network.decoder, network.encoder.project(some), suppressed_ids=vocabulary.suppressed_ids)
             total, counted = _loss(network, split, numbers, some)
         loss, tokens = loss + total, tokens + counted
         for number, candidates in zip(numbers, found, strict=True):
@@ -46,7 +46,7 @@ def _loss(network: Network, split: Split, numbers: list[int], features: torch.Te
     """Summed over all captions of the images, and their tokens."""
     captions = [ids for number in numbers for ids in split.ids(number)]
     each = torch.tensor([len(split.ids(number)) for number in numbers], device=features.device)
-    words, lengths = (part.to(features.device) for part in pad(captions))
+    words, lengths = (part.to(features.device) for part in pad_captions(captions))
     total, tokens = summed_loss(network, Batch(words, lengths, features=features.repeat_interleave(each, dim=0)))
     return float(total), int(tokens)
 

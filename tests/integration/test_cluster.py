@@ -18,7 +18,7 @@ from faults import Survived, is_full
 from s3_store import Bucket
 
 from cluster.local import LocalCluster
-from model.nn.encoder import headless
+from model.nn.encoder import build_feature_extractor
 
 CHECKOUT = Path(__file__).parents[2]
 RAY = Path(sys.executable).with_name("ray")
@@ -152,7 +152,7 @@ def test_training_that_was_stopped_goes_on_when_it_is_submitted_again(
     (tmp_path / "captions.json").write_text(json.dumps(entries))
     data = ["--images_root", photos, "--output", tmp_path / "data", "--word_count_threshold", 0, "--num_val", 4]
     assert shardtalk("prepare", tmp_path / "captions.json", *data)[0] == 0
-    torch.save(headless("squeezenet1_1")[0].state_dict(), tmp_path / "cnn.pth")
+    torch.save(build_feature_extractor("squeezenet1_1")[0].state_dict(), tmp_path / "cnn.pth")
     shape = ["--network.cnn", "squeezenet1_1", "--network.weights", tmp_path / "cnn.pth", "--network.image_size", 64]
     run = ["--data", tmp_path / "data", "--output", tmp_path / "run", *shape, *TRAINING]
     stages = json.dumps([{"name": "language", "epochs": EPOCHS, "batch_images": 8}])

@@ -10,7 +10,7 @@ from conftest import WORDS, Run, codes, picture, pictures, rows_of
 from tolerances import same_log_prob
 
 from model.captioner import Captioner, Ensemble
-from model.captioner.rescoring import Rescoring
+from model.captioner.rescoring import CaptionerReranker
 from model.decoding.search import Search
 
 SEARCH = Search(beam_size=2, max_tokens=6, num_candidates=2)
@@ -103,7 +103,7 @@ def test_another_captioner_reorders_candidates(
 ) -> None:
     judged = ("--rerank.by", "captioner", "--rerank.captioner", second_captioner, "--rerank.weight", 0.9)
     assert caption(folder, *TWO, *judged)[0] == 0
-    judge = Rescoring(Captioner.load(second_captioner, device="cpu"), weight=0.9)
+    judge = CaptionerReranker(Captioner.load(second_captioner, device="cpu"), weight=0.9)
     speaker = Captioner.load(captioner, device="cpu")
     expected = [[c.text for c in found.candidates] for found in speaker.caption(images(), SEARCH, judge)]
     assert captions(tmp_path / "out") == [*expected, None]

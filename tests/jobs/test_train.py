@@ -23,7 +23,7 @@ from cluster.connect import Resources
 from configs.parsing import parse
 from configs.train import TrainConfig
 from jobs.cli import main
-from model.nn.encoder import headless
+from model.nn.encoder import build_feature_extractor
 from pipeline.training import ray_train
 from pipeline.training.step_monitor import Watch
 
@@ -57,7 +57,7 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     torch.manual_seed(0)
-    cnn, _ = headless("squeezenet1_1")
+    cnn, _ = build_feature_extractor("squeezenet1_1")
     path = tmp_path_factory.mktemp("weights") / "squeezenet.pth"
     torch.save(cnn.state_dict(), path)
     return path
@@ -269,7 +269,7 @@ def test_the_recipes_that_ship_can_be_followed(
     config = CHECKOUT / "configs" / f"{recipe}.yaml"
     parsed = parse(TrainConfig, ["--config", str(config), "--data", "x", "--output", "y"], prog="shardtalk train")
     with torch.device("meta"):
-        assert headless(parsed.network.cnn)[1] > 1000
+        assert build_feature_extractor(parsed.network.cnn)[1] > 1000
     quick = [f"--stages.{stage.name}.{option}" for stage in parsed.stages for option in ("steps=1", "batch_images=4")]
     small = ["--network.cnn", "squeezenet1_1", "--network.weights", weights, "--network.image_size", 48]
     where = ["--data", data, "--output", tmp_path / "run", "--num_workers", 0, "--compile_cnn", "false"]

@@ -70,8 +70,8 @@ def test_ids_begin_after_end() -> None:
     assert vocabulary.encode(["dog", "cat", "a"]) == [2, 3, 1]
     assert vocabulary.decode([2, 1, END, 2]) == "dog a"
     assert vocabulary.decode([END]) == vocabulary.decode([]) == ""
-    assert vocabulary.unsayable == [3]
-    assert Vocabulary(("a", "dog")).unsayable == []
+    assert vocabulary.suppressed_ids == [3]
+    assert Vocabulary(("a", "dog")).suppressed_ids == []
 
 
 @pytest.mark.parametrize(

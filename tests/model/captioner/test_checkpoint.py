@@ -144,7 +144,7 @@ def test_a_cut_file_is_refused(directory: Path, name: str) -> None:
 )
 def test_weights_of_another_architecture_are_refused(directory: Path, changes: dict[str, object]) -> None:
     edit(directory, "architecture", **changes)
-    with pytest.raises(CheckpointError, match="another architecture"):
+    with pytest.raises(CheckpointError, match="does not match the architecture"):
         checkpoint.load(directory)
 
 

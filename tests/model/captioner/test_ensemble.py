@@ -14,12 +14,12 @@ from conftest import picture
 from tolerances import same_log_prob
 
 from model.captioner import Captioner, Ensemble, checkpoint
-from model.captioner.ensemble import Mixture, require_one_vocabulary
+from model.captioner.ensemble import EnsembleDecoder, check_same_vocabulary
 from model.decoding.search import Hypothesis, Search
 from model.decoding.sequence_log_probs import token_log_probs
 from model.errors import OptionError, VocabularyError
 from model.nn.decoder import Decoder
-from model.nn.decoder_state import State
+from model.nn.decoder_state import DecoderState
 from model.vocabulary import END, Vocabulary
 
 B, V, T = 3, 4, 3
@@ -46,9 +46,9 @@ def embeddings() -> list[torch.Tensor]:
     return [torch.randn(B, size, dtype=torch.float64, generator=generator) for size in (5, 7)]
 
 
-def started(decoders: list[Decoder], embeddings: list[torch.Tensor]) -> State:
+def started(decoders: list[Decoder], embeddings: list[torch.Tensor]) -> DecoderState:
     with torch.inference_mode():
-        return Mixture.joined([d.start(e) for d, e in zip(decoders, embeddings, strict=True)])
+        return EnsembleDecoder.merge_states([d.initial_state(e) for d, e in zip(decoders, embeddings, strict=True)])
 
 
 def mean_log_prob(decoders: list[Decoder], images: list[torch.Tensor], words: tuple[int, ...]) -> list[float]:
@@ -65,7 +65,7 @@ def test_a_beam_of_full_width_is_exhaustive(
     decoders: list[Decoder], embeddings: list[torch.Tensor], power: float
 ) -> None:
     search = unruled(beam_size=200, max_tokens=T, num_candidates=7, length_normalization=power)
-    found = search.from_state(Mixture(decoders, WEIGHTS), started(decoders, embeddings))
+    found = search.from_state(EnsembleDecoder(decoders, WEIGHTS), started(decoders, embeddings))
     for i in range(B):
         images = [each[i] for each in embeddings]
         captions = list(itertools.chain.from_iterable(itertools.product(range(1, V), repeat=n) for n in range(T + 1)))
@@ -89,23 +89,25 @@ def test_an_ensemble_of_one_or_of_equals_is_itself(
 ) -> None:
     search = unruled(max_tokens=T, **options)
     expected = search(decoders[0], embeddings[0])
-    one = search.from_state(Mixture(decoders[:1]), started(decoders[:1], embeddings[:1]))
+    one = search.from_state(EnsembleDecoder(decoders[:1]), started(decoders[:1], embeddings[:1]))
     assert one == expected
-    twice = search.from_state(Mixture([decoders[0]] * 2, [3, 1]), started([decoders[0]] * 2, [embeddings[0]] * 2))
+    twice = search.from_state(
+        EnsembleDecoder([decoders[0]] * 2, [3, 1]), started([decoders[0]] * 2, [embeddings[0]] * 2)
+    )
     assert [[h.words for h in found] for found in twice] == [[h.words for h in found] for found in expected]
 
 
 def test_only_the_ratios_of_weights_matter(decoders: list[Decoder], embeddings: list[torch.Tensor]) -> None:
     search, state = unruled(max_tokens=T), started(decoders, embeddings)
-    one, other = (search.from_state(Mixture(decoders, weights), state) for weights in ([0.75, 0.25], [3, 1]))
+    one, other = (search.from_state(EnsembleDecoder(decoders, weights), state) for weights in ([0.75, 0.25], [3, 1]))
     assert one == other
-    assert one != search.from_state(Mixture(decoders, [1, 3]), state)
+    assert one != search.from_state(EnsembleDecoder(decoders, [1, 3]), state)
 
 
 @pytest.mark.parametrize("weights", [[1.0], [1.0, 0.0], [1.0, -1.0], [1.0, math.nan], [math.inf, 1.0]])
 def test_weights_that_are_none_are_refused(decoders: list[Decoder], weights: list[float]) -> None:
     with pytest.raises(OptionError, match="weights"):
-        Mixture(decoders, weights)
+        EnsembleDecoder(decoders, weights)
 
 
 def test_tokens_are_scored_as_probable_as_they_are(decoders: list[Decoder], embeddings: list[torch.Tensor]) -> None:
@@ -113,7 +115,7 @@ def test_tokens_are_scored_as_probable_as_they_are(decoders: list[Decoder], embe
     given = [[Hypothesis(list(words), 0.0) for words in some] for some in captions]
     given[0].append(Hypothesis([2, 1], 0.0, ended=False))
     with torch.inference_mode():
-        found = token_log_probs(Mixture(decoders, WEIGHTS), started(decoders, embeddings), given)
+        found = token_log_probs(EnsembleDecoder(decoders, WEIGHTS), started(decoders, embeddings), given)
     captions[0].append((2, 1))
     for i in range(B):
         images = [each[i] for each in embeddings]
@@ -126,7 +128,7 @@ def test_what_a_search_found_is_scored_as_it_said(decoders: list[Decoder], embed
     (decoder, _), (images, _) = decoders, embeddings
     found = unruled(beam_size=200, max_tokens=T, num_candidates=40)(decoder, images)
     with torch.inference_mode():
-        each = token_log_probs(decoder, decoder.start(images), found)
+        each = token_log_probs(decoder, decoder.initial_state(images), found)
     for embedding, hypotheses, values in zip(images, found, each, strict=True):
         scored = all_captions(decoder, embedding, T)
         assert len(hypotheses) == len(values) == len(scored)
@@ -137,7 +139,7 @@ def test_what_a_search_found_is_scored_as_it_said(decoders: list[Decoder], embed
 def test_each_captioner_looks_at_the_image_its_own_way(captioner: Path, second_captioner: Path) -> None:
     images = [picture(seed, 50, 70) for seed in range(4)]
     ensemble = Ensemble.load([captioner, second_captioner], weights=WEIGHTS, device="cpu")
-    assert [view.image_size for view in ensemble.views] == [64, 40]
+    assert [view.image_size for view in ensemble.pixel_keys] == [64, 40]
     for image, caption in zip(images, ensemble.caption(images, SEARCH), strict=True):
         (alone,) = ensemble.caption([image], SEARCH)
         assert [c.text for c in alone.candidates] == [c.text for c in caption.candidates]
@@ -156,14 +158,14 @@ def test_each_captioner_looks_at_the_image_its_own_way(captioner: Path, second_c
 def test_captioners_that_see_alike_share_pixels(captioner: Path) -> None:
     ensemble = Ensemble.load([captioner, captioner], device="cpu")
     alone = Captioner.load(captioner, device="cpu")
-    assert ensemble.views == alone.views
+    assert ensemble.pixel_keys == alone.pixel_keys
     images = [picture(seed) for seed in range(3)]
     assert [c.text for c in ensemble.caption(images, SEARCH)] == [c.text for c in alone.caption(images, SEARCH)]
 
 
 def test_pixels_of_one_view_are_not_enough_for_two(captioner: Path, second_captioner: Path) -> None:
     ensemble = Ensemble.load([captioner, second_captioner], device="cpu")
-    pixels = ensemble.views[0].pixels(picture(1))[None]
+    pixels = ensemble.pixel_keys[0].pixels(picture(1))[None]
     with pytest.raises(OptionError, match="2 ways"):
         ensemble.caption_pixels(pixels)
 
@@ -178,9 +180,9 @@ def test_pixels_of_one_view_are_not_enough_for_two(captioner: Path, second_capti
 )
 def test_what_differs_between_vocabularies_is_named(words: tuple[str, ...], said: str) -> None:
     expected = Vocabulary(("a", "dog", "cat"))
-    require_one_vocabulary({"A": expected, "C": Vocabulary(expected.words)})
+    check_same_vocabulary({"A": expected, "C": Vocabulary(expected.words)})
     with pytest.raises(VocabularyError, match=said):
-        require_one_vocabulary({"A": expected, "B": Vocabulary(words)})
+        check_same_vocabulary({"A": expected, "B": Vocabulary(words)})
 
 
 def test_captioners_of_different_words_are_refused(captioner: Path, foreign_captioner: Path) -> None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from model.decoding.neuraltalk2_search import beam, captions, greedy
+from model.decoding import neuraltalk2_search
+from model.decoding.neuraltalk2_search import beam_search, greedy_search
 from model.decoding.search import Search
 from model.errors import OptionError
 from model.nn.decoder import Decoder
@@ -53,7 +54,7 @@ def loops(decoder: Decoder, embedding: torch.Tensor, beams: int) -> list[tuple[l
 @pytest.mark.parametrize("beams", [2, 3, V])
 def test_beams_are_those_of_the_loops(decoder: Decoder, embeddings: torch.Tensor, beams: int) -> None:
     with torch.inference_mode():
-        found = beam(decoder, decoder.start(embeddings), beams=beams, length=D)
+        found = beam_search(decoder, decoder.initial_state(embeddings), beams=beams, length=D)
     for embedding, finished in zip(embeddings, found, strict=True):
         expected = loops(decoder, embedding, beams)
         assert [spoken.tokens for spoken in finished] == [tokens for tokens, _ in expected]
@@ -63,7 +64,7 @@ def test_beams_are_those_of_the_loops(decoder: Decoder, embeddings: torch.Tensor
 def test_greedy_goes_on_after_end(decoder: Decoder, embeddings: torch.Tensor) -> None:
     decoder.output.bias.data[END] += 8
     with torch.inference_mode():
-        found = greedy(decoder, decoder.start(embeddings), length=D)
+        found = greedy_search(decoder, decoder.initial_state(embeddings), length=D)
     for embedding, spoken in zip(embeddings, found, strict=True):
         tokens: list[int] = []
         for _ in range(D):
@@ -77,17 +78,17 @@ def test_greedy_goes_on_after_end(decoder: Decoder, embeddings: torch.Tensor) ->
 @pytest.mark.parametrize("beams", [1, 3])
 def test_an_image_does_not_depend_on_its_batch(decoder: Decoder, embeddings: torch.Tensor, beams: int) -> None:
     with torch.inference_mode():
-        together = captions(decoder, decoder.start(embeddings), beams=beams, length=D)
+        together = neuraltalk2_search.search(decoder, decoder.initial_state(embeddings), beams=beams, length=D)
         for embedding, expected in zip(embeddings, together, strict=True):
-            (alone,) = captions(decoder, decoder.start(embedding[None]), beams=beams, length=D)
+            (alone,) = neuraltalk2_search.search(decoder, decoder.initial_state(embedding[None]), beams=beams, length=D)
             assert [spoken.tokens for spoken in alone] == [spoken.tokens for spoken in expected]
 
 
 def test_a_caption_is_there_once(decoder: Decoder, embeddings: torch.Tensor) -> None:
     decoder.output.bias.data[END] += 4  # beams end early, and go on
     with torch.inference_mode():
-        finished = beam(decoder, decoder.start(embeddings), beams=3, length=D)
-        found = captions(decoder, decoder.start(embeddings), beams=3, length=D)
+        finished = beam_search(decoder, decoder.initial_state(embeddings), beams=3, length=D)
+        found = neuraltalk2_search.search(decoder, decoder.initial_state(embeddings), beams=3, length=D)
     for all_of_them, distinct in zip(finished, found, strict=True):
         assert len(distinct) < len(all_of_them)
         assert distinct[0] == all_of_them[0]
@@ -99,7 +100,7 @@ def test_a_caption_is_there_once(decoder: Decoder, embeddings: torch.Tensor) -> 
 def test_the_search_gives_its_captions(decoder: Decoder, embeddings: torch.Tensor) -> None:
     search = Search(beam_search="neuraltalk2", beam_size=3, num_candidates=2, max_tokens=D, length_normalization=0.7)
     with torch.inference_mode():
-        expected = captions(decoder, decoder.start(embeddings), beams=3, length=D)
+        expected = neuraltalk2_search.search(decoder, decoder.initial_state(embeddings), beams=3, length=D)
     for hypotheses, spoken in zip(search(decoder, embeddings), expected, strict=True):
         assert [h.words for h in hypotheses] == [s.words for s in spoken[:2]]
         assert [h.log_prob for h in hypotheses] == pytest.approx([s.log_prob for s in spoken[:2]])
@@ -138,7 +139,7 @@ def test_unk_may_be_said(embeddings: torch.Tensor) -> None:
     torch.manual_seed(0)
     decoder = Decoder(V, E, H).double().eval()
     decoder.output.bias.data[4] += 1000
-    said = Search(beam_search="neuraltalk2", beam_size=2, max_tokens=3)(decoder, embeddings, unsayable=[4])
+    said = Search(beam_search="neuraltalk2", beam_size=2, max_tokens=3)(decoder, embeddings, suppressed_ids=[4])
     assert {tuple(found[0].words) for found in said} == {(4, 4, 4)}
 
 

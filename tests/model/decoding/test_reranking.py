@@ -7,9 +7,9 @@ from conftest import picture
 from tolerances import same_log_prob
 
 from model.captioner import Captioner
-from model.captioner.rescoring import Rescoring
+from model.captioner.rescoring import CaptionerReranker
 from model.decoding.hypothesis import Hypothesis
-from model.decoding.reranking import reranked
+from model.decoding.reranking import rerank
 from model.decoding.search import Search
 from model.errors import OptionError
 
@@ -23,15 +23,15 @@ def loaded(captioner: Path) -> Captioner:
 
 def test_the_greatest_score_comes_first_and_equals_stay() -> None:
     a, b, c, d = (Hypothesis([i], -1.0) for i in range(4))
-    assert reranked([[a, b, c], [d]], [[0.1, 0.3, 0.1], [-5.0]]) == [[b, a, c], [d]]
+    assert rerank([[a, b, c], [d]], [[0.1, 0.3, 0.1], [-5.0]]) == [[b, a, c], [d]]
 
 
 class Longest:
     """A scorer of one's own."""
 
-    views = ()
+    pixel_keys = ()
 
-    def __call__(self, views: object, found: list[list[Hypothesis]]) -> list[list[float]]:
+    def __call__(self, pixels: object, found: list[list[Hypothesis]]) -> list[list[float]]:
         return [[float(len(hypothesis.words)) for hypothesis in hypotheses] for hypotheses in found]
 
 
@@ -44,21 +44,23 @@ def test_any_scorer_can_be_plugged_in(loaded: Captioner) -> None:
 def test_a_captioner_agrees_with_itself(loaded: Captioner) -> None:
     images = [picture(seed) for seed in range(4)]
     for weight in (0.0, 0.5, 1.0):
-        assert loaded.caption(images, SEARCH, Rescoring(loaded, weight=weight)) == loaded.caption(images, SEARCH)
+        assert loaded.caption(images, SEARCH, CaptionerReranker(loaded, weight=weight)) == loaded.caption(
+            images, SEARCH
+        )
 
 
 def test_rescoring_weighs_both_scores(loaded: Captioner) -> None:
     class Contrary(Captioner):
         """Sees every image as another."""
 
-        def start(self, views):  # type: ignore[no-untyped-def]
-            return super().start({view: 255 - pixels for view, pixels in views.items()})
+        def initial_state(self, by_key):  # type: ignore[no-untyped-def]
+            return super().initial_state({key: 255 - pixels for key, pixels in by_key.items()})
 
     other = Contrary(loaded._network, loaded.vocabulary, loaded.preprocessing, device=loaded.device, dtype=loaded.dtype)
     images = [picture(seed) for seed in range(6)]
     everything = Search(beam_size=900, num_candidates=900, max_tokens=2)  # all captions of up to two words
     few = Search(beam_size=6, num_candidates=6, max_tokens=2)
-    found = loaded.caption(images, few, Rescoring(other, weight=0.3))
+    found = loaded.caption(images, few, CaptionerReranker(other, weight=0.3))
     orders = 0
     for caption, mine, theirs in zip(
         found, loaded.caption(images, few), other.caption(images, everything), strict=True
@@ -72,7 +74,7 @@ def test_rescoring_weighs_both_scores(loaded: Captioner) -> None:
 
 def test_a_weight_out_of_range_is_refused(loaded: Captioner) -> None:
     with pytest.raises(OptionError, match=r"1\.5"):
-        Rescoring(loaded, weight=1.5)
+        CaptionerReranker(loaded, weight=1.5)
 
 
 def test_token_probabilities_come_on_request_and_add_up(loaded: Captioner) -> None:

@@ -12,7 +12,7 @@ from brute_force import all_captions, log_prob, unruled
 
 from model.decoding.search import Hypothesis, Search
 from model.errors import OptionError
-from model.nn.decoder import Decoder, State
+from model.nn.decoder import Decoder, DecoderState
 from model.vocabulary import END
 
 B, V, E, H, T = 3, 4, 5, 6, 3
@@ -25,7 +25,7 @@ class Counting(Decoder):
         super().__init__(*args)
         self.rows: list[int] = []
 
-    def step(self, words: torch.Tensor, state: State) -> tuple[torch.Tensor, State]:
+    def step(self, words: torch.Tensor, state: DecoderState) -> tuple[torch.Tensor, DecoderState]:
         self.rows.append(len(words))
         return super().step(words, state)
 
@@ -213,7 +213,7 @@ def test_temperature_raises_probabilities_to_its_inverse(decoder: Counting, embe
 
 def test_unsayable_words_are_not_said(decoder: Counting, embeddings: torch.Tensor) -> None:
     search = unruled(beam_size=200, max_tokens=T, num_candidates=5, length_normalization=0)
-    for embedding, found in zip(embeddings, search(decoder, embeddings, unsayable=[2]), strict=True):
+    for embedding, found in zip(embeddings, search(decoder, embeddings, suppressed_ids=[2]), strict=True):
         scored = {words: total for words, total in all_captions(decoder, embedding, T).items() if 2 not in words}
         best = sorted(scored.items(), key=lambda item: -item[1])[:5]
         assert [words for words, _ in as_pairs(found)] == [words for words, _ in best]
@@ -222,7 +222,7 @@ def test_unsayable_words_are_not_said(decoder: Counting, embeddings: torch.Tenso
 
 def test_unsayable_words_are_not_drawn(decoder: Counting, embeddings: torch.Tensor) -> None:
     search = unruled(method="sample", max_tokens=T, num_candidates=100)
-    drawn = [word for found in search(decoder, embeddings, unsayable=[1]) for h in found for word in h.words]
+    drawn = [word for found in search(decoder, embeddings, suppressed_ids=[1]) for h in found for word in h.words]
     assert set(drawn) == {2, 3}
 
 

@@ -82,9 +82,11 @@ def test_what_is_said_is_what_the_original_said(original: Checkpoint, embeddings
     length, decoder = original.architecture.max_tokens, original.network.decoder
     with torch.inference_mode():
         if beams == 1:
-            said = neuraltalk2_search.greedy(decoder, decoder.start(embeddings), length=length)
+            said = neuraltalk2_search.greedy_search(decoder, decoder.initial_state(embeddings), length=length)
         else:
-            finished = neuraltalk2_search.beam(decoder, decoder.start(embeddings), beams=beams, length=length)
+            finished = neuraltalk2_search.beam_search(
+                decoder, decoder.initial_state(embeddings), beams=beams, length=length
+            )
             said = [found[0] for found in finished]
     for i, image in enumerate(EVALUATED):
         expected = image["decode"][str(beams)]

@@ -16,7 +16,7 @@ from torch7_files import CHECKPOINTS, FIXTURES, Code, Obj, Storage, Tensor, dump
 from model.errors import CheckpointError
 from model.neuraltalk2 import torch7_reader
 from model.neuraltalk2.torch7_reader import read
-from model.neuraltalk2.torch7_values import Function, Table
+from model.neuraltalk2.torch7_values import LuaFunction, LuaTable
 
 FORMS: dict[str, dict[str, Any]] = {"binary": {}, "ascii": {"text": True}, "32 bits": {"long_bytes": 4}}
 Loads = Callable[[object], Any]
@@ -76,7 +76,7 @@ def test_both_forms_of_a_checkpoint_hold_the_same() -> None:
         assert type(one) is type(other)
         if isinstance(one, np.ndarray):
             np.testing.assert_array_equal(one, other)
-        elif isinstance(one, Table):
+        elif isinstance(one, LuaTable):
             if id(one) in seen:
                 return
             seen.add(id(one))
@@ -179,7 +179,7 @@ def test_functions_are_skipped(tag: int, loads: Loads) -> None:
     shared = {"x": 1}
     code = Code(b"\x1bLJ\x01 os.execute('touch ran')\n", {1: shared}, tag)
     table = loads({1: code, 2: code, 3: shared, 4: "after"})
-    assert isinstance(table.items[1], Function)
+    assert isinstance(table.items[1], LuaFunction)
     assert table.items[3].get("x") == 1
     assert table.items[4] == "after"
 
@@ -206,7 +206,7 @@ def nested(levels: int) -> bytes:
 
 
 def test_deep_nesting_ends_in_an_error(tmp_path: Path) -> None:
-    assert isinstance(read_bytes(nested(torch7_reader.MAX_DEPTH), tmp_path), Table)
+    assert isinstance(read_bytes(nested(torch7_reader.MAX_DEPTH), tmp_path), LuaTable)
     offset, said = refused(nested(torch7_reader.MAX_DEPTH + 1000), tmp_path)
     assert "nested deeper" in said
     assert offset < 24 * (torch7_reader.MAX_DEPTH + 2)

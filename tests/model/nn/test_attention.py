@@ -14,16 +14,16 @@ from safetensors.torch import save_file
 from tolerances import same_log_prob
 
 from model.captioner import Captioner, checkpoint
-from model.captioner.ensemble import Mixture
+from model.captioner.ensemble import EnsembleDecoder
 from model.decoding.search import Search
 from model.decoding.sequence_log_probs import token_log_probs
 from model.errors import OptionError
 from model.nn.attention import Attention
 from model.nn.captioning_network import Architecture, Network
 from model.nn.decoder import Decoder
-from model.nn.encoder import SMALLEST_STD, Encoder, headless, load_cnn, poolless
+from model.nn.encoder import SMALLEST_STD, Encoder, build_feature_extractor, build_spatial_feature_extractor, load_cnn
 from model.training.loss import targets
-from model.training.train_step import Batch, pad, summed_loss
+from model.training.train_step import Batch, pad_captions, summed_loss
 from model.vision.preprocessing import Preprocessing
 from model.vocabulary import END, Vocabulary
 
@@ -60,7 +60,7 @@ def test_each_head_means_the_places_by_their_likeness() -> None:
     ):
         seen.append((queries @ keys.transpose(1, 2) / (H / HEADS) ** 0.5).softmax(-1) @ values)
     expected = torch.tanh(attention.joined(torch.cat([hidden, *seen], dim=2)))
-    assert torch.allclose(attention(hidden, *attention.remember(places)), expected, atol=1e-12)
+    assert torch.allclose(attention(hidden, *attention.project_memory(places)), expected, atol=1e-12)
 
 
 def test_the_order_of_the_places_does_not_matter_but_what_is_there(
@@ -106,19 +106,21 @@ def test_an_image_is_searched_as_if_it_were_alone(
         (alone,) = search(decoder, images[i : i + 1], image_seeds=torch.tensor([i]))
         assert [one.words for one in alone] == [one.words for one in expected]
     with torch.inference_mode():
-        each = token_log_probs(decoder, decoder.start(images), together)
+        each = token_log_probs(decoder, decoder.initial_state(images), together)
     for found, values in zip(together, each, strict=True):
         assert [sum(of_one) for of_one in values] == pytest.approx([one.log_prob for one in found], abs=1e-5)
 
 
 def test_one_that_looks_and_one_that_does_not_speak_together(decoder: Decoder, images: torch.Tensor) -> None:
     plain = Decoder(V, E, H).double().eval()
-    mixture = Mixture([plain, decoder])
+    mixture = EnsembleDecoder([plain, decoder])
     with torch.inference_mode():
-        state = mixture.joined([plain.start(images[:, 0]), decoder.start(images)])
+        state = mixture.merge_states([plain.initial_state(images[:, 0]), decoder.initial_state(images)])
         start = torch.full((B,), END)
         log_probs, _ = mixture.step(start, state)
-        each = [one.step(start, one.start(image))[0] for one, image in ((plain, images[:, 0]), (decoder, images))]
+        each = [
+            one.step(start, one.initial_state(image))[0] for one, image in ((plain, images[:, 0]), (decoder, images))
+        ]
     assert torch.allclose(log_probs.exp(), (each[0].exp() + each[1].exp()) / 2, atol=1e-6)
 
 
@@ -139,7 +141,7 @@ def test_one_that_looks_and_one_that_does_not_speak_together(decoder: Decoder, i
 )
 def test_a_cnn_is_cut_before_its_pooling(name: str, size: int) -> None:
     with torch.device("meta"):  # shapes without arithmetic
-        encoder = Encoder(name, E, places=True).eval()
+        encoder = Encoder(name, E, spatial=True).eval()
         features = encoder.features(torch.zeros(2, 3, 320, 256))
     assert encoder.feature_size == size
     assert features.shape[::2] == (2, size)
@@ -149,7 +151,7 @@ def test_a_cnn_is_cut_before_its_pooling(name: str, size: int) -> None:
 def test_the_mean_of_the_places_is_what_is_pooled(tmp_path: Path) -> None:
     torch.manual_seed(3)
     save_file(torchvision.models.get_model("resnet18", weights=None).state_dict(), tmp_path / "cnn.safetensors")
-    encoder, (pooled, _) = Encoder("resnet18", E, places=True).eval(), headless("resnet18")
+    encoder, (pooled, _) = Encoder("resnet18", E, spatial=True).eval(), build_feature_extractor("resnet18")
     for cnn in (encoder.cnn, pooled.eval()):
         load_cnn(cnn, "resnet18", str(tmp_path / "cnn.safetensors"))
     images = torch.randn(2, 3, 64, 96)
@@ -169,9 +171,9 @@ def test_the_mean_of_the_places_is_what_is_pooled(tmp_path: Path) -> None:
 
 def test_what_has_no_map_is_refused() -> None:
     with pytest.raises(OptionError, match="vit_b_16 has none"):
-        poolless("vit_b_16")
+        build_spatial_feature_extractor("vit_b_16")
     with pytest.raises(OptionError, match=r"lenet.*mobilenet_v2"):
-        poolless("lenet")
+        build_spatial_feature_extractor("lenet")
     with pytest.raises(OptionError, match="not one of layers"):
         Architecture(V, cnn=[{"kind": "flatten", "outputs": 4}], attention_heads=1).build()
     with pytest.raises(OptionError, match="must be a divisor of embedding_size, 512"):
@@ -180,11 +182,11 @@ def test_what_has_no_map_is_refused() -> None:
 
 def test_two_images_that_differ_in_one_place_are_learnt_by_heart() -> None:
     torch.manual_seed(0)
-    encoder = Encoder("squeezenet1_1", 8, places=True)
+    encoder = Encoder("squeezenet1_1", 8, spatial=True)
     network = Network(encoder, Decoder(V, 8, 8, dropout=0.0, attention_heads=2))
     features = torch.zeros(2, 9, 512)
     features[0, 4, 0] = features[1, 4, 1] = 3.0
-    captions, lengths = pad([[1, 2], [3]])
+    captions, lengths = pad_captions([[1, 2], [3]])
     trained = [*network.decoder.parameters(), *encoder.projection.parameters(), *encoder.places.parameters()]
     optimizer = torch.optim.Adam(trained, lr=0.03)
     for _ in range(150):

@@ -30,7 +30,7 @@ def words() -> torch.Tensor:
 def test_all_at_once_is_step_by_step(decoder: Decoder, image: torch.Tensor, words: torch.Tensor) -> None:
     logits = decoder(image, words)
     assert logits.shape == (B, T + 2, V)
-    state = decoder.start(image)
+    state = decoder.initial_state(image)
     for step in range(T + 1):
         last = words[:, step - 1] if step else torch.full((B,), END)
         log_probs, state = decoder.step(last, state)
@@ -73,7 +73,7 @@ def test_gradients_are_those_of_finite_differences(decoder: Decoder, image: torc
 
 def test_probabilities_of_half_precision_are_in_float32(decoder: Decoder, image: torch.Tensor) -> None:
     decoder.bfloat16()
-    log_probs, _ = decoder.step(torch.full((B,), END), decoder.start(image.bfloat16()))
+    log_probs, _ = decoder.step(torch.full((B,), END), decoder.initial_state(image.bfloat16()))
     assert log_probs.dtype == torch.float32
     assert torch.allclose(log_probs.exp().sum(1), torch.ones(B), atol=1e-5)
 

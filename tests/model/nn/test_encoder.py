@@ -1,4 +1,4 @@
-"""The headless CNN and where its weights come from."""
+"""The build_feature_extractor CNN and where its weights come from."""
 
 import os
 import pickle
@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from model.errors import CheckpointError, OptionError
-from model.nn.encoder import Encoder, headless, load_cnn
+from model.nn.encoder import Encoder, build_feature_extractor, load_cnn
 
 NAME = "squeezenet1_1"
 
@@ -41,7 +41,7 @@ def published() -> dict[str, torch.Tensor]:
 )
 def test_a_cnn_is_cut_at_its_pooled_features(name: str, size: int) -> None:
     with torch.device("meta"):  # shapes without arithmetic
-        cnn, feature_size = headless(name)
+        cnn, feature_size = build_feature_extractor(name)
         features = cnn.eval()(torch.zeros(3, 3, 299, 299))
     assert feature_size == size
     assert features.shape == (3, size)
@@ -50,7 +50,7 @@ def test_a_cnn_is_cut_at_its_pooled_features(name: str, size: int) -> None:
 def test_features_are_what_the_last_layer_would_have_read() -> None:
     torch.manual_seed(1)
     whole = torchvision.models.get_model("mobilenet_v2", weights=None).eval()
-    cnn, _ = headless("mobilenet_v2")
+    cnn, _ = build_feature_extractor("mobilenet_v2")
     cnn.load_state_dict(whole.state_dict(), strict=False)
     images = torch.randn(2, 3, 40, 48)
     with torch.no_grad():
@@ -59,7 +59,7 @@ def test_features_are_what_the_last_layer_would_have_read() -> None:
 
 def test_an_unknown_cnn_lists_those_there_are() -> None:
     with pytest.raises(OptionError, match=r"lenet.*mobilenet_v2.*vgg16"):
-        headless("lenet")
+        build_feature_extractor("lenet")
 
 
 def test_an_embedding_is_the_rectified_projection_of_the_features() -> None:
@@ -90,7 +90,7 @@ def test_standardized_features_have_no_mean_and_deviation_one() -> None:
 
 
 def filled(source: Path | str, name: str = NAME) -> nn.Module:
-    cnn, _ = headless(name)
+    cnn, _ = build_feature_extractor(name)
     load_cnn(cnn, name, str(source))
     return cnn
 

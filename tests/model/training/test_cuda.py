@@ -16,13 +16,13 @@ from test_train_step import CAPTIONS, batch, per_token, tiny, trainer
 from torch7_files import CHECKPOINTS, FIXTURES
 
 from model.captioner import Caption, Captioner, Ensemble, checkpoint
-from model.captioner.base import Captioning
+from model.captioner.base import BaseCaptioner
 from model.decoding.search import Search
 from model.decoding.sequence_log_probs import token_log_probs
 from model.device import autocast, can_compute_in
 from model.neuraltalk2 import importer
 from model.neuraltalk2.importer import PREPROCESSING
-from model.training.self_critical import draw
+from model.training.self_critical import sample_captions
 from model.training.train_step import Batch, Objective
 from model.vision.preprocessing import Pixels
 
@@ -52,11 +52,11 @@ def images() -> list[Image.Image]:
 
 
 @pytest.fixture(scope="module")
-def on_the_cpu() -> Captioning:
+def on_the_cpu() -> BaseCaptioner:
     return loaded(SHIPPED, device="cpu")
 
 
-def loaded(*names: Path | str, device: torch.device | str, dtype: str = "float32") -> Captioning:
+def loaded(*names: Path | str, device: torch.device | str, dtype: str = "float32") -> BaseCaptioner:
     if len(names) == 1:
         return Captioner.load(names[0], device=device, dtype=dtype)
     return Ensemble.load(names, weights=[0.7, 0.3], device=device, dtype=dtype)
@@ -73,7 +73,7 @@ def assert_same(found: Sequence[Caption], expected: Sequence[Caption]) -> None:
 
 @pytest.mark.parametrize("search", SEARCHES.values(), ids=SEARCHES)
 def test_captions_in_float32_are_the_cpus(
-    search: Search, images: list[Image.Image], on_the_cpu: Captioning, device: torch.device
+    search: Search, images: list[Image.Image], on_the_cpu: BaseCaptioner, device: torch.device
 ) -> None:
     expected = on_the_cpu.caption(images, search)
     assert len({caption.text for caption in expected}) > 2
@@ -98,19 +98,19 @@ def test_a_caption_in_float32_does_not_depend_on_its_batch(images: list[Image.Im
 def test_in_16_bits_captions_are_about_as_probable(
     dtype: str,
     images: list[Image.Image],
-    on_the_cpu: Captioning,
+    on_the_cpu: BaseCaptioner,
     device: torch.device,
 ) -> None:
     if not can_compute_in(getattr(torch, dtype), device):
         pytest.skip(f"this CPU has no instructions for {dtype}")
     full, half = on_the_cpu, loaded(SHIPPED, device=device, dtype=dtype)
-    views = {view: np.stack([view.pixels(image) for image in images[:4]]) for view in full.views}
+    views = {view: np.stack([view.pixels(image) for image in images[:4]]) for view in full.pixel_keys}
     with torch.inference_mode():
-        state = full.start(views)
-        said = SEARCHES["greedy"].from_state(full.speaker, state, unsayable=full.vocabulary.unsayable)
-        expected = token_log_probs(full.speaker, state, said)
+        state = full.initial_state(views)
+        said = SEARCHES["greedy"].from_state(full.decoder, state, suppressed_ids=full.vocabulary.suppressed_ids)
+        expected = token_log_probs(full.decoder, state, said)
         with autocast(half.device, half.dtype):
-            found = token_log_probs(half.speaker, half.start(views), said)
+            found = token_log_probs(half.decoder, half.initial_state(views), said)
     off = np.abs(np.concatenate([np.subtract(a[0], b[0]) for a, b in zip(found, expected, strict=True)]))
     assert 0.0 < off.mean() < HALF_MEAN
     assert off.max() < HALF_LARGEST
@@ -129,7 +129,7 @@ def test_pixels_in_pinned_memory_may_be_overwritten_once_they_are_captioned(
     images: list[Image.Image], cuda: torch.device
 ) -> None:
     found = loaded(SHIPPED, device=cuda)
-    views = [np.stack([found.views[0].pixels(image) for image in some]) for some in (images[:4], images[3:])]
+    views = [np.stack([found.pixel_keys[0].pixels(image) for image in some]) for some in (images[:4], images[3:])]
     expected = [found.caption_pixels(pixels) for pixels in views]
     pinned: Pixels = torch.empty(views[0].shape, dtype=torch.uint8, pin_memory=True).numpy()
     for pixels, captions in zip(views, expected, strict=True):
@@ -175,7 +175,9 @@ def test_the_network_draws_what_it_draws_on_the_cpu(images: list[Image.Image], d
     for where in (torch.device("cpu"), device):
         network, vocabulary, preprocessing = checkpoint.load(checkpoint.find(SHIPPED))
         pixels = torch.from_numpy(np.stack([preprocessing.pixels(image) for image in images])).to(where)
-        given = {"images": preprocessing.normalize(pixels), "unsayable": vocabulary.unsayable}
-        drawn.append(draw(network.to(where), Search(method="sample", num_candidates=3, no_repeat_ngram=0), **given))
+        given = {"images": preprocessing.normalize(pixels), "suppressed_ids": vocabulary.suppressed_ids}
+        drawn.append(
+            sample_captions(network.to(where), Search(method="sample", num_candidates=3, no_repeat_ngram=0), **given)
+        )
     assert drawn[0] == drawn[1]
     assert len({tuple(words) for captions in drawn[0] for words in captions}) > len(images)

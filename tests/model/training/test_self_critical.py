@@ -7,8 +7,8 @@ from test_train_step import V, tiny, trainer
 
 from model.decoding.search import Search
 from model.training.loss import caption_loss, targets
-from model.training.self_critical import advantages, draw
-from model.training.train_step import Batch, pad, summed_loss
+from model.training.self_critical import advantages, sample_captions
+from model.training.train_step import Batch, pad_captions, summed_loss
 
 B, N = 4, 3
 
@@ -34,15 +34,15 @@ def sampling(seed: int, max_tokens: int = 5, count: int = N) -> Search:
 
 def test_captions_are_drawn_for_each_image(images: torch.Tensor) -> None:
     network = tiny(dropout=0.5)
-    drawn = draw(network, sampling(1), images=images, unsayable=[2])
+    drawn = sample_captions(network, sampling(1), images=images, suppressed_ids=[2])
     assert [len(captions) for captions in drawn] == [N] * B
     words = [words for captions in drawn for words in captions]
     assert all(0 < word < V and word != 2 for caption in words for word in caption)
     assert max(map(len, words)) <= 5
-    assert drawn == draw(network, sampling(1), images=images, unsayable=[2])
-    assert drawn != draw(network, sampling(2), images=images, unsayable=[2])
+    assert drawn == sample_captions(network, sampling(1), images=images, suppressed_ids=[2])
+    assert drawn != sample_captions(network, sampling(2), images=images, suppressed_ids=[2])
     features = network.encoder.features(images)
-    assert drawn == draw(network, sampling(1), features=features, unsayable=[2])
+    assert drawn == sample_captions(network, sampling(1), features=features, suppressed_ids=[2])
 
 
 def test_what_is_rewarded_becomes_usual(images: torch.Tensor) -> None:
@@ -51,14 +51,14 @@ def test_what_is_rewarded_becomes_usual(images: torch.Tensor) -> None:
     learner = trainer(network, steps=100)
 
     def said(seed: int) -> tuple[list[list[int]], torch.Tensor]:
-        drawn = draw(network, sampling(seed, max_tokens=4, count=8), images=images)
+        drawn = sample_captions(network, sampling(seed, max_tokens=4, count=8), images=images)
         rewards = torch.tensor([[float(words.count(3)) for words in captions] for captions in drawn])
         return [words for captions in drawn for words in captions], rewards
 
     _, before = said(-1)
     for seed in range(100):
         drawn, rewards = said(seed)
-        learner.step([Batch(*pad(drawn), images=images, caption_weights=advantages(rewards))])
+        learner.step([Batch(*pad_captions(drawn), images=images, caption_weights=advantages(rewards))])
     _, after = said(-1)
     assert before.mean() < 1.0
     assert after.mean() > 3.0
@@ -66,7 +66,7 @@ def test_what_is_rewarded_becomes_usual(images: torch.Tensor) -> None:
 
 def test_what_was_drawn_is_learnt_at_its_temperature(images: torch.Tensor) -> None:
     network = tiny().eval()
-    words, lengths = pad([[3, 1], [5], [9, 2, 2], [7]])
+    words, lengths = pad_captions([[3, 1], [5], [9, 2, 2], [7]])
     temperatures = torch.tensor([0.5, 1.0, 2.0, 0.25])
     total, _ = summed_loss(network, Batch(words, lengths, images=images, caption_temperatures=temperatures))
     logits, wanted = network(words, images=images)[:, 1:], targets(words, lengths)

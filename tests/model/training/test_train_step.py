@@ -15,7 +15,7 @@ from model.nn.captioning_network import Network
 from model.nn.decoder import Decoder
 from model.nn.encoder import Encoder
 from model.training.optimizers import Optimizer, Schedule
-from model.training.train_step import Batch, Objective, Trainer, pad, summed_loss
+from model.training.train_step import Batch, Objective, TrainStep, pad_captions, summed_loss
 from model.vocabulary import END
 
 B, N, E, H, V = 3, 2, 5, 6, 11
@@ -25,7 +25,7 @@ CAPTIONS = [[3, 1, 4], [1], [5, 9, 2, 6, 5, 3, 8], [], [9, 7], [9, 3, 2, 3]]  # 
 def tiny(dropout: float = 0.0, attention_heads: int = 0) -> Network:
     """A CNN with a convolution, a batch norm and a layer, in the place of torchvision's."""
     torch.manual_seed(0)
-    encoder = Encoder("squeezenet1_1", E, places=attention_heads > 0)
+    encoder = Encoder("squeezenet1_1", E, spatial=attention_heads > 0)
     encoder.cnn = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU())
     last = [nn.Conv2d(4, 7, 3)] if attention_heads else [nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 7)]
     encoder.cnn.extend(last)
@@ -56,7 +56,7 @@ def trainer(
     weight_decay: float = 0.0,
     objective: Objective = Objective(),  # noqa: B008
     **options: Any,
-) -> Trainer:
+) -> TrainStep:
     usual: dict[str, Any] = {
         "optimizer": optimizer(learning_rate, weight_decay=weight_decay),
         "cnn_optimizer": optimizer(cnn_learning_rate, weight_decay=weight_decay),
@@ -67,11 +67,11 @@ def trainer(
         "input_dropout": network.decoder.input_dropout.p,
         "average_decay": 0.9,
     }
-    return Trainer(network, objective=objective, **usual | options)
+    return TrainStep(network, objective=objective, **usual | options)
 
 
 def batch(captions: list[list[int]] = CAPTIONS, **options: Any) -> Batch:
-    return Batch(*pad(captions), **options)
+    return Batch(*pad_captions(captions), **options)
 
 
 def state(module: nn.Module) -> dict[str, torch.Tensor]:
@@ -87,13 +87,13 @@ def changed(module: nn.Module, before: dict[str, torch.Tensor]) -> set[str]:
 
 
 def test_captions_are_padded_with_end() -> None:
-    words, lengths = pad([[3, 1, 4], [], [5]])
+    words, lengths = pad_captions([[3, 1, 4], [], [5]])
     assert words.tolist() == [[3, 1, 4], [END] * 3, [5, END, END]]
     assert lengths.tolist() == [3, 0, 1]
 
 
 def test_captions_without_words_can_be_padded() -> None:
-    words, lengths = pad([[], []])
+    words, lengths = pad_captions([[], []])
     assert (words.tolist(), lengths.tolist()) == ([[END], [END]], [0, 0])
 
 
@@ -238,7 +238,7 @@ def test_half_precision_trains(images: torch.Tensor) -> None:
 
 def test_a_stage_has_its_own_dropout(images: torch.Tensor) -> None:
     network = tiny(dropout=0.5)
-    words, _ = pad(CAPTIONS)
+    words, _ = pad_captions(CAPTIONS)
 
     def is_random() -> bool:
         network.train()
@@ -267,7 +267,7 @@ def test_parts_of_a_step_add_up_to_the_whole(images: torch.Tensor) -> None:
 def test_a_step_gives_the_loss_the_tokens_and_the_flags(images: torch.Tensor) -> None:
     network = tiny().eval()
     total, tokens = summed_loss(network, batch(images=images))
-    sums = trainer(network).step([batch(images=images)], flag=True)
+    sums = trainer(network).step([batch(images=images)], stop_flag=True)
     assert sums.tolist() == pytest.approx([float(total.detach()), int(tokens), 1.0])
 
 
@@ -301,13 +301,13 @@ def test_the_cnn_drops_values_only_if_it_is_told_to(images: torch.Tensor) -> Non
 
 def test_a_decoder_that_mishears_is_asked_for_the_same_words(images: torch.Tensor) -> None:
     network = tiny().eval()
-    words, _ = pad(CAPTIONS)
+    words, _ = pad_captions(CAPTIONS)
     heard = []
     network.decoder.register_forward_pre_hook(lambda _, arguments: heard.append(arguments[1]))
     with torch.no_grad():
         network.decoder.output.bias[6] += 50.0  # whatever it draws is a 6
-        network(words, images=images, mishear=1.0)
-        summed, _ = summed_loss(network, batch(images=images), mishear=1.0)
+        network(words, images=images, scheduled_sampling_prob=1.0)
+        summed, _ = summed_loss(network, batch(images=images), scheduled_sampling_prob=1.0)
         clear, _ = summed_loss(network, batch(images=images))
     assert (heard[1] == 6).all() and torch.equal(heard[0], words)
     assert summed != clear
@@ -333,7 +333,7 @@ def test_a_trainer_goes_on_from_its_state(images: torch.Tensor) -> None:
         other.step([batch(images=images)])
     assert changed(other.network, state(network)) == set()
     assert changed(other.averaged, state(learner.averaged)) == set()
-    assert (other.done, other.learning_rate) == (5, learner.learning_rate)
+    assert (other.global_step, other.learning_rate) == (5, learner.learning_rate)
 
 
 IMAGES = 5  # 3 + 2 of two workers, 1 + 2 + 2 of three

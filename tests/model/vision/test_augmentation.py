@@ -21,7 +21,7 @@ def images() -> torch.Tensor:
 
 
 def test_whole_windows_are_the_images_or_their_mirrors(images: torch.Tensor) -> None:
-    cropped = crop_and_flip(images, smallest=1.0, generator=generator())
+    cropped = crop_and_flip(images, min_scale=1.0, generator=generator())
     same = torch.isclose(cropped, images, atol=1e-5).flatten(1).all(1)
     mirrored = torch.isclose(cropped, images.flip(3), atol=1e-5).flatten(1).all(1)
     assert (same ^ mirrored).all()
@@ -29,7 +29,7 @@ def test_whole_windows_are_the_images_or_their_mirrors(images: torch.Tensor) -> 
 
 
 def test_a_window_lies_in_the_image_and_has_its_size(images: torch.Tensor) -> None:
-    cropped = crop_and_flip(images, smallest=0.5, generator=generator())
+    cropped = crop_and_flip(images, min_scale=0.5, generator=generator())
     for channel, axis, size in ((0, 2, W), (1, 1, H)):
         plane = cropped[:, channel]
         first, last = plane.select(axis, 0).mean(1), plane.select(axis, -1).mean(1)
@@ -45,11 +45,11 @@ def test_a_window_lies_in_the_image_and_has_its_size(images: torch.Tensor) -> No
 
 
 def test_each_image_has_a_window_of_its_own(images: torch.Tensor) -> None:
-    cropped = crop_and_flip(images, smallest=0.5, generator=generator())
+    cropped = crop_and_flip(images, min_scale=0.5, generator=generator())
     assert len({tuple(image.flatten().tolist()) for image in cropped}) == B
 
 
 def test_the_generator_decides_everything(images: torch.Tensor) -> None:
-    one = crop_and_flip(images, smallest=0.5, generator=generator(1))
-    assert torch.equal(one, crop_and_flip(images, smallest=0.5, generator=generator(1)))
-    assert not torch.equal(one, crop_and_flip(images, smallest=0.5, generator=generator(2)))
+    one = crop_and_flip(images, min_scale=0.5, generator=generator(1))
+    assert torch.equal(one, crop_and_flip(images, min_scale=0.5, generator=generator(1)))
+    assert not torch.equal(one, crop_and_flip(images, min_scale=0.5, generator=generator(2)))

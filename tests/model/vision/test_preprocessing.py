@@ -195,15 +195,18 @@ def test_the_middle_is_cut_out() -> None:
 
 @pytest.mark.parametrize("offset", [None, 0, 16, 32])
 def test_at_another_size_the_same_part_is_seen(offset: int | None) -> None:
-    found = Preprocessing(image_size=224, resize_size=256, crop_offset=offset, std=(1.0, 1.0, 1.0)).at(112)
+    found = Preprocessing(image_size=224, resize_size=256, crop_offset=offset, std=(1.0, 1.0, 1.0)).with_image_size(112)
     expected = None if offset is None else offset // 2
     assert found == Preprocessing(image_size=112, resize_size=128, crop_offset=expected, std=(1.0, 1.0, 1.0))
 
 
 @pytest.mark.parametrize("side", [1, 2, 5, 64])
 def test_a_crop_stays_within_at_any_size(side: int) -> None:
-    found = [Preprocessing(image_size=side, resize_size=side + 5, crop_offset=5).at(other) for other in range(1, 100)]
-    assert [preprocessing.image_size for preprocessing in found] == list(range(1, 100))
+    found = [
+        Preprocessing(image_size=side, resize_size=side + 5, crop_offset=5).with_image_size(other)
+        for other in range(1, 100)
+    ]
+    assert [resized.image_size for resized in found] == list(range(1, 100))
 
 
 def test_normalize_subtracts_the_mean_and_divides_by_the_deviation() -> None:

@@ -6,7 +6,7 @@ import pytest
 from pycocoevalcap.cider.cider_scorer import CiderScorer
 
 from model.decoding.hypothesis import Hypothesis
-from model.decoding.reranking import reranked
+from model.decoding.reranking import rerank
 from pipeline.evaluation.cider import CiderD
 from pipeline.inference.reranking import Consensus
 
@@ -19,7 +19,7 @@ def hypotheses(*captions: list[int]) -> list[Hypothesis]:
 
 def test_the_caption_most_others_resemble_comes_first() -> None:
     found = [hypotheses(*CAPTIONS), hypotheses([3], [4, 5], [4, 5, 6])]
-    best = reranked(found, Consensus()({}, found))
+    best = rerank(found, Consensus()({}, found))
     assert best[0][0].words == [1, 2, 3, 4] and best[0][-1].words == [9, 8, 7]
     assert best[1][-1].words == [3]
 

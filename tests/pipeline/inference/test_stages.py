@@ -11,7 +11,7 @@ from stage_rows import SEARCH, encoded_rows
 from tolerances import same_log_prob
 
 from model.captioner import Caption, Captioner, Ensemble, checkpoint
-from model.decoding.reranking import Scorer, Views
+from model.decoding.reranking import PixelsByKey, Reranker
 from model.decoding.search import Search
 from model.vision.preprocessing import Preprocessing
 from pipeline.images.decoding import load
@@ -146,7 +146,7 @@ def test_what_the_device_cannot_hold_is_halved(
     whole, expected = Captioner.caption_pixels, caption(rows).to_pylist()
     heavy = {rows["pixels"][i].as_py() for i in too_much}
 
-    def limited(self: Captioner, views: Views, search: Search, scorer: Scorer | None) -> list[Caption]:
+    def limited(self: Captioner, views: PixelsByKey, search: Search, scorer: Reranker | None) -> list[Caption]:
         (pixels,) = views.values()
         if len(pixels) > 2 or any(image.tobytes() in heavy for image in pixels):
             raise torch.OutOfMemoryError("CUDA out of memory")

@@ -120,4 +120,4 @@ def test_rare_words_weigh_more(split: Split) -> None:
     weights = word_weights(split, VOCABULARY)
     assert weights.shape == (VOCABULARY.size,)
     assert weights[3] == weights[5] == 0.0 < weights[1] == weights[4]  # in all images; in three of four
-    assert (weights[VOCABULARY.unsayable] == 0.0).all()
+    assert (weights[VOCABULARY.suppressed_ids] == 0.0).all()

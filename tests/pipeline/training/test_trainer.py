@@ -12,7 +12,7 @@ from test_data_loader import members, shard, tar_bytes
 from test_step_monitor import stage
 
 from model.errors import OptionError
-from model.nn.encoder import headless
+from model.nn.encoder import build_feature_extractor
 from model.training.optimizers import Optimizer, Schedule
 from pipeline.datasets.prepared_split import read_split
 from pipeline.errors import InputError
@@ -51,7 +51,7 @@ def given(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Recipe]:
     (data / "val" / "0.tar").write_bytes(tar_bytes(members(7, 8, 9)))
     (data / "vocabulary.json").write_text(json.dumps({"words": ["a", "dog", "dogs", "run", "far"]}))
     torch.manual_seed(0)
-    torch.save(headless("squeezenet1_1")[0].state_dict(), data / "cnn.pth")
+    torch.save(build_feature_extractor("squeezenet1_1")[0].state_dict(), data / "cnn.pth")
 
     adam = Optimizer("adam", 0.01, 0.0, 0.9, 0.98, 1e-8)
     options = {"dropout": 0.3, "average_decay": 0.5, "scheduled_sampling": 0.2}
@@ -183,7 +183,7 @@ def side(recipe: Recipe, name: str) -> int:
 def test_a_size_that_the_cnn_cannot_see_is_refused_at_once(given: Callable[..., Recipe], tmp_path: Path) -> None:
     recipe = given(tmp_path)
     stages = (*recipe.stages[:2], replace(recipe.stages[2], image_size=8))
-    with pytest.raises(OptionError, match="cannot see images of 8×8 pixels"):
+    with pytest.raises(OptionError, match="cannot process images of 8×8 pixels"):
         run(replace(recipe, stages=stages))
 
 
