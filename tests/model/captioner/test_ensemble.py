@@ -166,7 +166,7 @@ def test_captioners_that_see_alike_share_pixels(captioner: Path) -> None:
 def test_pixels_of_one_view_are_not_enough_for_two(captioner: Path, second_captioner: Path) -> None:
     ensemble = Ensemble.load([captioner, second_captioner], device="cpu")
     pixels = ensemble.pixel_keys[0].pixels(picture(1))[None]
-    with pytest.raises(OptionError, match="2 ways"):
+    with pytest.raises(OptionError, match="2 different preprocessings"):
         ensemble.caption_pixels(pixels)
 
 
