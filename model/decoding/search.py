@@ -129,8 +129,8 @@ class Search:
             decoder: in evaluation mode.
             embeddings: (B, E) of the images.
             image_seeds: (B,) int64, a number that belongs to each image; only sampling uses it.
-            unsayable: ids that no caption may have; what they would have had of the probability is lost.
-            endings: ids of the bad endings.
+            suppressed_ids: ids that no caption contains; their probability is not redistributed.
+            forbidden_final_ids: ids that no caption ends in, with `no_bad_endings`.
         """
         with torch.inference_mode():
             state = decoder.initial_state(embeddings)
