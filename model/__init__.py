@@ -1,1 +1,1 @@
-"""The captioner in pure PyTorch, from pixels to words: networks, decoding, training step, checkpoints."""
+"""Image captioning in pure PyTorch, from pixels to words: networks, decoding, training step, checkpoints."""

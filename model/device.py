@@ -1,4 +1,4 @@
-"""Where and in which precision to compute, when nobody says."""
+"""Device and precision: defaults, checks, and memory settings of the C library."""
 
 from __future__ import annotations
 
@@ -15,31 +15,33 @@ _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_MAX = -1, -2, -4  # glibc's malloc.h
 _KEPT_BYTES = 1 << 28
 
 SINGLE_ARENA = {"MALLOC_ARENA_MAX": "1"}
-"""Environment of a process that computes in another thread than its first, beside `keep_freed_memory`: glibc gives such
-a thread a heap of small pieces, and those back to the system. It is read when the process starts."""
+"""Environment for a process that computes outside its main thread, to be used with `keep_freed_memory`.
+
+glibc gives other threads arenas of their own, which return freed memory to the system. Read when a process starts.
+"""
 
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
 def choose_device(name: str | torch.device = "auto") -> torch.device:
-    """The device called `name`; "auto" is cuda where there is one, else cpu. Raises OptionError."""
+    """Returns the device called `name`; "auto" is cuda if available, else cpu. Raises OptionError for any other."""
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         device = torch.device(name)
     except RuntimeError as error:
         raise OptionError(f"there is no device {name!r}; try cpu or cuda") from error
-    if device.type == "meta" or (device.type != "cpu" and not _is_here(device)):
+    if device.type == "meta" or (device.type != "cpu" and not _is_available(device)):
         raise OptionError(f"device is {name}, and this machine has none; try cpu")
     return device
 
 
 def describe_device(device: torch.device) -> str:
-    """The device for people: "cpu", "cuda (NVIDIA H100)"."""
+    """Returns a readable name of the device, such as "cpu" or "cuda (NVIDIA H100)"."""
     return f"{device} ({torch.cuda.get_device_name(device)})" if device.type == "cuda" else str(device)
 
 
-def _is_here(device: torch.device) -> bool:
+def _is_available(device: torch.device) -> bool:
     accelerator = torch.accelerator.current_accelerator(check_available=True)
     return (
         accelerator is not None
@@ -49,10 +51,11 @@ def _is_here(device: torch.device) -> bool:
 
 
 def choose_dtype(name: str | torch.dtype, device: torch.device) -> torch.dtype:
-    """The precision of matrix products.
+    """Returns the precision of matrix products called `name`.
 
-    "auto" is float32 on the CPU, on cuda bfloat16, or float16 where the card has no bfloat16. Raises OptionError for a
-    name that is none, and for a precision in which the device computes no LSTM.
+    "auto" is float32 on the CPU; on cuda it is bfloat16, or float16 if the GPU does not support bfloat16.
+
+    Raises OptionError for an unknown name, and for a precision in which the device cannot run an LSTM.
     """
     if name == "auto":
         if device.type != "cuda":
@@ -67,7 +70,7 @@ def choose_dtype(name: str | torch.dtype, device: torch.device) -> torch.dtype:
 
 
 def can_compute_in(dtype: torch.dtype, device: torch.device) -> bool:
-    """True if an LSTM runs in `dtype`: in 16 bits it does only on CPUs that have instructions for them."""
+    """True if the device can run an LSTM in `dtype`; 16 bits need CPUs with instructions for them."""
     if device.type != "cpu":
         return True
     try:
@@ -79,15 +82,15 @@ def can_compute_in(dtype: torch.dtype, device: torch.device) -> bool:
 
 
 def autocast(device: torch.device, dtype: torch.dtype) -> AbstractContextManager[object]:
-    """The context in which matrix products run in `dtype`; none for float32 and float64."""
+    """Returns the context in which matrix products run in `dtype`; it has no effect for float32 and float64."""
     return torch.autocast(device.type, dtype, enabled=dtype in (torch.bfloat16, torch.float16))
 
 
 def keep_freed_memory() -> None:
-    """Lets this process reuse the memory of freed tensors instead of returning it to the system at once.
+    """Makes this process reuse the memory of freed tensors instead of returning it to the system.
 
-    glibc maps every large block anew, and the kernel clears its pages each time: a CNN on the CPU spends up to half of
-    its time there. Does nothing where the C library is another.
+    By default, glibc maps each large block anew and the kernel zeroes its pages, which takes up to half of the time of
+    a CNN on the CPU. Does nothing with another C library.
     """
     if sys.platform == "linux" and platform.libc_ver()[0] == "glibc":
         mallopt = ctypes.CDLL(None).mallopt

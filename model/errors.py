@@ -1,7 +1,7 @@
-"""What can be wrong with what a user hands to the model.
+"""Errors in what a user gives to the model: options, captioners, vocabularies, images.
 
 ModelError (a ValueError)
-├── VocabularyError   words that cannot make a vocabulary, a token outside it
+├── VocabularyError   words that cannot form a vocabulary, or a word outside it
 ├── CheckpointError   a directory or weight file that is missing, damaged, or of another architecture
 └── OptionError       a search or training option out of range
 PixelError (a ValueError): an image whose colours cannot be read
@@ -9,11 +9,11 @@ PixelError (a ValueError): an image whose colours cannot be read
 
 
 class ModelError(ValueError):
-    """The base: what the user gave, why it cannot be used, what to try."""
+    """Base class; the message says what was given, why it cannot be used and what to try."""
 
 
 class VocabularyError(ModelError):
-    """Words that cannot make a vocabulary, or a token that is not in it."""
+    """Words that cannot form a vocabulary, or a word outside it."""
 
 
 class CheckpointError(ModelError):

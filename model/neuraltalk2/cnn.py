@@ -1,7 +1,7 @@
-"""A CNN of Torch7, an `nn.Sequential` as neuraltalk2 makes it, as our layers and weights.
+"""Converts a Torch7 CNN, an `nn.Sequential` as neuraltalk2 builds it, to layers and weights of ours.
 
-It must end in Linear and ReLU, which become the encoder's projection; what is before them its CNN. Classes of `cudnn`
-are read as those of `nn`. Channels stay RGB.
+It must end in Linear and ReLU, which become the encoder's projection; the layers before them become its CNN. Classes of
+`cudnn` are read like those of `nn`. Channels stay RGB.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ CHANNELS = 3
 
 @dataclass
 class ConvertedCnn:
-    """Layers, the weights of `nn.Sequential` by their names, and those of the projection."""
+    """A converted CNN: its layers, its weights by their names in `nn.Sequential`, and the weights of the projection."""
 
     layers: list[Layer] = field(default_factory=list)
     weights: dict[str, torch.Tensor] = field(default_factory=dict)
@@ -30,22 +30,22 @@ class ConvertedCnn:
 
 
 def read_cnn(network: object, *, image_size: int) -> ConvertedCnn:
-    """The encoder of a checkpoint.
+    """Converts the CNN of a checkpoint.
 
     Args:
         network: an `nn.Sequential` of convolutions, ReLU, max-pooling, View, Linear and Dropout.
-        image_size: side of the square RGB images it reads, in pixels.
+        image_size: side of its square RGB input, in pixels.
 
-    Raises CheckpointError, naming the layer, for others, and for sizes that do not fit.
+    Raises CheckpointError, naming the layer, for unsupported layers and for sizes that do not match.
     """
     if not isinstance(network, LuaTable) or network.class_name != "nn.Sequential":
         raise CheckpointError(f"the CNN is {network!r}, not an nn.Sequential")
     converter = _Converter(image_size)
-    modules = list(_flat(network))
+    modules = list(_flatten(network))
     for number, module in enumerate(modules, start=1):
-        converter.expect_known(number, module)
+        converter.check_supported(number, module)
     while modules and _kind(modules[-1]) == "Dropout" and modules[-1].get("v2") is True:
-        modules.pop()  # which does nothing outside of training
+        modules.pop()  # has no effect outside of training
     if [_kind(module) for module in modules[-2:]] != ["Linear", "ReLU"]:
         last_two = " and ".join(module.class_name for module in modules[-2:]) or "nothing"
         raise CheckpointError(f"the CNN ends in {last_two}, not in Linear and ReLU as neuraltalk2's do")
@@ -59,7 +59,7 @@ def read_cnn(network: object, *, image_size: int) -> ConvertedCnn:
 
 
 def integer(record: LuaTable, name: str, default: int | None = None) -> int:
-    """A field that is a whole number of 0 or more. Raises CheckpointError."""
+    """Reads a field that is a non-negative integer. Raises CheckpointError if it is not."""
     value = record.get(name)
     if value is None and default is not None:
         return default
@@ -69,22 +69,22 @@ def integer(record: LuaTable, name: str, default: int | None = None) -> int:
 
 
 def tensor(record: LuaTable, name: str, shape: tuple[int, ...]) -> torch.Tensor:
-    """A field that is a tensor of this shape, or of another with as many values in that order, in float32.
+    """Reads a field that is a tensor of this shape, or can be reshaped to it without moving axis 0; returns float32.
 
-    Raises CheckpointError.
+    Raises CheckpointError if it is not.
     """
     value = record.get(name)
     if not isinstance(value, np.ndarray) or value.size != math.prod(shape) or value.shape[:1] != shape[:1]:
         found = f"of shape {value.shape}" if isinstance(value, np.ndarray) else repr(value)
         raise CheckpointError(f"{name} of {record.class_name} is {found}; it should be of shape {shape}")
     reach = sum((side - 1) * step for side, step in zip(value.shape, value.strides, strict=True)) + value.itemsize
-    if reach < value.nbytes:  # it would be larger in memory than in the file
+    if reach < value.nbytes:  # its elements repeat, so it would need more memory than the file has bytes
         raise CheckpointError(f"{name} of {record.class_name} repeats itself")
     return torch.from_numpy(np.ascontiguousarray(value, np.float32).reshape(shape))
 
 
 def evaluation_factor(dropout: LuaTable) -> float:
-    """By what an `nn.Dropout` multiplies outside of training: 1, unless it is of the first kind."""
+    """Returns the factor that an `nn.Dropout` applies outside of training: 1, unless it is of version 1."""
     probability = dropout.get("p")
     if not isinstance(probability, float) or not 0 <= probability < 1:
         raise CheckpointError(f"p of {dropout.class_name} is {probability!r}")
@@ -92,12 +92,12 @@ def evaluation_factor(dropout: LuaTable) -> float:
 
 
 class _Converter:
-    """Layer after layer, and the shape of what has come so far."""
+    """Converts layer by layer and tracks the shape of the output."""
 
     def __init__(self, image_size: int) -> None:
         self.cnn = ConvertedCnn()
         self._shape: tuple[int, ...] = (CHANNELS, image_size, image_size)
-        self._factor = 1.0  # of what has come so far, still to be multiplied into the next weights
+        self._factor = 1.0  # factor of the output so far, to be folded into the next weights
         self._converters: dict[str, Callable[[LuaTable], Layer]] = {
             "SpatialConvolution": self._convolution,
             "SpatialConvolutionMM": self._convolution,
@@ -109,13 +109,13 @@ class _Converter:
             "Dropout": self._dropout,
         }
 
-    def expect_known(self, number: int, module: LuaTable) -> None:
-        """Raises CheckpointError for a layer of a class that is not known."""
+    def check_supported(self, number: int, module: LuaTable) -> None:
+        """Raises CheckpointError for a layer of an unsupported class."""
         if _kind(module) not in self._converters:
             raise CheckpointError(f"{_name(number, module)}, is none of {', '.join(self._converters)}")
 
     def add(self, number: int, module: LuaTable) -> None:
-        """The next layer."""
+        """Converts the next layer. Raises CheckpointError for one that cannot be converted."""
         try:
             layer = self._converters[_kind(module)](module)
         except CheckpointError as error:
@@ -154,7 +154,7 @@ class _Converter:
         size = module.get("size")
         sides = [int(side) for side in size] if isinstance(size, np.ndarray) and size.ndim == 1 else []
         if sides[-1:] not in ([-1], [outputs]) or any(side != -1 for side in sides[:-1]):
-            raise CheckpointError(f"it makes {sides or size!r} of {self._shape}, and only vectors are known")
+            raise CheckpointError(f"it reshapes {self._shape} to {sides or size!r}; only vectors are supported")
         self._shape = (outputs,)
         return {"kind": "flatten", "outputs": outputs}
 
@@ -187,7 +187,7 @@ class _Converter:
         self.cnn.weights |= {f"{number}.weight": weight, f"{number}.bias": bias}
 
     def _slide(self, channels: int, kernel: list[int], stride: list[int], padding: list[int], *, ceil: bool) -> None:
-        """Sets the shape after a window went over the image."""
+        """Updates the output shape for a sliding window (convolution or pooling)."""
         if len(self._shape) != 1 + len(kernel):
             raise CheckpointError(f"it reads images, and gets {self._shape}")
         sides = []
@@ -202,13 +202,13 @@ class _Converter:
         self._shape = (channels, *sides)
 
 
-def _flat(network: LuaTable) -> Iterator[LuaTable]:
-    """The layers of an `nn.Sequential`, and of those in it."""
-    stack, held = [network], 0
+def _flatten(network: LuaTable) -> Iterator[LuaTable]:
+    """Yields the layers of an `nn.Sequential`, with nested ones flattened."""
+    stack, visited = [network], 0
     while stack:
         module = stack.pop()
-        held += 1
-        if held > 10_000:  # noqa: PLR2004 - one that holds itself has no end
+        visited += 1
+        if visited > 10_000:  # noqa: PLR2004 - one that contains itself has no end
             raise CheckpointError("the CNN has more than 10,000 layers")
         if module.class_name == "nn.Sequential":
             inner = module.get("modules")
@@ -231,8 +231,8 @@ def _kind(module: LuaTable) -> str:
 
 
 def _window(module: LuaTable) -> tuple[list[int], list[int], list[int]]:
-    """Kernel, stride and padding, each of height and width."""
-    both = integer(module, "padding", 0)  # how the oldest files have it
+    """Reads kernel, stride and padding, each as [height, width]."""
+    both = integer(module, "padding", 0)  # the field of the oldest files
     kernel, stride = ([integer(module, f"{what}{side}") for side in "HW"] for what in "kd")
     return kernel, stride, [integer(module, f"pad{side}", both) for side in "HW"]
 

@@ -1,9 +1,9 @@
-"""Reads a checkpoint of neuraltalk2: a captioner with the same captions, and what else the file says.
+"""Imports a neuraltalk2 checkpoint: a captioner that generates the same captions, and the history of its training.
 
-The file is a table, as train.lua saves it: opt, iter, loss_history, val_loss_history, val_lang_stats_history,
-val_predictions, vocab and protos, which has the networks `cnn` and `lm`. Its LSTM has the gates in the order input,
-forget, output, candidate, PyTorch's has input, forget, candidate, output. Words count from 1 in both; its END comes
-after the last, ours is 0.
+The file holds a table, as train.lua saves it: opt, iter, loss_history, val_loss_history, val_lang_stats_history,
+val_predictions, vocab and protos, which has the networks `cnn` and `lm`. Torch's LSTM orders its gates input, forget,
+output, candidate; PyTorch's input, forget, candidate, output. Word ids start at 1 in both; Torch's END is the last id,
+ours is 0.
 
 Letters: V vocabulary (END included), E embedding, H hidden, L layers.
 """
@@ -34,35 +34,35 @@ PREPROCESSING = Preprocessing(
     crop_offset=15,
     loading="torch",
 )
-"""net_utils.prepro without augmentation, on what DataLoaderRaw loads."""
+"""Preprocessing of net_utils.prepro without augmentation, on images as DataLoaderRaw loads them."""
 
 _GATES = [0, 1, 3, 2]  # Torch's rows, in PyTorch's order
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """What a file held."""
+    """The contents of a checkpoint file."""
 
     network: Network
     """In evaluation mode."""
     architecture: Architecture
     vocabulary: Vocabulary
     options: dict[str, str | float | bool]
-    """Those that train.lua was given."""
+    """Command-line options of train.lua."""
     iteration: int
-    """Of training, when it was saved; 0 where the file does not say."""
+    """Training iteration at which it was saved; 0 if unknown."""
     losses: dict[int, float]
-    """Of training, in nats per token, by iteration."""
+    """Training loss in nats per token, by iteration."""
     validation_losses: dict[int, float]
-    """The same on the validation split."""
+    """Validation loss in nats per token, by iteration."""
     validation_scores: dict[int, dict[str, float]]
-    """CIDEr and others, by iteration."""
+    """Validation scores, such as CIDEr, by iteration."""
 
 
 def read(path: Path) -> Checkpoint:
-    """The checkpoint in a file, of the CPU or the GPU, binary or ASCII.
+    """Reads a checkpoint file, saved on CPU or GPU, binary or ASCII.
 
-    Raises CheckpointError for what is no checkpoint of neuraltalk2, and for layers and sizes that cannot be imported.
+    Raises CheckpointError for a file that is no neuraltalk2 checkpoint, and for layers and sizes that are unsupported.
     """
     saved = torch7_reader.read(path)
     try:
@@ -95,7 +95,7 @@ def _checkpoint(saved: Value) -> Checkpoint:
     weights |= {f"encoder.projection.{name}": value for name, value in cnn.projection.items()}
     weights |= {"encoder.feature_mean": torch.zeros(features), "encoder.feature_std": torch.ones(features)}
     weights |= {f"decoder.{name}": value for name, value in language.items()}
-    with torch.device("meta"):  # no random weights that would be replaced at once
+    with torch.device("meta"):  # spares random weights, which are replaced at once
         network = architecture.build()
     network.load_state_dict(weights, assign=True)
     return Checkpoint(
@@ -111,7 +111,7 @@ def _checkpoint(saved: Value) -> Checkpoint:
 
 
 def _language_model(lm: LuaTable) -> tuple[dict[str, torch.Tensor], float]:
-    """The decoder's weights, and the probability of its dropout."""
+    """Converts the language model; returns the decoder's weights by name, and its dropout probability."""
     named = _named_modules(_table(lm, "core", "lm"))
     size, hidden, inputs = integer(lm, "vocab_size") + 1, integer(lm, "rnn_size"), integer(lm, "input_encoding_size")
     layers = integer(lm, "num_layers", 1)
@@ -134,7 +134,7 @@ def _language_model(lm: LuaTable) -> tuple[dict[str, torch.Tensor], float]:
 
 
 def _our_gates(rows: torch.Tensor, hidden: int) -> torch.Tensor:
-    """(4 × H, …) with the gates in PyTorch's order."""
+    """Reorders the gates of (4 × H, …) from Torch's to PyTorch's order."""
     return rows.view(4, hidden, *rows.shape[1:])[_GATES].flatten(0, 1)
 
 
@@ -143,7 +143,7 @@ def _factor(named: dict[str, LuaTable], name: str) -> float:
 
 
 def _named_modules(core: LuaTable) -> dict[str, LuaTable]:
-    """The modules of an `nn.gModule` that misc/LSTM.lua gave a name."""
+    """Returns the modules of an `nn.gModule` that misc/LSTM.lua named, by name."""
     nodes = core.get("forwardnodes")
     named = {}
     for node in nodes.sequence() if isinstance(nodes, LuaTable) else []:
@@ -197,7 +197,7 @@ def _options(saved: Value) -> dict[str, str | float | bool]:
 
 
 def _numbers(saved: Value, name: str) -> dict[int, float]:
-    """A history: numbers by iteration."""
+    """Reads a history: numbers by iteration."""
     history = saved.get(name) if isinstance(saved, LuaTable) else None
     items = history.items if isinstance(history, LuaTable) else {}
     return {int(key): value for key, value in sorted(items.items()) if isinstance(value, float) and math.isfinite(key)}

@@ -1,9 +1,10 @@
-"""Reads what Torch7's `torch.save` wrote: binary or ASCII, longs of 8 or 4 bytes, tensors of the CPU or the GPU.
+"""Reads files that Torch7's `torch.save` wrote: binary or ASCII, with longs of 8 or 4 bytes, from CPU or GPU.
 
-nil, booleans, numbers and strings become None, bool, float and str; tables and objects `Table`; tensors and storages
-NumPy arrays, of which those with one storage in the file share one here; functions `Function`: their code is skipped,
-nothing of the file is ever run. Nothing is believed: every size is held against the bytes that are left before memory
-is taken, and nesting and the number of values are bounded, so a damaged file soon ends in a CheckpointError.
+nil, booleans, numbers and strings become None, bool, float and str; tables and objects become `LuaTable`; tensors and
+storages become NumPy arrays, which share memory if they share a storage in the file; functions become `LuaFunction`,
+whose code is skipped: nothing in the file is executed. Files are untrusted: every size is checked against the remaining
+bytes before memory is allocated, and nesting and the number of values are bounded, so that a damaged file raises
+CheckpointError early.
 
 The format is that of torch7's File.lua, lib/TH/THDiskFile.c and generic/{Tensor,Storage}.c.
 """
@@ -26,12 +27,12 @@ from model.neuraltalk2.torch7_values import Array, LuaFunction, LuaTable, Value
 NIL, NUMBER, STRING, TABLE, OBJECT, BOOLEAN, FUNCTION, OLD_CLOSURE, CLOSURE = range(9)
 
 MAX_DEPTH = 10_000
-"""Of tables in tables; a node of nngraph takes four."""
+"""Maximum nesting of tables; a node of nngraph takes four levels."""
 MAX_VALUES = 2_000_000
-"""In a file; they take up to 450 bytes each. neuraltalk2's largest files have some hundred thousand."""
-MAX_DIMENSIONS = 64  # NumPy's own
+"""Maximum number of values in a file, of up to 450 bytes each; neuraltalk2's largest have some hundred thousand."""
+MAX_DIMENSIONS = 64  # NumPy's limit
 MAX_EXPANDED = 1 << 32
-"""Elements that a tensor may show, whose storage is smaller, for strides of 0 repeat it."""
+"""Maximum number of elements of a tensor that is larger than its storage, which strides of 0 repeat."""
 
 _ELEMENTS = {"Byte": "u1", "Char": "i1", "Short": "i2", "Int": "i4", "Long": "i8"}
 _ELEMENTS |= {"Half": "f2", "Float": "f4", "Double": "f8"}
@@ -39,13 +40,13 @@ _ELEMENTS |= {f"Cuda{'' if name == 'Float' else name}": kind for name, kind in _
 _TENSORS = {f"torch.{name}Tensor": np.dtype(f"<{kind}") for name, kind in _ELEMENTS.items()}
 _STORAGES = {f"torch.{name}Storage": np.dtype(f"<{kind}") for name, kind in _ELEMENTS.items()}
 
-_Unfinished = Generator[None, Value, Value]  # is sent the values it holds, returns itself
+_Unfinished = Generator[None, Value, Value]  # is sent the values it contains, returns itself
 
 
 def read(path: Path) -> Value:
-    """The object in a file. Its arrays are in memory once; nothing else of the file is kept.
+    """Reads the object in a file.
 
-    Raises CheckpointError, naming the offset in bytes, for a file that is damaged, cut or no Torch7 file.
+    Raises CheckpointError, naming the offset in bytes, for a file that is damaged, truncated or no Torch7 file.
     """
     try:
         with path.open("rb") as file:
@@ -53,17 +54,17 @@ def read(path: Path) -> Value:
             if beginning.startswith(b"PK"):
                 raise DamagedError(0, "a zip file begins; unpack it and give what is in it")
             if beginning[:1].isdigit():
-                return _Reader(AsciiStream(file)).document()
+                return _Reader(AsciiStream(file)).read_object()
             stream = BinaryStream(file, long_bytes=8)
             try:
-                return _Reader(stream).document()
+                return _Reader(stream).read_object()
             except DamagedError as error:
                 if not stream.has_longs:
                     raise
                 first = error
             file.seek(0)
-            try:  # as written on Windows or by a processor of 32 bits; nothing in the file says so
-                return _Reader(BinaryStream(file, long_bytes=4)).document()
+            try:  # as written on Windows or by 32-bit processors; the file does not say which
+                return _Reader(BinaryStream(file, long_bytes=4)).read_object()
             except DamagedError as second:
                 raise max(first, second, key=lambda error: error.offset) from None
     except DamagedError as error:
@@ -73,11 +74,11 @@ def read(path: Path) -> Value:
 
 
 class _Reader:
-    """One pass over a stream."""
+    """Reads one object from a stream."""
 
     def __init__(self, stream: Stream) -> None:
         self._stream = stream
-        self._seen: dict[int, tuple[int, Value]] = {}  # by index: tag and value
+        self._by_index: dict[int, tuple[int, Value]] = {}  # tag and value
         self._storages: dict[int, Array] = {}
         self._values = 0
         self._inline: dict[int, Callable[[], Value | _Unfinished]] = {
@@ -88,8 +89,8 @@ class _Reader:
             FUNCTION: lambda: self._function(LuaFunction()),
         }
 
-    def document(self) -> Value:
-        """The one object of the stream. Without recursion, since nesting is the file's to choose."""
+    def read_object(self) -> Value:
+        """Reads the only object of the stream, without recursion since the file determines the nesting."""
         stack: list[_Unfinished] = []
         while True:
             begun = self._begin()
@@ -97,12 +98,12 @@ class _Reader:
                 stack.append(begun)
                 if len(stack) > MAX_DEPTH:
                     self._stream.fail(f"tables are nested deeper than {MAX_DEPTH}")
-                begun = None  # which starts it
+                begun = None  # sending None starts the generator
             value = cast(Value, begun)
             while stack:
                 try:
                     stack[-1].send(value)
-                    break  # it wants another
+                    break  # it expects another value
                 except StopIteration as finished:
                     value = finished.value
                     stack.pop()
@@ -112,34 +113,34 @@ class _Reader:
                 return value
 
     def _begin(self) -> Value | _Unfinished:
-        """The next value, or one that must be sent what it holds."""
+        """Begins the next value; returns it, or a generator that must be sent the values it contains."""
         self._values += 1
         if self._values > MAX_VALUES:
             self._stream.fail(f"there are more than {MAX_VALUES} values")
         tag = self._stream.integer()
         if tag in (TABLE, OBJECT, OLD_CLOSURE, CLOSURE):
             index = self._stream.integer()
-            return self._known(tag, index) if index in self._seen else self._new(tag, index)
+            return self._existing(tag, index) if index in self._by_index else self._new(tag, index)
         if tag not in self._inline:
             self._stream.fail(f"{tag} is no type of value")
         return self._inline[tag]()
 
-    def _known(self, tag: int, index: int) -> Value:
-        seen, value = self._seen[index]
-        if seen != tag:
-            self._stream.fail(f"object {index} is of type {seen} and referred to as of type {tag}")
+    def _existing(self, tag: int, index: int) -> Value:
+        stored, value = self._by_index[index]
+        if stored != tag:
+            self._stream.fail(f"object {index} is of type {stored} and referred to as of type {tag}")
         return value
 
     def _new(self, tag: int, index: int) -> Value | _Unfinished:
-        """What follows the index of a value that was not seen before."""
+        """Reads the value that follows a new index."""
         if tag in (OLD_CLOSURE, CLOSURE):
             function = LuaFunction()
-            self._seen[index] = tag, function
+            self._by_index[index] = tag, function
             return self._function(function)
         if tag == TABLE:
             table = LuaTable()
-            self._seen[index] = tag, table
-            return self._filled(table)
+            self._by_index[index] = tag, table
+            return self._fill(table)
         class_name = self._class_name()
         if class_name in _TENSORS:
             value: Value = self._tensor(_TENSORS[class_name])
@@ -149,13 +150,13 @@ class _Reader:
             self._stream.fail(f"class {class_name!r} is not known")
         else:
             record = LuaTable(class_name)
-            self._seen[index] = tag, record
+            self._by_index[index] = tag, record
             return self._record(record)
-        self._seen[index] = tag, value
+        self._by_index[index] = tag, value
         return value
 
-    def _filled(self, table: LuaTable) -> _Unfinished:
-        """Sent its keys and values by turns."""
+    def _fill(self, table: LuaTable) -> _Unfinished:
+        """Fills a table; is sent its keys and values alternately."""
         for _ in range(self._stream.count(least_bytes=2)):
             key = yield
             value = yield
@@ -170,7 +171,7 @@ class _Reader:
         return table
 
     def _record(self, record: LuaTable) -> _Unfinished:
-        """Sent the table of its fields."""
+        """Fills an object; is sent the table of its fields."""
         content = yield
         if not isinstance(content, LuaTable) or content.class_name:
             self._stream.fail(f"{record.class_name!r} holds no table")
@@ -178,7 +179,7 @@ class _Reader:
         return record
 
     def _function(self, function: LuaFunction) -> _Unfinished:
-        """Sent its upvalues, to which others may refer."""
+        """Skips a function's code; is sent its upvalues, to which other values may refer."""
         self._stream.skip(self._stream.count(least_bytes=1))
         yield
         return function
@@ -203,7 +204,7 @@ class _Reader:
         if not 0 <= dimensions <= MAX_DIMENSIONS:
             self._stream.fail(f"a tensor has {dimensions} dimensions")
         sizes, strides = self._stream.longs(dimensions), self._stream.longs(dimensions)
-        offset = self._stream.longs(1)[0] - 1  # of the first element, in Lua counted from 1
+        offset = self._stream.longs(1)[0] - 1  # of the first element; Lua counts from 1
         storage = self._storage_of_tensor(kind)
         if dimensions == 0:
             return np.empty(0, kind)
@@ -218,19 +219,19 @@ class _Reader:
         return as_strided(storage[offset:], sizes, [stride * kind.itemsize for stride in strides])
 
     def _storage_of_tensor(self, kind: np.dtype[Any]) -> Array:
-        """What follows a tensor's sizes: its storage, one that was read before, or nil."""
+        """Reads the storage that follows a tensor's sizes: a new one, a reference to an earlier one, or nil."""
         tag = self._stream.integer()
         if tag == NIL:
             return np.empty(0, kind)
         if tag != OBJECT:
             self._stream.fail(f"a tensor's storage is of type {tag}")
         index = self._stream.integer()
-        if index not in self._seen:
+        if index not in self._by_index:
             class_name = self._class_name()
             if class_name not in _STORAGES:
                 self._stream.fail(f"a tensor's storage is of class {class_name!r}")
             self._storages[index] = self._storage(_STORAGES[class_name])
-            self._seen[index] = tag, self._storages[index]
+            self._by_index[index] = tag, self._storages[index]
         storage = self._storages.get(index)
         if storage is None or storage.dtype != kind:
             self._stream.fail(f"object {index} is no storage of this tensor's elements")

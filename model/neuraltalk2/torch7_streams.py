@@ -1,4 +1,4 @@
-"""The two ways in which Torch7 writes numbers and characters: binary, little-endian; or ASCII, one write to a line."""
+"""The two encodings of Torch7 files: binary, little-endian; and ASCII, with one write per line."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ import numpy.typing as npt
 Array = npt.NDArray[Any]
 
 LONG = np.dtype("<i8")
-_LONGEST_NUMBER = 64  # characters of one in ASCII, and its line break
+_MAX_NUMBER_CHARS = 64  # of a number in ASCII, with its line break
 _CHUNK_BYTES = 1 << 20
 
 
 class DamagedError(Exception):
-    """What is wrong with a file, and the offset in bytes where it was noticed."""
+    """A damaged file: the reason, and the offset in bytes at which it was noticed."""
 
     def __init__(self, offset: int, reason: str) -> None:
         super().__init__(reason)
@@ -26,7 +26,7 @@ class DamagedError(Exception):
 
 
 class Stream(ABC):
-    """A file from which typed values are read one after the other. Never reads, or takes memory for, what is not there.
+    """Reads typed values from a file, in sequence. Never allocates memory for more than the file has left.
 
     Args:
         file: seekable, at its start.
@@ -46,40 +46,40 @@ class Stream(ABC):
         return self._size - self.offset
 
     def fail(self, reason: str) -> NoReturn:
-        """Raises DamagedError for what was read last."""
+        """Raises DamagedError at the current offset."""
         raise DamagedError(self.offset, reason)
 
     @abstractmethod
     def integer(self) -> int:
-        """An int."""
+        """Reads an int of 32 bits."""
 
     @abstractmethod
     def number(self) -> float:
-        """A double."""
+        """Reads a double."""
 
     @abstractmethod
     def array(self, kind: np.dtype[Any], count: int) -> Array:
-        """`count` elements of a little-endian type."""
+        """Reads `count` elements of a little-endian type; returns (count,)."""
 
     def longs(self, count: int) -> list[int]:
-        """`count` longs."""
+        """Reads `count` longs."""
         found: list[int] = self.array(LONG, count).tolist()
         return found
 
     def count(self, *, least_bytes: int) -> int:
-        """An int that says how many things follow, none of which takes less than `least_bytes`."""
+        """Reads the number of items that follow; each takes `least_bytes` or more."""
         count = self.integer()
         self._require(count, least_bytes)
         return count
 
     def characters(self, count: int) -> bytes:
-        """`count` bytes as they are."""
+        """Reads `count` raw bytes."""
         self._require(count, 1)
         self.offset += count
         return self._file.read(count)
 
     def skip(self, count: int) -> None:
-        """Passes over `count` bytes."""
+        """Skips `count` bytes."""
         self._require(count, 1)
         self.offset += count
         self._file.seek(count, os.SEEK_CUR)
@@ -92,17 +92,17 @@ class Stream(ABC):
 
 
 class BinaryStream(Stream):
-    """Little-endian, without padding.
+    """The binary encoding: little-endian, without padding.
 
     Args:
-        long_bytes: 8, or 4 as on Windows and on processors of 32 bits.
+        long_bytes: size of a long: 8, or 4 as on Windows and 32-bit processors.
     """
 
     def __init__(self, file: BinaryIO, *, long_bytes: int) -> None:
         super().__init__(file)
         self._long = np.dtype(f"<i{long_bytes}")
         self.has_longs = False
-        """Whether any was read yet."""
+        """True once a long has been read."""
 
     def integer(self) -> int:  # noqa: D102
         value: int = struct.unpack("<i", self.characters(4))[0]
@@ -124,7 +124,7 @@ class BinaryStream(Stream):
 
 
 class AsciiStream(Stream):
-    """Each write ends its line; numbers in a line are apart by spaces. Bytes and characters are written as they are."""
+    """The ASCII encoding: one write per line, numbers separated by spaces; characters and bytes are raw."""
 
     def integer(self) -> int:  # noqa: D102
         return int(self._scalar(np.dtype("<i4")))
@@ -151,24 +151,24 @@ class AsciiStream(Stream):
             chunk = self._line(_CHUNK_BYTES)
             words = (cut + chunk).split()
             cut = words.pop() if words and chunk and not chunk[-1:].isspace() else b""
-            if not chunk or filled + len(words) > count or len(cut) > _LONGEST_NUMBER:
+            if not chunk or filled + len(words) > count or len(cut) > _MAX_NUMBER_CHARS:
                 self.fail(f"{count} numbers should stand here")
-            values[filled : filled + len(words)] = self._parsed(words, kind)
+            values[filled : filled + len(words)] = self._parse(words, kind)
             filled += len(words)
         return values
 
     def _scalar(self, kind: np.dtype[Any]) -> Any:
-        line = self._line(_LONGEST_NUMBER)
+        line = self._line(_MAX_NUMBER_CHARS)
         words = line.split()
         if len(words) != 1 or not line.endswith(b"\n"):
             self.fail(f"{line!r} should be a line with one number")
-        return self._parsed(words, kind)[0]
+        return self._parse(words, kind)[0]
 
-    def _parsed(self, words: list[bytes], kind: np.dtype[Any]) -> Array:
-        if max(map(len, words), default=0) > _LONGEST_NUMBER:  # the others would be padded to its length
+    def _parse(self, words: list[bytes], kind: np.dtype[Any]) -> Array:
+        if max(map(len, words), default=0) > _MAX_NUMBER_CHARS:  # NumPy pads all words to the longest
             self.fail("this is no number")
         try:
-            with np.errstate(over="ignore"):  # beyond a float is infinite
+            with np.errstate(over="ignore"):  # values out of range become infinite
                 return np.array(words, "S").astype(kind) if words else np.empty(0, kind)
         except (ValueError, OverflowError) as error:
             raise DamagedError(self.offset, f"these are no numbers: {error}") from error

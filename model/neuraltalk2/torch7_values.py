@@ -1,4 +1,4 @@
-"""What a Torch7 file can hold, beside None, booleans, numbers and strings."""
+"""Values in Torch7 files that have no Python equivalent."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ Array = npt.NDArray[Any]
 
 
 class LuaTable:
-    """A Lua table, or an object with its class. Equal to itself only; it may hold itself.
+    """A Lua table, or an object and its class. Compares by identity; may contain itself.
 
     Args:
-        class_name: of an object, such as "nn.Linear"; empty for a table.
+        class_name: class of an object, such as "nn.Linear"; empty for a table.
     """
 
     __slots__ = ("class_name", "fields", "items", "others")
@@ -21,21 +21,21 @@ class LuaTable:
     def __init__(self, class_name: str = "") -> None:
         self.class_name = class_name
         self.fields: dict[str, Value] = {}
-        """What has a string for a key."""
+        """Values with string keys."""
         self.items: dict[float, Value] = {}
-        """What has a number for a key; 1 finds 1.0."""
+        """Values with number keys; 1 and 1.0 are the same key."""
         self.others: list[tuple[Value, Value]] = []
-        """What has another key: a boolean, a table, …"""
+        """(key, value) pairs with other keys: booleans, tables, …"""
 
     def __repr__(self) -> str:
         return f"<{self.class_name or 'table'} of {len(self.fields) + len(self.items) + len(self.others)}>"
 
     def get(self, name: str) -> Value:
-        """The value of a string key, None where there is none."""
+        """Returns the value of a string key, or None."""
         return self.fields.get(name)
 
     def sequence(self) -> list[Value]:
-        """The values of 1, 2, 3, … up to the first that is missing."""
+        """Returns the values of keys 1, 2, 3, … up to the first missing one."""
         values: list[Value] = []
         while (value := self.items.get(len(values) + 1)) is not None:
             values.append(value)
@@ -43,7 +43,7 @@ class LuaTable:
 
 
 class LuaFunction:
-    """Lua code that was skipped."""
+    """A Lua function, whose code was skipped."""
 
 
 Value = None | bool | float | str | LuaTable | Array | LuaFunction

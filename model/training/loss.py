@@ -1,4 +1,7 @@
-"""The language-model criterion."""
+"""Losses: token cross-entropy, and an auxiliary bag-of-words loss.
+
+Letters: B captions, T words of the longest caption, V vocabulary (END included).
+"""
 
 from __future__ import annotations
 
@@ -11,9 +14,9 @@ PADDING = -1
 
 
 def targets(words: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
-    """What the decoder should say: word ids (B, T) of captions with `lengths` (B,) → (B, T + 1).
+    """Maps word ids (B, T) of captions with `lengths` (B,) to the decoder's targets (B, T + 1).
 
-    Each caption's words, then one END, then PADDING, which is not counted.
+    A row holds the words of a caption, then one END, then PADDING, which losses ignore.
     """
     shifted = torch.cat([words, words.new_full((len(words), 1), END)], dim=1)
     position = torch.arange(shifted.shape[1], device=words.device)
@@ -28,17 +31,17 @@ def caption_loss(
     label_smoothing: float = 0.0,
     caption_weights: torch.Tensor | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Summed negative log-likelihood in nats, and the number of tokens to divide it by.
+    """Returns the summed negative log-likelihood in nats, and the number of tokens, each as a scalar tensor.
 
-    neuraltalk2 divides the sum over all words plus one END per caption by their number in the batch; the two are given
-    apart so that workers can divide by the tokens of the *global* batch.
+    The mean is left to the caller, so that workers can divide by the number of tokens in the *global* batch. As in
+    neuraltalk2, the tokens are all words plus one END per caption.
 
     Args:
         logits: (B, T + 1, V).
         wanted: (B, T + 1) ids from `targets`.
-        label_smoothing: share of the probability spread over the vocabulary.
-        caption_weights: (B,) of each caption's part in the sum; None weighs all alike. With advantages of captions that
-            the network drew itself, the gradient is the policy gradient of their reward.
+        label_smoothing: share of the target probability spread evenly over the vocabulary, in [0, 1).
+        caption_weights: (B,) factor of each caption's loss; None is 1 for all. With the advantages of sampled captions,
+            the gradient is the policy gradient of their reward (REINFORCE).
     """
     losses = cross_entropy(
         _at_least_float32(logits).flatten(0, 1),
@@ -55,14 +58,15 @@ def caption_loss(
 def bag_of_words_loss(
     logits: torch.Tensor, words: torch.Tensor, lengths: torch.Tensor, word_weights: torch.Tensor
 ) -> torch.Tensor:
-    """How little of each caption's words the image alone foretells: cross-entropy (B,) in nats.
+    """Returns the cross-entropy (B,) in nats of predicting each caption's words, in any order, from the image alone.
 
-    The wanted distribution of a caption gives each of its words a share of its weight.
+    The target distribution of a caption is proportional to the weights of its words.
 
     Args:
-        logits: (B, V), the first of each caption's.
-        words, lengths: (B, T) ids, (B,).
-        word_weights: (V,), 0 for what is not to be foretold.
+        logits: (B, V), those of the image's own position.
+        words: (B, T) ids.
+        lengths: (B,).
+        word_weights: (V,), 0 for words to ignore.
     """
     inside = torch.arange(words.shape[1], device=words.device) < lengths.unsqueeze(1)
     bag = torch.zeros_like(logits, dtype=word_weights.dtype).scatter_add_(1, words, word_weights[words] * inside)

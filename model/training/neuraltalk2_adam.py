@@ -10,12 +10,14 @@ import torch
 
 
 class Neuraltalk2Adam(torch.optim.Optimizer):
-    """m ← β₁m + (1 − β₁)g, v ← β₂v + (1 − β₂)g², x ← x − lr √(1 − β₂ᵗ) / (1 − β₁ᵗ) · m / (√v + ε).
+    """Adam as neuraltalk2 implements it.
 
-    PyTorch's divides by √(v / (1 − β₂ᵗ)) + ε: less careful with small gradients in the first steps.
+    m ← β₁m + (1 − β₁)g, v ← β₂v + (1 − β₂)g², x ← x − lr √(1 − β₂ᵗ) / (1 − β₁ᵗ) · m / (√v + ε).
+
+    PyTorch's Adam divides by √(v / (1 − β₂ᵗ)) + ε instead, which damps small gradients less in the first steps.
 
     Args:
-        params: as of any optimiser of PyTorch; `weight_decay` of a group is added to the gradient.
+        params: parameters or groups, as in `torch.optim.Optimizer`; a group's `weight_decay` is added to the gradient.
         lr, betas, eps: learning rate, (β₁, β₂), ε.
     """
 

@@ -1,6 +1,6 @@
-"""Self-critical training (Rennie et al., 2017): the network draws captions, and those above the baseline's reward win.
+"""Self-critical training (Rennie et al., 2017): policy gradient on sampled captions, with a reward baseline.
 
-Letters: B images, N captions drawn for each.
+Letters: B images, N captions sampled per image, H height, W width.
 """
 
 from __future__ import annotations
@@ -21,22 +21,28 @@ def sample_captions(
     images: torch.Tensor | None = None,
     features: torch.Tensor | None = None,
 ) -> list[list[list[int]]]:
-    """Word ids of the N captions that the search finds for each of B images. Leaves the network evaluating.
+    """Returns the word ids of N captions for each of B images; leaves the network in evaluation mode.
 
     Args:
-        images, features: as `Network.forward` takes them.
+        search: with N `num_candidates`.
+        suppressed_ids: ids that no caption contains.
+        images: (B, 3, H, W); may be left out if `features` are given.
+        features: precomputed features, as in `Network.forward`.
     """
     network.eval()
     with torch.inference_mode():
         embeddings = network.embed(images=images, features=features)
-        found = search(network.decoder, embeddings, suppressed_ids=suppressed_ids)
-        return [[hypothesis.words for hypothesis in hypotheses] for hypotheses in found]
+        hypotheses = search(network.decoder, embeddings, suppressed_ids=suppressed_ids)
+        return [[hypothesis.words for hypothesis in candidates] for candidates in hypotheses]
 
 
 def advantages(rewards: torch.Tensor, baseline: torch.Tensor | None = None) -> torch.Tensor:
-    """Rewards (B, N) → (B × N,): each less the baseline's reward (B, 1), or less the mean of its image's others.
+    """Maps rewards (B, N) to advantages (B × N,).
 
-    Neither depends on the caption itself, which keeps the gradient without bias.
+    The baseline does not depend on the caption itself, so the gradient stays unbiased.
+
+    Args:
+        baseline: (B, 1) reward to subtract; None subtracts the mean reward of the image's other captions.
     """
     if baseline is None:
         baseline = (rewards.sum(dim=1, keepdim=True) - rewards) / (rewards.shape[1] - 1)

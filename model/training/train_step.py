@@ -1,6 +1,6 @@
-"""The training step, for one process or one of several: without a word on where data comes from.
+"""The training step, in one process or in one of several workers; independent of the data source.
 
-Letters: B images, N captions per image, T words of the longest caption.
+Letters: B images, N captions per image, T words of the longest caption, V vocabulary (END included).
 """
 
 from __future__ import annotations
@@ -25,13 +25,14 @@ from model.vocabulary import END
 
 @dataclass(frozen=True)
 class Batch:
-    """What a step learns from.
+    """The captions and images of a step, or of one of the parts it accumulates gradients over.
 
     Args:
-        words, lengths: from `pad`; (B × N, T) and (B × N,), the N captions of an image side by side.
-        images, features: as `Network.forward` takes them.
-        caption_weights: as `caption_loss` takes them.
-        caption_temperatures: (B × N,), by which each caption's logits are divided: those it was drawn with.
+        words: (B × N, T) ids from `pad_captions`, the N captions of an image side by side.
+        lengths: (B × N,) words of each caption.
+        images, features: as in `Network.forward`.
+        caption_weights: (B × N,) factors of the captions' losses, as in `caption_loss`.
+        caption_temperatures: (B × N,) temperature that each caption was sampled with, which divides its logits.
     """
 
     words: torch.Tensor
@@ -44,13 +45,13 @@ class Batch:
 
 @dataclass(frozen=True)
 class Objective:
-    """What is asked of a caption.
+    """Options of the loss.
 
     Args:
-        label_smoothing: share of the probability spread over the vocabulary.
-        word_weights: as `bag_of_words_loss` takes them.
-        foretelling_weight: of that loss of a caption, beside the loss of a token; 0 leaves it out.
-        dtype: of autocast; float32 computes as it is.
+        label_smoothing: share of the target probability spread evenly over the vocabulary, in [0, 1).
+        word_weights: (V,), as in `bag_of_words_loss`.
+        foretelling_weight: weight of a caption's bag-of-words loss relative to the loss of a token; 0 disables it.
+        dtype: precision of autocast; float32 disables autocast.
     """
 
     label_smoothing: float = 0.0
@@ -60,7 +61,7 @@ class Objective:
 
 
 def pad_captions(captions: Sequence[Sequence[int]]) -> tuple[torch.Tensor, torch.Tensor]:
-    """Word ids of captions → (captions, T) int64 filled up with END, and their lengths (captions,)."""
+    """Pads word ids of captions with END to (captions, T) int64; also returns their lengths (captions,)."""
     lengths = torch.tensor([len(caption) for caption in captions])
     words = torch.full((len(captions), max(1, int(lengths.max()))), END)
     for row, caption in zip(words, captions, strict=True):
@@ -71,15 +72,15 @@ def pad_captions(captions: Sequence[Sequence[int]]) -> tuple[torch.Tensor, torch
 def summed_loss(
     network: nn.Module, batch: Batch, objective: Objective | None = None, *, scheduled_sampling_prob: float = 0.0
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Negative log-likelihood in nats summed over the batch, and its number of tokens.
+    """Returns the loss in nats summed over the batch, and the number of tokens, each as a scalar tensor.
 
     Args:
-        network: a `Network`, or what stands for one on several workers.
-        objective: None asks for the words alone.
-        scheduled_sampling_prob: as `Network.forward` takes it.
+        network: a `Network`, or its `DistributedDataParallel` wrapper.
+        objective: None is `Objective()`.
+        scheduled_sampling_prob: as in `Network.forward`.
     """
-    asked = objective or Objective()
-    with autocast(batch.words.device, asked.dtype):
+    objective = objective or Objective()
+    with autocast(batch.words.device, objective.dtype):
         logits = network(
             batch.words, images=batch.images, features=batch.features, scheduled_sampling_prob=scheduled_sampling_prob
         )
@@ -88,36 +89,39 @@ def summed_loss(
     total, tokens = caption_loss(
         logits[:, 1:],
         targets(batch.words, batch.lengths),
-        label_smoothing=asked.label_smoothing,
+        label_smoothing=objective.label_smoothing,
         caption_weights=batch.caption_weights,
     )
-    if asked.word_weights is not None and asked.foretelling_weight:
-        foretold = bag_of_words_loss(logits[:, 0], batch.words, batch.lengths, asked.word_weights)
+    if objective.word_weights is not None and objective.foretelling_weight:
+        bag_of_words = bag_of_words_loss(logits[:, 0], batch.words, batch.lengths, objective.word_weights)
         if batch.caption_weights is not None:
-            foretold = foretold * batch.caption_weights
-        total = total + asked.foretelling_weight * foretold.sum()
+            bag_of_words = bag_of_words * batch.caption_weights
+        total = total + objective.foretelling_weight * bag_of_words.sum()
     return total, tokens
 
 
 class TrainStep:
-    """A network, its optimisers, their schedule and a moving average, for one stage of training.
+    """Updates a network by batches: holds its optimisers, schedules and weight average for one stage of training.
 
-    Where `torch.distributed` is initialised this is one of several workers: the loss is per token of all their batches,
-    so that the gradients are those of one worker with the batches together. The first worker's weights count.
+    If `torch.distributed` is initialised, this is one of several workers: the loss is averaged over the tokens of all
+    workers' batches, so the gradients equal those of one worker with all of them. The first worker's weights are taken.
 
     Args:
-        network: changed in place.
-        optimizer: of decoder and projection.
-        cnn_optimizer: of the CNN.
-        schedule, steps: of their learning rates, and how many there will be.
-        objective: what is asked.
-        clip_norm, clip_value: largest norm of the gradient, largest size of each of its values; 0 for any.
-        dropout, input_dropout: probabilities after the LSTM and before it. 0 for captions that the network drew itself:
-            it must be asked as it drew.
-        cnn_dropout: whether the CNN drops values as it was made to; else it is asked as it will be used.
-        train_batch_norm: whether its batch norms follow the batches; else they keep their statistics.
-        scheduled_sampling: `Network.forward`'s `scheduled_sampling_prob` at the last step; it grows in a line from 0.
-        average_decay: of the moving average of the weights, in [0, 1); 0 keeps none.
+        network: updated in place.
+        optimizer: optimiser of the decoder and the projection.
+        cnn_optimizer: optimiser of the CNN; a learning rate of 0 freezes it.
+        schedule: schedule of both learning rates.
+        steps: number of steps of the stage.
+        objective: options of the loss.
+        clip_norm: maximum norm of the gradient; 0 disables clipping.
+        clip_value: maximum absolute value of a gradient's elements; 0 disables clipping.
+        dropout: dropout probability on the LSTM's outputs.
+        input_dropout: dropout probability on the LSTM's inputs. For sampled captions both must be 0: they are scored
+            as they were sampled.
+        cnn_dropout: whether the CNN's own dropout layers are active.
+        train_batch_norm: whether the CNN's batch norms use and update batch statistics; otherwise they are frozen.
+        scheduled_sampling: final scheduled-sampling probability; increases linearly from 0.
+        average_decay: decay of the exponential moving average of the weights, in [0, 1); 0 keeps no average.
     """
 
     def __init__(
@@ -155,22 +159,24 @@ class TrainStep:
 
     @property
     def averaged(self) -> Network:
-        """The network with the moving average of the weights, in evaluation mode."""
+        """The network with averaged weights, in evaluation mode; the network itself if no average is kept."""
         return cast(Network, self._average.module if self._average else self.network).eval()
 
     @property
     def learning_rate(self) -> float:
-        """Of decoder and projection, at the next step."""
+        """Learning rate of decoder and projection at the next step."""
         return cast(float, self._schedules[0].get_last_lr()[0])
 
     def step(self, batches: Sequence[Batch], *, stop_flag: bool = False) -> torch.Tensor:
-        """Updates the weights by some batches together.
+        """Updates the weights once, by the gradient of all batches together.
 
         Args:
-            flag: a word to the others.
+            batches: parts whose gradients are accumulated, at least one.
+            stop_flag: this worker's request to stop, summed over workers.
 
         Returns:
-            (3,) of all workers: the sum of the loss in nats, the tokens, and how many raised the flag. Not waited for.
+            (3,) over all workers: the loss in nats, summed; the number of tokens; the number of stop requests. The
+            result is not synchronised with the device.
         """
         self._set_modes()
         for optimizer in self._optimizers:
@@ -186,10 +192,10 @@ class TrainStep:
         return sums
 
     def _backward(self, batch: Batch, *, last: bool) -> torch.Tensor:
-        """Adds to the gradient of the summed loss; returns the sum and the number of tokens."""
+        """Accumulates the gradient of the summed loss; returns (2,): the loss in nats and the number of tokens."""
         scheduled_sampling_prob = self._scheduled_sampling * self.global_step / self.steps
-        alone = isinstance(self._replica, DistributedDataParallel) and not last
-        with self._replica.no_sync() if alone else contextlib.nullcontext():  # type: ignore[operator]
+        local = isinstance(self._replica, DistributedDataParallel) and not last
+        with self._replica.no_sync() if local else contextlib.nullcontext():  # type: ignore[operator]
             total, tokens = summed_loss(
                 self._replica, batch, self._objective, scheduled_sampling_prob=scheduled_sampling_prob
             )
@@ -197,7 +203,7 @@ class TrainStep:
         return torch.stack([total.detach().float(), tokens.float()])
 
     def _optimizer_step(self, scale: torch.Tensor) -> None:
-        """A step along the gradient, which is that of a sum, or the mean of the workers' sums, until it is scaled."""
+        """Rescales the summed gradient to a per-token mean, clips it and steps the optimisers."""
         for parameter in self._trained:
             if parameter.grad is not None:
                 parameter.grad.mul_(scale)
@@ -219,7 +225,7 @@ class TrainStep:
                 module.train(self._train_batch_norm)
 
     def state_dict(self) -> dict[str, Any]:
-        """Everything that the next step depends on, but for the random numbers."""
+        """Returns all state that the next step depends on, except that of random number generators."""
         return {
             "done": self.global_step,
             "network": self.network.state_dict(),
@@ -229,7 +235,7 @@ class TrainStep:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Goes on from what `state_dict` gave, of a trainer made alike."""
+        """Restores the state that `state_dict` returned, of a step made with the same arguments."""
         self.global_step = state["done"]
         self.network.load_state_dict(state["network"])
         if self._average:
@@ -244,9 +250,9 @@ _Tensors = tuple[torch.Tensor, ...] | list[torch.Tensor]
 
 
 def _average(network: Network, decay: float) -> AveragedModel:
-    """A moving average that is faster at first, so that the first weights are soon forgotten."""
+    """Builds a moving average with a smaller decay in the first steps, which forgets the initial weights soon."""
 
-    def update(means: _Tensors, news: _Tensors, count: torch.Tensor | int) -> None:
-        torch._foreach_lerp_(means, news, 1.0 - min(decay, float((1 + count) / (10 + count))))
+    def update(means: _Tensors, current: _Tensors, count: torch.Tensor | int) -> None:
+        torch._foreach_lerp_(means, current, 1.0 - min(decay, float((1 + count) / (10 + count))))
 
     return AveragedModel(network, multi_avg_fn=update)
