@@ -164,8 +164,9 @@ class CaptionConfig:
     max_error_rate: float = 0.5
     """The job fails (exit code 1) if more than this share of all rows are errors, and stops early after 1,000 rows."""
     max_lost_shards: float = -1.0
-    """The job fails (exit code 1) if of more than this share of its shards (tars, Parquet files and other files of many
-    images) not one image could be read; -1: 0.01, or 1 where max_error_rate is 1."""
+    """The job fails (exit code 1) if more than this share of its shards (tars, Parquet files and other files of many
+    images), by their number or their bytes, is lost: not one image of them could be read, or less than half of their
+    bytes. -1: 0.01, or 1 where max_error_rate is 1."""
     retry_errors: bool = False
     """Caption again what ended in an error that may have passed: unreadable, out_of_memory."""
     fragment_rows: int = 10_000

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 
 from configs.caption import CaptionConfig
 from jobs import cli, terminal
@@ -16,6 +17,8 @@ from pipeline.shards import Shard, ShardFormat
 from pipeline.storage.folder import Folder
 
 SHOWN_REASONS = 3
+MOST_LOST = 0.5
+"""Share of a shard's bytes that may be unreadable; one of which more is counts as lost."""
 
 
 def judge(
@@ -31,24 +34,55 @@ def judge(
         say(f"failed: {report.errors} of {report.rows} rows are errors; max_error_rate is {config.max_error_rate}")
         say(f"errors: {counted(commit_log.errors)}; the first: {first_error(folder, commit_log)}")
         failed = True
-    reasons, allowed = _lost(commit_log, listing), config.lost_shards_allowed
-    shards = sum(shard.format != ShardFormat.IMAGE for shard in listing.shards) if reasons else 0
-    if len(reasons) > allowed * shards and report.rows >= least_rows:
+    found, allowed = find_damaged(commit_log, listing), config.lost_shards_allowed
+    too_many = len(found.lost) > allowed * found.shards or found.lost_shards_bytes > allowed * found.bytes
+    if too_many and report.rows >= least_rows:
         say(
-            f"failed: {len(reasons)} of {shards} shards could not be read; max_lost_shards is {allowed};"
-            f" {_first_reasons(reasons)}"
+            f"failed: {len(found.lost)} of {found.shards} shards could not be read, with {found.share:.1%} of all"
+            f" bytes; max_lost_shards is {allowed}; {_first_reasons(found.lost)}"
         )
         failed = True
     return cli.FAILED if failed else 0
 
 
-def _lost(commit_log: CommitLog, listing: Listing) -> dict[str, str]:
-    """The shards of many images of which not one could be read, by path, with the reason."""
-    lost = commit_log.lost_shards()
-    if not lost:
-        return {}
-    many = (shard for shard in listing.shards if shard.format != ShardFormat.IMAGE)
-    return {printable(shard.path): lost[shard.id] for shard in many if shard.id in lost}
+@dataclass
+class Damaged:
+    """Shards of many images of which not all could be read."""
+
+    lost: dict[str, str] = field(default_factory=dict)
+    """Those of which no image could be read, or less than half of the bytes: by path, with the reason."""
+    others: int = 0
+    """How many are damaged beside them."""
+    shards: int = 0
+    """Of many images, damaged or not."""
+    bytes: int = 0
+    """Of these."""
+    lost_shards_bytes: int = 0
+    unread: float = 0.0
+    """Bytes that could not be read, of lost shards and others."""
+
+    @property
+    def share(self) -> float:
+        """Of all bytes, those that could not be read."""
+        return self.unread / max(1, self.bytes)
+
+
+def find_damaged(commit_log: CommitLog, listing: Listing) -> Damaged:
+    """What of the inputs could not be read."""
+    found, damage = Damaged(), commit_log.damage()
+    for shard in (shard for shard in listing.shards if damage and shard.format != ShardFormat.IMAGE):
+        size = max(0, shard.size)
+        found.shards, found.bytes = found.shards + 1, found.bytes + size
+        if shard.id not in damage:
+            continue
+        share = commit_log.lost_share(shard.id, damage[shard.id], size)
+        found.unread += share * size
+        if share > MOST_LOST:
+            found.lost[printable(shard.path)] = damage[shard.id].reason
+            found.lost_shards_bytes += size
+        else:
+            found.others += 1
+    return found
 
 
 def _first_reasons(reasons: Mapping[str, str]) -> str:
@@ -79,10 +113,13 @@ def summarise(where: str, commit_log: CommitLog, listing: Listing, report: Repor
         say(f"busy: {bottleneck} (the bottleneck), {', '.join(others)}")
     if errors:
         say(f"errors: {counted(commit_log.errors)}")
-    if reasons := _lost(commit_log, listing):
-        say(f"{len(reasons)} shards could not be read; {_first_reasons(reasons)}")
-    if damaged := {shard for commit in commit_log.commits for shard in commit.damage} - commit_log.lost_shards().keys():
-        say(f"{len(damaged)} shards are damaged; the images beside the damage are captioned")
+    damaged = find_damaged(commit_log, listing)
+    if damaged.lost:
+        say(f"{len(damaged.lost)} shards could not be read; {_first_reasons(damaged.lost)}")
+    if damaged.others:
+        say(f"{damaged.others} shards are damaged; the images beside the damage are captioned")
+    if damaged.unread:
+        say(f"{damaged.unread:,.0f} bytes of the shards, {damaged.share:.1%}, could not be read")
     if gone := len(commit_log.shard_ids.keys() - _names(listing.shards)):
         say(f"{gone} files of this output are not among the inputs now; their rows stay")
     if listing.ignored:

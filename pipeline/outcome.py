@@ -77,3 +77,5 @@ class Outcome:
     """What lies beside the image, by extension."""
     ignored: Mapping[str, int] = field(default_factory=dict)
     """Files of the shard up to the next row that are no images and lie beside none, by kind."""
+    lost_bytes: int = 0
+    """Of the shard, where it stands for a place of it that could not be read."""

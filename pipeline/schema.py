@@ -63,7 +63,7 @@ POSITION = pa.schema(
 
 MEASURES = pa.schema(
     [
-        pa.field("num_bytes", pa.int64()),  # of the encoded image
+        pa.field("num_bytes", pa.int64()),  # of the encoded image; of a shard's damage, what it covers
         pa.field("read_s", pa.float32()),  # seconds spent on this row: its share of a table's
         pa.field("decode_s", pa.float32()),
         pa.field("caption_s", pa.float32()),

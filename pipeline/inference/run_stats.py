@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline.output.commit_log import CommitLog
+from pipeline.output.lost_shards import SHARD_ERRORS, SHARD_OR_IMAGE_ERRORS
 
 STAGES = ("read", "decode", "caption")
 """Whose seconds the rows bring along, in the columns `schema.MEASURES`."""
@@ -50,7 +51,8 @@ class Report:
         self.run_errors.update(code for code in rows["error_code"].to_pylist() if code)
         for kinds in rows["ignored"].drop_null().to_pylist():
             self.ignored.update(json.loads(kinds))
-        self.bytes += pc.sum(rows["num_bytes"]).as_py() or 0
+        of_images = pc.invert(pc.is_in(rows["error_code"], pa.array(sorted(SHARD_ERRORS | SHARD_OR_IMAGE_ERRORS))))
+        self.bytes += pc.sum(rows["num_bytes"].filter(of_images)).as_py() or 0
         self._batches += pc.sum(pc.divide(1.0, rows["batch_images"])).as_py() or 0.0
         for stage in STAGES:
             self.busy_s[stage] += pc.sum(rows[f"{stage}_s"]).as_py() or 0.0

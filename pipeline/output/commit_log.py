@@ -48,6 +48,8 @@ class Damage:
     rows: int
     reason: str
     """Code and message of the first."""
+    bytes: int = 0
+    """Of the shard that they cover; 0 where that is not known, as in Parquet files."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,19 +162,27 @@ class CommitLog:
                 )
             yield from missing_ranges(shard, self.row_ranges.get(shard_id, ()))
 
-    def lost_shards(self) -> dict[str, str]:
-        """The shards of many images of which not one could be read, by id, with the reason."""
-        damaged: dict[str, int] = {}
-        reasons: dict[str, str] = {}
+    def damage(self) -> dict[str, Damage]:
+        """Of the shards of many images, by id."""
+        found: dict[str, Damage] = {}
         for commit in self.commits:
-            for shard, damage in commit.damage.items():
-                damaged[shard] = damaged.get(shard, 0) + damage.rows
-                reasons.setdefault(shard, damage.reason)
-        return {
-            shard: reasons[shard]
-            for shard, rows in damaged.items()
-            if rows >= sum(row_range.stop - row_range.start for row_range in self.row_ranges[shard])
-        }
+            for shard, more in commit.damage.items():
+                before = found.get(shard, Damage(0, more.reason))
+                found[shard] = Damage(before.rows + more.rows, before.reason, before.bytes + more.bytes)
+        return found
+
+    def lost_share(self, shard: str, damage: Damage, size: int) -> float:
+        """Share of a shard that could not be read: 1 where no image could, else by its bytes, or by its rows.
+
+        Args:
+            shard: its id.
+            damage: all there is of it.
+            size: of the shard, in bytes.
+        """
+        rows = sum(row_range.stop - row_range.start for row_range in self.row_ranges[shard])
+        if damage.rows >= rows:
+            return 1.0
+        return damage.bytes / size if damage.bytes and size > 0 else damage.rows / rows
 
     @property
     def rows(self) -> int:

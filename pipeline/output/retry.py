@@ -77,7 +77,9 @@ def _replace(
         writing = partial(
             write_part, file_format=file_format, replaces=commit.file, confirm=mine.confirm, epoch=mine.epoch.id
         )
-        commit_log.add(writing(folder, rest, row_ranges, commit.paths))
+        changed = {path for path, _ in places}
+        known = {shard: found for shard, found in commit.damage.items() if commit.paths[shard] not in changed}
+        commit_log.add(writing(folder, rest, row_ranges, commit.paths, damage=known))
     else:
         mine.write_snapshot(commit_log)
     mine.confirm()  # whoever comes after this has found that the old commit does not count

@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline.errors import OutputError
-from pipeline.output.commit_log import Commit, CommitLog, RowRange, find_row_ranges, hash_keys
+from pipeline.output.commit_log import Commit, CommitLog, Damage, RowRange, find_row_ranges, hash_keys
 from pipeline.output.lost_shards import find_damage
 from pipeline.schema import CAPTIONED, ROW, extended
 from pipeline.storage.folder import Folder
@@ -102,6 +102,7 @@ def write_part(
     *,
     file_format: str,
     replaces: str = "",
+    damage: Mapping[str, Damage] | None = None,
     confirm: Callable[[], None] = lambda: None,
     epoch: str = "",
 ) -> Commit:
@@ -112,6 +113,7 @@ def write_part(
         row_ranges: what the rows make up.
         paths: of the intervals' shards.
         replaces: the file of a commit that stops to count at the same moment.
+        damage: known of these rows; None where their `num_bytes` tell.
         confirm: called before the record is written; raises if this process may not commit any more.
         epoch: of this driver.
     """
@@ -129,7 +131,7 @@ def write_part(
         committed=round(time.time(), 3),
         replaces=replaces,
         epoch=epoch,
-        damage=find_damage(rows, {path: shard for shard, path in paths.items()}),
+        damage=find_damage(rows, {path: shard for shard, path in paths.items()}, damage),
     )
     folder.write(commit.file, data)
     try:

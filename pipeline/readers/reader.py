@@ -63,7 +63,7 @@ def _row(span: Span, index: int, outcome: Outcome, *, last: bool) -> Row:
         "image": None if error else outcome.image,
         "error_code": error.code if error else None,
         "error_message": error.message if error else None,
-        "num_bytes": 0 if isinstance(outcome.image, DataError) else len(outcome.image),
+        "num_bytes": outcome.lost_bytes if isinstance(outcome.image, DataError) else len(outcome.image),
         "siblings": _as_json(outcome.siblings) if outcome.siblings else None,
         "ignored": json.dumps(outcome.ignored) if outcome.ignored else None,
     }
@@ -105,18 +105,20 @@ def _bounded(outcome: Outcome, options: ReadOptions) -> Outcome:
 
 def _until_damage(span: Span, options: ReadOptions) -> Iterator[Outcome]:
     """The outcomes of a span; at the end what cut it short, named as the shard."""
-    shard, before = span.shard, span.start
+    shard, before, reached = span.shard, span.start, span.offset
     try:
         for outcome in _OUTCOMES[shard.format](span, options):
             yield outcome
-            before += 1
+            before, reached = before + 1, outcome.next_offset
         if not before:
             raise DataError(ErrorCode.EMPTY_SHARD, f"the {shard.format} holds no samples")
     except (DataError, OSError) as error:
         found = _as_data_error(error)
         if shard.format != ShardFormat.IMAGE and before:
             found = DataError(found.code, f"{found.message}; the {before:,} samples before were read")
-        yield Outcome(_ending(shard), max(0, shard.size), found)
+        size = max(0, shard.size)
+        lost_bytes = max(0, size - reached) if shard.format != ShardFormat.IMAGE else 0
+        yield Outcome(_ending(shard), size, found, lost_bytes=lost_bytes)
 
 
 def _ending(shard: Shard) -> str:

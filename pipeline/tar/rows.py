@@ -134,7 +134,8 @@ class _Reader:
         """What becomes of a row."""
         if row.sample is None:
             gap = row.gap or Gap(row.start, row.next_offset, ErrorCode.CORRUPT_SHARD, "damage")
-            return Outcome(row.image_id, row.next_offset, DataError(gap.code, gap.message), ignored=row.ignored)
+            damage, lost_bytes = DataError(gap.code, gap.message), gap.stop - gap.start
+            return Outcome(row.image_id, row.next_offset, damage, ignored=row.ignored, lost_bytes=lost_bytes)
         ignored, sample, image_of = Counter(row.ignored), row.sample, row.extension
         beside = {name: self._sibling(sample, image_of, name.lower(), ignored) for name in self._options.siblings}
         found = {name: data for name, data in beside.items() if data is not None}

@@ -1,5 +1,6 @@
 """Shards of which nothing could be read count by themselves: a shard lost is not one row lost."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -44,6 +45,31 @@ def test_a_damaged_shard_is_not_a_lost_one(tmp_path: Path, caption: Run) -> None
     tar.write_bytes(tar.read_bytes()[:-1600])
     code, said = caption(tar)
     assert code == 0 and "1 shards are damaged" in said
+
+
+@pytest.mark.parametrize(("covered", "expected"), [(0.8, 1), (0.3, 0)])
+def test_a_shard_of_which_most_bytes_are_lost_is_lost(
+    covered: float, expected: int, tmp_path: Path, caption: Run
+) -> None:
+    tar = tar_of_pictures(tmp_path / "s.tar", 20)
+    data = tar.read_bytes()
+    start = 2 * len(data) // 20 // 512 * 512
+    tar.write_bytes(data[:start] + b"\xff" * int(covered * len(data)) + data[start + int(covered * len(data)) :])
+    for _ in range(2):
+        code, said = caption(tar)
+        assert code == expected
+        assert ("1 of 1 shards could not be read" in said) == bool(expected)
+    code, said = caption(tar, "--max_lost_shards", 1)
+    assert code == 0 and "bytes of the shards, " in said
+    (share,) = re.findall(r"bytes of the shards, ([0-9.]+)%, could not be read", said)
+    assert 100 * covered <= float(share) < 100 * covered + 8
+
+
+def test_a_large_shard_that_is_lost_counts_by_its_bytes(tmp_path: Path, caption: Run) -> None:
+    (tmp_path / "bad.tar").write_bytes(b"no tar " * 9_000)
+    good = [tar_of_pictures(tmp_path / f"good{i}.tar", 1) for i in range(3)]
+    code, said = caption(tmp_path / "bad.tar", *good, "--max_lost_shards", 0.3)
+    assert code == 1 and "1 of 4 shards could not be read, with 89.1% of all bytes" in said
 
 
 def test_an_image_file_is_no_shard(tmp_path: Path, caption: Run) -> None:

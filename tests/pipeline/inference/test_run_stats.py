@@ -28,6 +28,11 @@ def report(monkeypatch: pytest.MonkeyPatch) -> Report:
     return made
 
 
+def test_bytes_of_a_shard_that_are_lost_are_no_image_s(report: Report) -> None:
+    report.count(rows(3, caption_s=0.0, batch_images=1, error="corrupt_shard"))
+    assert (report.errors, report.bytes) == (5, 1000)
+
+
 def test_rows_errors_and_bytes_are_counted(report: Report) -> None:
     assert (report.rows, report.errors, report.bytes) == (10, 2, 1000)
     assert report.images_per_s == pytest.approx(0.1)

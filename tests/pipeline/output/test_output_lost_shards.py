@@ -57,8 +57,11 @@ def test_a_shard_is_lost_if_all_its_rows_are_damage_whatever_commits_they_are_in
     commit_log = CommitLog()
     for one in [commit("s", 0, 1, 1), commit("s", 1, 3, 2, "second"), commit("t", 0, 2, 2), commit("t", 2, 3, 0)]:
         commit_log.add(one)
-    assert commit_log.lost_shards() == {"s": "first"}
-    assert CommitLog().lost_shards() == {}
+    assert commit_log.damage() == {"s": Damage(3, "first"), "t": Damage(2, "first")}
+    assert commit_log.lost_share("s", commit_log.damage()["s"], 900) == 1.0
+    assert commit_log.lost_share("t", commit_log.damage()["t"], 900) == pytest.approx(2 / 3)  # of the rows
+    assert commit_log.lost_share("t", Damage(2, "", 9), 900) == pytest.approx(0.01)
+    assert CommitLog().damage() == {}
 
 
 def test_damage_survives_writing_and_reading() -> None:
