@@ -77,7 +77,7 @@ def test_a_tar_goes_on_where_it_could_not_be_read(
 
     def failing(shard: Shard, offset: int = 0) -> Any:
         file = Failing(tar.read_bytes())
-        file.limit = tar.stat().st_size * 2 // 3
+        file.limit = tar.stat().st_size * 5 // 6
         file.seek(offset)
         return file
 
