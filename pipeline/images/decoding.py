@@ -14,7 +14,7 @@ from model.errors import PixelError
 from model.vision.image_modes import to_rgb
 from model.vision.preprocessing import Pixels, Preprocessing, displayed_size
 from pipeline.errors import DataError
-from pipeline.images.formats import CONVERT, FORMATS, plugin_for, register, signed_format, unsupported
+from pipeline.images.formats import CONVERT, FORMATS, ended_jpegs, plugin_for, register, signed_format, unsupported
 from pipeline.images.metadata import without_metadata
 from pipeline.schema import ErrorCode
 
@@ -50,7 +50,7 @@ def rgb(image: Image.Image) -> Image.Image:
 def load(data: bytes, *, draft: Draft | None = None) -> tuple[Image.Image, Size]:
     """The decoded first frame, and its width and height in pixels as displayed.
 
-    Damaged metadata are left out: what is said about the pixels spoils none of them.
+    Damaged metadata are left out: what is said about the pixels spoils none of them. Nor does a JPEG's missing end.
 
     Args:
         data: an encoded image.
@@ -67,6 +67,11 @@ def load(data: bytes, *, draft: Draft | None = None) -> tuple[Image.Image, Size]
             for stripped in without_metadata(data):
                 with contextlib.suppress(DataError):
                     return _load(stripped, draft)
+        if error.code == ErrorCode.CORRUPT_IMAGE and (ended := ended_jpegs(data)):
+            with contextlib.suppress(DataError):
+                (image, size), (other, _) = (_load(version, draft) for version in ended)
+                if image.tobytes() == other.tobytes():
+                    return image, size
         raise
 
 

@@ -6,6 +6,7 @@ Only formats on the list are opened, whatever Pillow knows: by themselves, some 
 from __future__ import annotations
 
 import importlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from PIL import Image
@@ -31,6 +32,8 @@ _AVIF_BRANDS = frozenset(b"avif avis".split())
 
 
 _FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}  # of a JPEG: its markers from SOF0 to SOF15
+_ONE_SCAN_FRAMES = frozenset([0xC0, 0xC1])
+_SCAN, _ENDING = 0xDA, 64
 _LOSSLESS_FRAMES = frozenset([0xC3, 0xC5, 0xC6, 0xC7, 0xCB, 0xCD, 0xCE, 0xCF])
 
 
@@ -123,13 +126,34 @@ def unsupported(data: bytes) -> str | None:
 
 def _is_lossless_jpeg(data: bytes) -> bool:
     """Whether a JPEG's frame is of a kind that libjpeg has no decoder for; it would call it damaged."""
+    frame = next((marker for marker, _ in _jpeg_segments(data) if marker in _FRAMES), None)
+    return frame in _LOSSLESS_FRAMES
+
+
+def ended_jpegs(data: bytes) -> tuple[bytes, bytes] | None:
+    """A JPEG that was cut, with two ends: if its pixels are the same with both, all of them were there.
+
+    libjpeg looks a few bytes beyond the pixels. None for other images, and for JPEGs of several scans: whether one
+    was to follow, nobody can tell.
+    """
+    components = 0
+    for marker, start in _jpeg_segments(data):
+        if marker in _ONE_SCAN_FRAMES:
+            components = int.from_bytes(data[start + 7 : start + 8])
+        if marker == _SCAN and components and data[start + 2 : start + 3] == bytes([components]):
+            kept = data.rstrip(b"\xff")  # half a marker
+            return kept + bytes(_ENDING) + b"\xff\xd9", kept + b"\xfe" * _ENDING + b"\xff\xd9"
+    return None
+
+
+def _jpeg_segments(data: bytes) -> Iterator[tuple[int, int]]:
+    """Markers of a JPEG up to the first scan, and the byte offset behind each."""
     position = 2 if data.startswith(b"\xff\xd8\xff") else len(data)
     while data[position : position + 1] == b"\xff" and position + 4 <= len(data):
-        marker = data[position + 1]
-        if marker in _FRAMES:
-            return marker in _LOSSLESS_FRAMES
+        yield data[position + 1], position + 2
+        if data[position + 1] == _SCAN:
+            return
         position += 2 + int.from_bytes(data[position + 2 : position + 4])
-    return False
 
 
 def signed_format(data: bytes) -> tuple[str, str] | None:

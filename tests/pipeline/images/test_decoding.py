@@ -60,6 +60,18 @@ def test_a_jpeg_without_its_last_line_is_corrupt() -> None:
     assert code_of(encoded(picture(1, 400, 300))[:-300]) == ErrorCode.CORRUPT_IMAGE
 
 
+@pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])
+@pytest.mark.parametrize("size", [(16, 16), (100, 75), (641, 480)])
+def test_a_jpeg_that_lacks_only_its_end_is_whole(mode: str, size: tuple[int, int]) -> None:
+    for seed in range(5):
+        data = encoded(picture(seed, *size).convert(mode), quality=60 + 9 * seed)
+        for cut in (1, 2):
+            assert load(data[:-cut])[0].tobytes() == load(data)[0].tobytes()
+            assert load(data[:-cut], draft=lambda image: image.draft(None, (20, 20)))[1] == size
+        for cut in (4, 6, 9, 20):
+            assert code_of(data[:-cut]) == ErrorCode.CORRUPT_IMAGE
+
+
 def test_a_jpeg_cut_in_its_headers_is_corrupt() -> None:
     data = jpeg(1)
     assert {code_of(data[:cut]) for cut in range(3, data.index(b"\xff\xda"))} == {ErrorCode.CORRUPT_IMAGE}
