@@ -168,7 +168,8 @@ class CaptionConfig:
     images), by their number or their bytes, is lost: not one image of them could be read, or less than half of their
     bytes. -1: 0.01, or 1 where max_error_rate is 1."""
     retry_errors: bool = False
-    """Caption again what ended in an error that may have passed: unreadable, out_of_memory."""
+    """Caption again what ended in an error that may have passed: unreadable, out_of_memory, or any of a file that has
+    changed since and held no image that was captioned."""
     fragment_rows: int = 10_000
     """Rows of a full output file."""
     fragment_s: float = 60.0

@@ -158,7 +158,7 @@ class CommitLog:
             if self.shard_ids.get(path, shard_id) != shard_id:
                 raise OutputError(
                     f"{path} has changed since it was captioned; give another output,"
-                    " or --retry_errors if it was unreadable then"
+                    " or --retry_errors if it was an error then"
                 )
             yield from missing_ranges(shard, self.row_ranges.get(shard_id, ()))
 

@@ -31,20 +31,37 @@ def uncommit_errors(
 ) -> int:
     """Uncommits the rows of these shards that ended in a retryable error; returns how many.
 
+    In a file that has changed since, and held no image that was captioned, every error is one.
+
     Each part that holds some is replaced at once by one without them. A row whose place in its shard cannot be found,
     because the shard still cannot be read, stays.
 
     Args:
         options: how the shards are read.
     """
-    concerned = [commit for commit in commit_log.commits if RETRYABLE & commit.errors.keys()]
+    named = {printable(shard.path): shard for shard in shards}
+    mended = _changed(commit_log, named)
+    concerned = [commit for commit in commit_log.commits if RETRYABLE & commit.errors.keys() or _holds(commit, mended)]
     if not concerned:
         return 0
     mine.confirm()
     if folder.exists(MANIFEST):
         folder.remove(MANIFEST)  # from here on the output is not complete
-    named = {printable(shard.path): shard for shard in shards}
-    return sum(_replace(folder, commit_log, commit, named, mine, options=options) for commit in concerned)
+    return sum(
+        _replace(folder, commit_log, commit, named, mine, mended=mended, options=options) for commit in concerned
+    )
+
+
+def _changed(commit_log: CommitLog, named: Mapping[str, Shard]) -> set[str]:
+    """Paths of the files that are others than those in the output, and that have one row, or none but of damage."""
+    changed = {path for path, shard in named.items() if commit_log.shard_ids.get(path, shard.id) != shard.id}
+    damage = commit_log.damage() if changed else {}
+    lost = {shard for shard, found in damage.items() if commit_log.lost_share(shard, found, 0) == 1.0}
+    return {path for path in changed if named[path].format == ShardFormat.IMAGE or commit_log.shard_ids[path] in lost}
+
+
+def _holds(commit: Commit, paths: set[str]) -> bool:
+    return bool(paths and commit.errors) and not paths.isdisjoint(commit.paths.values())
 
 
 def _replace(
@@ -54,11 +71,14 @@ def _replace(
     named: Mapping[str, Shard],
     mine: Lease,
     *,
+    mended: set[str],
     options: ReadOptions,
 ) -> int:
     file_format = commit.file.rpartition(".")[2]
     rows = read_part(folder, commit.file)
-    failed = rows.filter(pc.is_in(rows["error_code"], pa.array(sorted(RETRYABLE))))
+    is_mended = pc.is_in(rows["shard"], pa.array(sorted(mended), pa.string()))
+    is_error = pc.and_(pc.is_valid(rows["error_code"]), is_mended)
+    failed = rows.filter(pc.or_(pc.is_in(rows["error_code"], pa.array(sorted(RETRYABLE))), is_error))
     places = set(zip(failed["shard"].to_pylist(), failed["index"].to_pylist(), strict=True))
     row_ranges = []
     for row_range in commit.row_ranges:

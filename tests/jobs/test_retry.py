@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import Run, assert_same, codes, jpeg, pictures, rows_of, tar_bytes
+from conftest import Run, assert_same, codes, jpeg, pictures, rows_of, tar_bytes, tar_of_pictures
 
 from pipeline.output import retry
 from pipeline.schema import ErrorCode
@@ -36,6 +36,30 @@ def test_a_file_that_came_back_is_captioned(form: str, tmp_path: Path, caption: 
     assert shardtalk("verify", tmp_path / "out", folder)[0] == 0
     assert caption(*job, output=tmp_path / "afresh")[0] == 0
     assert_same(rows_of(tmp_path / "out"), rows_of(tmp_path / "afresh"))
+
+
+def test_files_that_were_repaired_are_captioned(tmp_path: Path, caption: Run, shardtalk: Run) -> None:
+    folder = pictures(tmp_path / "in", 2)
+    (folder / "bad.jpg").write_bytes(b"no image")
+    (folder / "cut.jpg").write_bytes(jpeg(7)[:100])
+    (folder / "gone.jpg").write_bytes(b"")
+    (folder / "s.tar").write_bytes(b"no tar " * 100)
+    job = (folder, "--max_error_rate", 1)
+    assert caption(*job)[0] == 0
+    (folder / "cut.jpg").write_bytes(jpeg(7))
+    (folder / "gone.jpg").unlink()
+    tar_of_pictures(folder / "s.tar", 3)
+    code, said = caption(*job)
+    assert code == 2 and "--retry_errors if it was an error then" in said
+    code, said = caption(*job, "--retry_errors", True)
+    assert code == 0 and "2 rows with errors are tried again" in said
+    now = {f"k{i}": None for i in range(3)} | {"0.jpg": None, "1.jpg": None, "cut.jpg": None}
+    assert codes(tmp_path / "out") == now | {"bad.jpg": "not_an_image", "gone.jpg": "empty_file"}
+    assert caption(*job)[0] == 0
+    (folder / "gone.jpg").write_bytes(b"")
+    (folder / "0.jpg").write_bytes(jpeg(9))  # was captioned
+    code, said = caption(*job, "--retry_errors", True)
+    assert code == 2 and "0.jpg has changed" in said
 
 
 def test_what_still_fails_is_a_row_again(tmp_path: Path, caption: Run, shardtalk: Run) -> None:
