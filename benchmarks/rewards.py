@@ -14,7 +14,7 @@ from configs.optimizer import Optimizer, Schedule
 from configs.stage import Stage
 from model.device import keep_freed_memory
 from model.nn.captioning_network import Architecture
-from model.training.train_step import Objective
+from model.training.train_step import Objective, TrainStep
 from model.vision.preprocessing import Preprocessing
 from pipeline.datasets.prepared_split import read_split, read_vocabulary
 from pipeline.evaluation import cider
