@@ -13,8 +13,8 @@ from pathlib import Path
 
 from PIL import Image
 
+from configs.search import Search
 from model.captioner import Captioner
-from model.decoding.search import Search
 from model.device import keep_freed_memory
 
 BATCH_IMAGES = 32

@@ -10,9 +10,10 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 import torch
 
+from configs.optimizer import Optimizer, Schedule
+from configs.stage import Stage
 from model.device import keep_freed_memory
 from model.nn.captioning_network import Architecture
-from model.training.optimizers import Optimizer, Schedule
 from model.training.train_step import Objective, TrainStep
 from model.vision.preprocessing import Preprocessing
 from pipeline.datasets.prepared_split import read_split, read_vocabulary
@@ -40,12 +41,18 @@ def main(data: str) -> None:
     """Draws, rewards and learns for some steps."""
     keep_freed_memory()
     split, vocabulary, preprocessing = read_split(data, "train"), read_vocabulary(data), Preprocessing(resize_size=224)
-    network = Architecture(vocabulary.size).build().to(memory_format=torch.channels_last)
-    adam = Optimizer("adam", 1e-5, 0.0, 0.9, 0.98, 1e-8)
-    still = Schedule("constant", 0, 0, 1, 1.0)
-    trainer = TrainStep(
-        network, optimizer=adam, cnn_optimizer=adam, schedule=still, steps=STEPS, objective=Objective(), clip_norm=1.0
+    network = Architecture(vocabulary_size=vocabulary.size).build().to(memory_format=torch.channels_last)
+    adam = Optimizer("adam", learning_rate=1e-5, weight_decay=0.0)
+    stage = Stage(
+        optimizer=adam,
+        cnn=adam,
+        schedule=Schedule("constant", warmup_steps=0),
+        clip_norm=1.0,
+        dropout=0.0,
+        input_dropout=0.0,
+        average_decay=0.0,
     )
+    trainer = TrainStep(network, stage, steps=STEPS, objective=Objective())
     objectives.CiderD = Timed  # type: ignore[attr-defined]
     lesson = objectives.drawn(
         network,

@@ -140,7 +140,7 @@ def make_shards(folder: Path, shards: int, samples: int, bytes_each: int) -> Non
 def make_captioner(directory: Path) -> None:
     """A checkpoint; only its preprocessing is used."""
     vocabulary = Vocabulary(("stub",))
-    architecture = Architecture(vocabulary.size, cnn="squeezenet1_1", embedding_size=4, hidden_size=4)
+    architecture = Architecture(vocabulary_size=vocabulary.size, cnn="squeezenet1_1", embedding_size=4, hidden_size=4)
     checkpoint.save(
         directory,
         architecture.build(),

@@ -13,8 +13,8 @@ from pathlib import Path
 import torch
 from PIL import Image
 
+from configs.search import Search
 from model.captioner import Captioner
-from model.decoding.search import Search
 from model.device import keep_freed_memory
 from model.neuraltalk2.importer import PREPROCESSING
 from model.nn.captioning_network import Architecture
@@ -29,7 +29,9 @@ def main(folder: str) -> None:
     keep_freed_memory()
     torch.set_num_threads(1)
     vocabulary = Vocabulary(tuple(f"word{i}" for i in range(WORDS)))
-    network = Architecture(vocabulary.size, cnn="vgg16", embedding_size=512, hidden_size=512, max_tokens=16).build()
+    network = Architecture(
+        vocabulary_size=vocabulary.size, cnn="vgg16", embedding_size=512, hidden_size=512, max_tokens=16
+    ).build()
     captioner = Captioner(network, vocabulary, PREPROCESSING, device=torch.device("cpu"), dtype=torch.float32)
     search = Search(beam_search="neuraltalk2", beam_size=2)
     files = sorted(Path(folder).glob("*.jpg"))

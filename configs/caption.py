@@ -1,4 +1,4 @@
-"""What `shardtalk caption` can be told."""
+"""Options of `shardtalk caption`."""
 
 from __future__ import annotations
 
@@ -6,66 +6,9 @@ import math
 from dataclasses import dataclass, field
 from typing import Literal
 
-from configs.parsing import ConfigError
-
-
-@dataclass(frozen=True)
-class SearchConfig:
-    """How a caption is looked for."""
-
-    method: Literal["beam", "greedy", "sample"] = "beam"
-    """Keep the best few captions word by word, the best one only, or draw at random."""
-    beam_size: int = 5
-    """Captions kept by beam search."""
-    max_tokens: int = 20
-    """Words a caption may have."""
-    length_normalization: float = 0.7
-    """The best caption has the highest log_prob / num_tokens ** this; 0 ranks by log_prob."""
-    num_candidates: int = 1
-    """Captions kept in the column `candidates`; at most beam_size of a beam."""
-    temperature: float = 1.0
-    """Of sampling; below 1 sharpens."""
-    top_k: int = 0
-    """Sample from this many words, the most probable; 0 from all."""
-    top_p: float = 1.0
-    """Sample from the fewest words that have this probability together."""
-    seed: int = 0
-    """Of sampling."""
-    no_repeat_ngram: int = 2
-    """2: no two words in a row come twice in a caption, 3: no three; 0: they may."""
-    no_immediate_repeat: bool = False
-    """No word comes twice in a row."""
-    no_bad_endings: bool = False
-    """No caption ends in a, an, the, of, with, and, in, on, to and the like."""
-    min_tokens: int = 0
-    """Words a caption has at least."""
-    groups: int = 1
-    """Of a beam, whose size they share; each group looks for other words than those before it: diverse beam search."""
-    diversity: float = 0.5
-    """Of groups: what a word loses for each beam of the groups before that just chose it."""
-    token_probs: bool = False
-    """A column `token_probs`, with the probability of each word of the caption and its end."""
-    beam_search: Literal["standard", "neuraltalk2"] = "standard"
-    """neuraltalk2: its beam search, or with beam_size 1 its greedy one, as they were; see docs/neuraltalk2.md."""
-
-
-@dataclass(frozen=True)
-class RerankConfig:
-    """The order of the candidates, where it is not the search's. Needs search.num_candidates of 2 or more."""
-
-    by: Literal["score", "consensus", "captioner"] = "score"
-    """score: as the search ranks them. consensus: what agrees most with the other candidates comes first, by CIDEr-D.
-    captioner: what another captioner finds probable, too."""
-    captioner: str = ""
-    """The other one, with the same vocabulary; a directory, URL or name."""
-    weight: float = 0.5
-    """Of the other one's score; the rest is that of the search."""
-
-    def __post_init__(self) -> None:
-        if (self.by == "captioner") != bool(self.captioner):
-            raise ConfigError("rerank.captioner goes with rerank.by captioner; give both or neither")
-        if not 0.0 <= self.weight <= 1.0:
-            raise ConfigError(f"rerank.weight is {self.weight:g}; it must be in [0, 1]")
+from configs.errors import ConfigError
+from configs.rerank import Rerank, check_reranking
+from configs.search import Search
 
 
 def captioners_and_weights(captioner: list[str] | str, weights: str) -> tuple[list[str], list[float]]:
@@ -80,12 +23,6 @@ def captioners_and_weights(captioner: list[str] | str, weights: str) -> tuple[li
     if len(given) != len(names) or not all(0.0 < weight < math.inf for weight in given):
         raise ConfigError(f"weights is {weights!r}; need one above 0 for each of {len(names)} captioners")
     return names, [weight / sum(given) for weight in given]
-
-
-def check_reranking(rerank: RerankConfig, search: SearchConfig) -> None:
-    """Raises ConfigError where there is nothing to put into another order."""
-    if rerank.by != "score" and search.num_candidates == 1:
-        raise ConfigError(f"rerank.by is {rerank.by} and search.num_candidates 1; it needs at least 2")
 
 
 @dataclass(frozen=True)
@@ -134,9 +71,9 @@ class CaptionConfig:
     """local: this process. ray: Ray Data. auto: ray where a cluster is connected or RAY_ADDRESS is set."""
     format: Literal["parquet", "jsonl"] = "parquet"
     """Of the rows."""
-    search: SearchConfig = field(default_factory=SearchConfig)
+    search: Search = field(default_factory=Search)
     """How a caption is looked for."""
-    rerank: RerankConfig = field(default_factory=RerankConfig)
+    rerank: Rerank = field(default_factory=Rerank)
     """Another order of the candidates."""
     siblings: str = ""
     """With txt,json: key.txt and key.json beside an image of a tar or folder, or the columns txt and json of a Parquet

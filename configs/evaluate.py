@@ -1,19 +1,14 @@
-"""What `shardtalk evaluate` can be told."""
+"""Options of `shardtalk evaluate`."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 from typing import Literal
 
-from configs.caption import (
-    LocalConfig,
-    RayConfig,
-    RerankConfig,
-    SearchConfig,
-    captioners_and_weights,
-    check_reranking,
-)
-from configs.parsing import ConfigError
+from configs.caption import LocalConfig, RayConfig, captioners_and_weights
+from configs.errors import ConfigError
+from configs.rerank import Rerank, check_reranking
+from configs.search import Search
 
 
 @dataclass(frozen=True)
@@ -53,9 +48,9 @@ class EvaluateConfig:
     """Of the captioners of an ensemble, such as 0.7,0.3; empty: equal ones."""
     runner: Literal["auto", "local", "ray"] = "auto"
     """For --captioner, as are all options below; see `shardtalk caption --help`."""
-    search: SearchConfig = field(default_factory=SearchConfig)
+    search: Search = field(default_factory=Search)
     """How a caption is looked for."""
-    rerank: RerankConfig = field(default_factory=RerankConfig)
+    rerank: Rerank = field(default_factory=Rerank)
     """Another order of the candidates."""
     device: str = "auto"
     """auto takes cuda where there is one, else cpu."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from configs.parsing import ConfigError
+from configs.errors import ConfigError
 
 
 @dataclass(frozen=True)

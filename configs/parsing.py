@@ -27,10 +27,6 @@ Config = TypeVar("Config")
 jsonargparse.set_parsing_settings(docstring_parse_attribute_docstrings=True)
 
 
-class ConfigError(ValueError):
-    """A value the user gave cannot be used; the message names it and says what to try."""
-
-
 class _Parser(jsonargparse.ArgumentParser):
     """Says what is wrong in one line and exits with 2, the usage error."""
 

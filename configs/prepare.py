@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from configs.parsing import ConfigError
+from configs.errors import ConfigError
 
 BEST_QUALITY = 100
 

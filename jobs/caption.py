@@ -12,7 +12,7 @@ import platform
 import sys
 import time
 from collections.abc import Generator, Iterator
-from dataclasses import asdict
+from dataclasses import replace
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
@@ -29,7 +29,6 @@ from jobs.identity import describe, find_captioners, read_options
 from jobs.stopping import stop_requests
 from jobs.summary import judge, say, summarise
 from model.captioner import checkpoint
-from model.decoding.search import Search
 from model.device import choose_device
 from pipeline.inference.run_stats import Report
 from pipeline.inference.stages import Decode
@@ -55,7 +54,6 @@ CPU_BATCH_IMAGES, CUDA_BATCH_IMAGES = 32, 256
 
 def run(config: CaptionConfig) -> int:
     """Captions the inputs; returns the exit code."""
-    Search(**asdict(config.search))  # fails here rather than in a worker
     speaking, rescoring = find_captioners(config)
     inputs = [plain(given) for given in config.inputs]
     folder = Folder(config.output)
@@ -170,9 +168,9 @@ def captioned(
     decode = Decode(*map(checkpoint.load_preprocessing, used))
     caption = {
         "captioner": [_as_workers_find_it(captioner) for captioner in config.captioners],
-        "search": asdict(config.search),
+        "search": config.search,
         "weights": config.captioner_weights,
-        "rerank": asdict(config.rerank) | {"captioner": _as_workers_find_it(config.rerank.captioner)},
+        "rerank": replace(config.rerank, captioner=_as_workers_find_it(config.rerank.captioner)),
         "device": placement.device(config, resources),
         "dtype": config.dtype,
     }

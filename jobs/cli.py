@@ -103,7 +103,8 @@ def _run(name: str, verb: Verb, arguments: list[str]) -> int:
     with early.handled():
         early.end_at_signals(command)
         import configs
-        from configs.parsing import ConfigError, parse
+        from configs.errors import ConfigError
+        from configs.parsing import parse
 
         module, _, attribute = verb.config.partition(":")
         config = parse(

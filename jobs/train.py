@@ -12,23 +12,20 @@ import sys
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import yaml
 
 from cluster import connect
 from cluster.connect import Resources
-from configs.train import StageConfig, TrainConfig
+from configs.train import TrainConfig
 from jobs import cli
 from jobs.progress import Shown, say
 from jobs.stopping import stop_requests
 from model.device import choose_device
-from model.training.optimizers import Optimizer, Schedule
 from pipeline.datasets.prepared_split import Split, read_split
 from pipeline.errors import OutputError
 from pipeline.storage.filesystems import is_remote
 from pipeline.storage.folder import Folder
-from pipeline.training.config import Recipe, Stage
 from pipeline.training.distributed import Workers
 from pipeline.training.run_directory import STATE
 from pipeline.training.trainer import TrainingRun
@@ -39,10 +36,6 @@ MAY_CHANGE = {
     *("buffer_images", "save_steps", "keep_epochs", "grace_s"),
 }
 """Options that may differ when a run goes on. More stages may follow, too."""
-TRAINER_OPTIONS = (
-    *("clip_norm", "clip_value", "dropout", "input_dropout", "cnn_dropout"),
-    *("train_batch_norm", "scheduled_sampling", "average_decay"),
-)
 
 
 def run(config: TrainConfig) -> int:
@@ -63,47 +56,19 @@ def _trained(config: TrainConfig, resources: Resources | None, train: Split, val
     """Whether the run came to its end: on workers where there are resources of a cluster, else here."""
     if not resources:
         alone = Workers.found(choose_device(config.device))
-        return TrainingRun(recipe(config), train, val, alone, shown).run()
+        return TrainingRun(config, train, val, alone, shown).run()
     from pipeline.training.ray_train import run_on_ray
 
     fewest, most = config.ray.min_workers, config.num_workers
     num_gpus = config.ray.num_gpus if config.ray.num_gpus >= 0 else float(resources.num_gpus > 0)
     return run_on_ray(
-        recipe(config),
+        config,
         train,
         val,
         shown,
         num_workers=(fewest, most) if fewest else most,
         resources={"CPU": config.ray.num_cpus, "GPU": num_gpus},
         max_failures=config.ray.max_failures,
-    )
-
-
-def recipe(config: TrainConfig) -> Recipe:
-    """What the workers do."""
-    values = {name: getattr(config, name) for name in Recipe.__dataclass_fields__ if hasattr(config, name)}
-    shape = asdict(config.network)
-    return Recipe(
-        **values
-        | {
-            "weights": shape.pop("weights"),
-            "image_size": shape.pop("image_size"),
-            "standardize": shape.pop("standardize"),
-            "network": shape,
-            "stages": tuple(_stage(stage) for stage in config.stages if stage.epochs or stage.steps),
-            "provenance": {"trained_by": "shardtalk train", "config": asdict(config)},
-        }
-    )
-
-
-def _stage(config: StageConfig) -> Stage:
-    values: dict[str, Any] = asdict(config)
-    return Stage(
-        optimizer=Optimizer(**values.pop("optimizer")),
-        cnn_optimizer=Optimizer(**values.pop("cnn")),
-        schedule=Schedule(**values.pop("schedule")),
-        options={name: values.pop(name) for name in TRAINER_OPTIONS},
-        **values,
     )
 
 

@@ -3,9 +3,11 @@
 ModelError (a ValueError)
 ├── VocabularyError   words that cannot form a vocabulary, or a word outside it
 ├── CheckpointError   a directory or weight file that is missing, damaged, or of another architecture
-└── OptionError       a search or training option out of range
+└── OptionError       an option that does not fit the network, the captioners or the machine; a ConfigError, too
 PixelError (a ValueError): an image whose colours cannot be read
 """
+
+from configs.errors import ConfigError
 
 
 class ModelError(ValueError):
@@ -20,8 +22,9 @@ class CheckpointError(ModelError):
     """A captioner directory or weight file that is missing, damaged or of another architecture."""
 
 
-class OptionError(ModelError):
-    """A search or training option out of range."""
+class OptionError(ModelError, ConfigError):
+    """An option that does not fit the network, the captioners or the machine. A value that no network and no machine
+    could take is a ConfigError already when the configuration is made."""
 
 
 class PixelError(ValueError):

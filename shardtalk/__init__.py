@@ -15,12 +15,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from configs.search import Search
 from jobs import __version__
 from shardtalk.outputs import JobError, caption, read, verify
 
 if TYPE_CHECKING:
     from model.captioner import Captioner, Ensemble
-    from model.decoding.search import Search
 
 __all__ = ["Captioner", "Ensemble", "JobError", "Search", "__version__", "caption", "read", "verify"]
 
@@ -31,10 +31,6 @@ def __getattr__(name: str) -> Any:
         from model import captioner
 
         return getattr(captioner, name)
-    if name == "Search":
-        from model.decoding.search import Search
-
-        return Search
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 

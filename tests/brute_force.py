@@ -7,7 +7,7 @@ from functools import partial
 
 import torch
 
-from model.decoding.search import Search
+from configs.search import Search
 from model.nn.decoder import Decoder
 from model.vocabulary import END
 

@@ -51,7 +51,7 @@ def captioner(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A captioner of random weights; images that differ get captions that differ."""
     torch.manual_seed(11)
     vocabulary = Vocabulary(WORDS)
-    architecture = Architecture(vocabulary.size, cnn="squeezenet1_1", embedding_size=8, hidden_size=10)
+    architecture = Architecture(vocabulary_size=vocabulary.size, cnn="squeezenet1_1", embedding_size=8, hidden_size=10)
     network = architecture.build()
     preprocessing = Preprocessing(image_size=64, resize_size=64)
     images = torch.from_numpy(np.stack([preprocessing.pixels(picture(i)) for i in range(9)]))
@@ -80,7 +80,9 @@ def captioner(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def second_captioner(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Of the tiny captioner's words, and with another network, size of the image, and mean."""
     torch.manual_seed(5)
-    architecture = Architecture(len(WORDS) + 1, "squeezenet1_1", embedding_size=6, hidden_size=7, layers=2)
+    architecture = Architecture(
+        vocabulary_size=len(WORDS) + 1, cnn="squeezenet1_1", embedding_size=6, hidden_size=7, layers=2
+    )
     network = architecture.build()
     network.decoder.output.weight.data.mul_(8)
     directory = tmp_path_factory.mktemp("captioner") / "second"
@@ -100,7 +102,7 @@ def second_captioner(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def foreign_captioner(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Of other words."""
     words = ("a", "horse", *WORDS[2:])
-    architecture = Architecture(len(words) + 1, "squeezenet1_1", embedding_size=3, hidden_size=4)
+    architecture = Architecture(vocabulary_size=len(words) + 1, cnn="squeezenet1_1", embedding_size=3, hidden_size=4)
     directory = tmp_path_factory.mktemp("captioner") / "foreign"
     checkpoint.save(
         directory,

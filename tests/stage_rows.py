@@ -1,12 +1,11 @@
 """Rows as the decode stage takes them."""
 
-from typing import Any
-
 import pyarrow as pa
 
+from configs.search import Search
 from pipeline.schema import ENCODED
 
-SEARCH: dict[str, Any] = {"beam_size": 3, "num_candidates": 2, "max_tokens": 6}
+SEARCH = Search(beam_size=3, num_candidates=2, max_tokens=6)
 
 
 def encoded_rows(*images: bytes | None) -> pa.Table:

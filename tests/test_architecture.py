@@ -16,8 +16,8 @@ PACKAGES = {"cluster", "configs", "jobs", "model", "pipeline", "shardtalk"}
 MAY_IMPORT = {
     "cluster": set(),
     "configs": set(),
-    "model": set(),
-    "pipeline": {"model"},
+    "model": {"configs"},
+    "pipeline": {"configs", "model"},
     "jobs": {"cluster", "configs", "model", "pipeline"},
     "shardtalk": {"cluster", "configs", "jobs", "model", "pipeline"},
 }

@@ -13,8 +13,9 @@ import torch
 
 from benchmarks.gpu import inputs
 from benchmarks.gpu.bench import Bench
+from configs.search import Search
 from model.captioner import Captioner
-from model.decoding.search import Search
+from model.decoding.search import generate_from_state
 from model.device import autocast
 from model.nn.encoder import Encoder
 from model.vision.preprocessing import Preprocessing
@@ -53,7 +54,7 @@ def decoding(bench: Bench, threads: int) -> float:
 
 def captioning(bench: Bench) -> float:
     """Images/s of the caption stage on pixels that are there: copy, CNN, search and rows."""
-    stage = CaptionPixels(inputs.CAPTIONER, {}, device=bench.device.type)
+    stage = CaptionPixels(inputs.CAPTIONER, Search(), device=bench.device.type)
     rows = inputs.decoded(bench, 1)[0]
     return len(rows) / bench.step_s(lambda: stage(rows), seconds=4)
 
@@ -116,5 +117,5 @@ def _search(bench: Bench, captioner: Captioner, batch: int) -> None:
         bench.figure(f"encoder, batch {batch}", images / step_s, "images/s")
         state, suppressed_ids = captioner.initial_state(pixels), captioner.vocabulary.suppressed_ids
         for method, way in SEARCHES.items():
-            step = partial(way.from_state, captioner.decoder, state, suppressed_ids=suppressed_ids)
+            step = partial(generate_from_state, way, captioner.decoder, state, suppressed_ids=suppressed_ids)
             bench.figure(f"{method}, batch {batch}", images / bench.step_s(step, seconds=2), "images/s")

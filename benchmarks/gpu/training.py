@@ -13,8 +13,9 @@ import torch
 from benchmarks.gpu import inputs
 from benchmarks.gpu.bench import Bench
 from benchmarks.gpu.flops import flops_per_image, matrix_product_flops, peak_flops
+from configs.optimizer import Optimizer, Schedule
+from configs.stage import Stage
 from model.nn.captioning_network import Architecture, Network
-from model.training.optimizers import Optimizer, Schedule
 from model.training.train_step import Batch, Objective, TrainStep
 from model.vision.preprocessing import Preprocessing
 from pipeline.datasets.prepared_split import Numbers, Split, read_split, read_vocabulary
@@ -41,15 +42,20 @@ class Learning:
         data = inputs.captioned(bench)
         self.split: Split = read_split(data, "train")
         self.vocabulary = read_vocabulary(data)
-        self.architecture = Architecture(self.vocabulary.size, cnn)
+        self.architecture = Architecture(vocabulary_size=self.vocabulary.size, cnn=cnn)
         with bench.device:  # which is fast to fill with random weights
             self.network: Network = self.architecture.build().to(memory_format=torch.channels_last)
-        adam = Optimizer("adamw", 1e-5, 0.01, 0.9, 0.98, 1e-8)
+        adam = Optimizer(learning_rate=1e-5)
         self.trainer = TrainStep(
             self.network,
-            optimizer=adam,
-            cnn_optimizer=adam,
-            schedule=Schedule("constant", 0, 0, 1, 1.0),
+            Stage(
+                optimizer=adam,
+                cnn=adam,
+                schedule=Schedule("constant", warmup_steps=0),
+                dropout=0.5,
+                input_dropout=0.0,
+                average_decay=0.999,
+            ),
             steps=1,
             objective=Objective(
                 label_smoothing=0.05,
@@ -57,9 +63,6 @@ class Learning:
                 foretelling_weight=6.0,
                 dtype=bench.dtype,
             ),
-            clip_norm=5.0,
-            dropout=0.5,
-            average_decay=0.999,
         )
 
     def step_s(self, lesson: Lesson, steps: int) -> float:

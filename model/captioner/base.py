@@ -14,9 +14,10 @@ import numpy as np
 import torch
 from PIL import Image
 
+from configs.search import Search
 from model.decoding.hypothesis import Hypothesis
 from model.decoding.reranking import PixelsByKey, Reranker, rerank
-from model.decoding.search import Search
+from model.decoding.search import generate_from_state
 from model.decoding.sequence_log_probs import token_log_probs
 from model.device import autocast
 from model.errors import OptionError
@@ -110,7 +111,8 @@ class BaseCaptioner(ABC):
         seeds = torch.tensor([zlib.crc32(image.data) for image in first]) if search.method == "sample" else None
         with torch.inference_mode(), autocast(self.device, self.dtype):
             state = self.initial_state(by_key)
-            hypotheses = search.from_state(
+            hypotheses = generate_from_state(
+                search,
                 self.decoder,
                 state,
                 image_seeds=seeds,

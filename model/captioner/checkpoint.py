@@ -20,6 +20,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 
+from configs.errors import ConfigError
 from model.errors import CheckpointError, ModelError
 from model.nn.captioning_network import Architecture, Network
 from model.vision.preprocessing import Preprocessing
@@ -139,7 +140,7 @@ def _config(path: Path) -> tuple[Architecture, Preprocessing]:
         if config["format"] != FORMAT:
             raise CheckpointError(f"{path} is of format {config['format']}; this version reads {FORMAT}")
         return Architecture(**config["architecture"]), Preprocessing(**config["preprocessing"])
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError, KeyError, TypeError) as error:
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError, KeyError, TypeError, ConfigError) as error:
         raise CheckpointError(f"{path} is not a captioner's configuration: {type(error).__name__}: {error}") from error
 
 

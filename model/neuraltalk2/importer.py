@@ -16,6 +16,7 @@ from pathlib import Path
 
 import torch
 
+from configs.errors import ConfigError
 from model.errors import CheckpointError, ModelError
 from model.neuraltalk2 import torch7_reader
 from model.neuraltalk2.cnn import evaluation_factor, integer, read_cnn, tensor
@@ -67,7 +68,7 @@ def read(path: Path) -> Checkpoint:
     saved = torch7_reader.read(path)
     try:
         return _checkpoint(saved)
-    except ModelError as error:
+    except (ModelError, ConfigError) as error:
         raise CheckpointError(f"{path} cannot be imported: {error}") from error
 
 

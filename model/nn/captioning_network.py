@@ -5,55 +5,40 @@ Letters: B images, N captions per image, T words of the longest caption, V vocab
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import nn
 
-from model.errors import OptionError
+from configs.errors import ConfigError
+from configs.network import NetworkShape
 from model.nn.decoder import Decoder
 from model.nn.encoder import Encoder
-from model.nn.layers import Layer
 
 
 @dataclass(frozen=True)
-class Architecture:
-    """The hyperparameters that determine the shapes of the weights and the length of captions.
+class Architecture(NetworkShape):
+    """The network's shape with the vocabulary's size, as a captioner's `config.json` stores it.
 
-    Args:
-        vocabulary_size: number of words, END included.
-        cnn: name of a torchvision classifier, or a list of layers (`model.nn.layers`).
-        embedding_size: size of image and word embeddings.
-        hidden_size: size of the LSTM's hidden state.
-        layers: number of LSTM layers.
-        dropout: training-time dropout probability, unless the training stage sets another.
-        max_tokens: length of the longest training caption in tokens, END included; neuraltalk2's search stops there.
-            0 if unknown.
-        attention_heads: number of attention heads over the CNN's final feature map. 0 disables attention; the decoder
-            then gets pooled features only.
-
-    Raises OptionError for a value out of range.
+    Raises ConfigError for a value out of range.
     """
 
-    vocabulary_size: int
-    cnn: str | Sequence[Layer] = "mobilenet_v2"
-    embedding_size: int = 512
-    hidden_size: int = 512
-    layers: int = 1
+    vocabulary_size: int = field(kw_only=True)
+    """Number of word ids, END included."""
     dropout: float = 0.5
+    """Dropout probability while training, in [0, 1); a stage of training sets its own."""
     max_tokens: int = 0
-    attention_heads: int = 0
+    """Maximum number of tokens in the training captions, END included, at which neuraltalk2's search ends. 0 if
+    unknown."""
 
     def __post_init__(self) -> None:
-        for name in ("vocabulary_size", "embedding_size", "hidden_size", "layers"):
-            if getattr(self, name) < 1:
-                raise OptionError(f"{name} is {getattr(self, name)}; it must be at least 1")
+        super().__post_init__()
+        if self.vocabulary_size < 1:
+            raise ConfigError(f"vocabulary_size is {self.vocabulary_size}; it must be at least 1")
         if not 0.0 <= self.dropout < 1.0:
-            raise OptionError(f"dropout is {self.dropout}; it must be in [0, 1)")
-        for name in ("max_tokens", "attention_heads"):
-            if getattr(self, name) < 0:
-                raise OptionError(f"{name} is {getattr(self, name)}; it must be at least 0")
+            raise ConfigError(f"dropout is {self.dropout}; it must be in [0, 1)")
+        if self.max_tokens < 0:
+            raise ConfigError(f"max_tokens is {self.max_tokens}; it must be at least 0")
 
     def build(self) -> Network:
         """Builds the network with random weights."""

@@ -9,7 +9,8 @@ from collections.abc import Sequence
 
 import torch
 
-from model.decoding.search import Search
+from configs.search import Search
+from model.decoding.search import generate
 from model.nn.captioning_network import Network
 
 
@@ -32,8 +33,8 @@ def sample_captions(
     network.eval()
     with torch.inference_mode():
         embeddings = network.embed(images=images, features=features)
-        hypotheses = search(network.decoder, embeddings, suppressed_ids=suppressed_ids)
-        return [[hypothesis.words for hypothesis in candidates] for candidates in hypotheses]
+        found = generate(search, network.decoder, embeddings, suppressed_ids=suppressed_ids)
+        return [[hypothesis.words for hypothesis in hypotheses] for hypotheses in found]
 
 
 def advantages(rewards: torch.Tensor, baseline: torch.Tensor | None = None) -> torch.Tensor:

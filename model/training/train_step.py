@@ -16,10 +16,11 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim.swa_utils import AveragedModel
 
+from configs.stage import Stage
 from model.device import autocast
 from model.nn.captioning_network import Network
 from model.training.loss import bag_of_words_loss, caption_loss, targets
-from model.training.optimizers import Optimizer, Schedule, build_optimizers
+from model.training.optimizers import build_optimizers, build_scheduler
 from model.vocabulary import END
 
 
@@ -108,54 +109,31 @@ class TrainStep:
 
     Args:
         network: updated in place.
-        optimizer: optimiser of the decoder and the projection.
-        cnn_optimizer: optimiser of the CNN; a learning rate of 0 freezes it.
-        schedule: schedule of both learning rates.
+        stage: options of optimisers, schedule, clipping, dropout, scheduled sampling and moving average. Both kinds of
+            dropout must be 0 for sampled captions, which are scored as they were sampled.
         steps: number of steps of the stage.
         objective: options of the loss.
-        clip_norm: maximum norm of the gradient; 0 disables clipping.
-        clip_value: maximum absolute value of a gradient's elements; 0 disables clipping.
-        dropout: dropout probability on the LSTM's outputs.
-        input_dropout: dropout probability on the LSTM's inputs. For sampled captions both must be 0: they are scored
-            as they were sampled.
-        cnn_dropout: whether the CNN's own dropout layers are active.
-        train_batch_norm: whether the CNN's batch norms use and update batch statistics; otherwise they are frozen.
-        scheduled_sampling: final scheduled-sampling probability; increases linearly from 0.
-        average_decay: decay of the exponential moving average of the weights, in [0, 1); 0 keeps no average.
     """
 
     def __init__(
         self,
         network: Network,
+        stage: Stage,
         *,
-        optimizer: Optimizer,
-        cnn_optimizer: Optimizer,
-        schedule: Schedule,
         steps: int,
         objective: Objective,
-        clip_norm: float = 0.0,
-        clip_value: float = 0.0,
-        dropout: float = 0.0,
-        input_dropout: float = 0.0,
-        cnn_dropout: bool = False,
-        train_batch_norm: bool = False,
-        scheduled_sampling: float = 0.0,
-        average_decay: float = 0.0,
     ) -> None:
         self.network, self.steps, self.global_step = network, steps, 0
-        self._objective = objective
-        self._clip_norm, self._clip_value = clip_norm, clip_value
-        self._cnn_dropout, self._train_batch_norm = cnn_dropout, train_batch_norm
-        self._scheduled_sampling = scheduled_sampling
-        network.decoder.set_dropout(dropout, inputs=input_dropout)
-        self._optimizers = build_optimizers(network, optimizer, cnn_optimizer)
-        self._schedules = [schedule.of(one, steps) for one in self._optimizers]
+        self._stage, self._objective = stage, objective
+        network.decoder.set_dropout(stage.dropout, inputs=stage.input_dropout)
+        self._optimizers = build_optimizers(network, stage.optimizer, stage.cnn)
+        self._schedules = [build_scheduler(stage.schedule, one, steps) for one in self._optimizers]
         self._trained = [parameter for parameter in network.parameters() if parameter.requires_grad]
         self._workers = distributed.get_world_size() if distributed.is_initialized() else 1
         self._replica: nn.Module = (
             DistributedDataParallel(network, gradient_as_bucket_view=True) if self._workers > 1 else network
         )
-        self._average = _average(network, average_decay) if average_decay else None
+        self._average = _average(network, stage.average_decay) if stage.average_decay else None
 
     @property
     def averaged(self) -> Network:
@@ -193,7 +171,7 @@ class TrainStep:
 
     def _backward(self, batch: Batch, *, last: bool) -> torch.Tensor:
         """Accumulates the gradient of the summed loss; returns (2,): the loss in nats and the number of tokens."""
-        scheduled_sampling_prob = self._scheduled_sampling * self.global_step / self.steps
+        scheduled_sampling_prob = self._stage.scheduled_sampling * self.global_step / self.steps
         local = isinstance(self._replica, DistributedDataParallel) and not last
         with self._replica.no_sync() if local else contextlib.nullcontext():  # type: ignore[operator]
             total, tokens = summed_loss(
@@ -207,10 +185,10 @@ class TrainStep:
         for parameter in self._trained:
             if parameter.grad is not None:
                 parameter.grad.mul_(scale)
-        if self._clip_value:
-            nn.utils.clip_grad_value_(self._trained, self._clip_value)
-        if self._clip_norm:
-            nn.utils.clip_grad_norm_(self._trained, self._clip_norm)
+        if self._stage.clip_value:
+            nn.utils.clip_grad_value_(self._trained, self._stage.clip_value)
+        if self._stage.clip_norm:
+            nn.utils.clip_grad_norm_(self._trained, self._stage.clip_norm)
         for optimizer, schedule in zip(self._optimizers, self._schedules, strict=True):
             optimizer.step()
             schedule.step()
@@ -219,10 +197,10 @@ class TrainStep:
 
     def _set_modes(self) -> None:
         self.network.train()
-        cnn = self.network.encoder.cnn.train(self._cnn_dropout)
+        cnn = self.network.encoder.cnn.train(self._stage.cnn_dropout)
         for module in cnn.modules():
             if isinstance(module, _BatchNorm):
-                module.train(self._train_batch_norm)
+                module.train(self._stage.train_batch_norm)
 
     def state_dict(self) -> dict[str, Any]:
         """Returns all state that the next step depends on, except that of random number generators."""

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from configs.rerank import Rerank
+from configs.search import Search
 from model.captioner.rescoring import CaptionerReranker
 from model.decoding.hypothesis import Hypothesis
 from model.decoding.reranking import PixelsByKey, Reranker
@@ -36,20 +38,15 @@ class Consensus:
         ]
 
 
-def scorer(  # noqa: PLR0917
-    by: str, captioner: str, weight: float, length_normalization: float, device: str, dtype: str
-) -> Reranker | None:
-    """None where candidates stay in the search's order.
+def scorer(rerank: Rerank, search: Search, *, device: str, dtype: str) -> Reranker | None:
+    """Builds the scorer that `rerank` names, or returns None for the search's own order.
 
     Args:
-        by: "score" (the search's), "consensus" or "captioner".
-        captioner, weight: of rescoring.
-        length_normalization: of the search.
         device, dtype: as `Captioner.load` takes them.
     """
-    if by == "consensus":
+    if rerank.by == "consensus":
         return Consensus()
-    if by == "captioner":
-        other = captioner_store.load([captioner], device=device, dtype=dtype)
-        return CaptionerReranker(other, weight=weight, length_penalty=length_normalization)
+    if rerank.by == "captioner":
+        other = captioner_store.load([rerank.captioner], device=device, dtype=dtype)
+        return CaptionerReranker(other, weight=rerank.weight, length_penalty=search.length_normalization)
     return None

@@ -8,15 +8,16 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import torch
 
+from configs.rerank import Rerank
+from configs.search import Search
 from model.captioner.base import Caption
-from model.decoding.search import Search
 from model.device import keep_freed_memory
 from model.vision.preprocessing import Pixels, Preprocessing
 from pipeline.errors import DataError
@@ -72,30 +73,27 @@ class CaptionPixels:
 
     Args:
         captioner: directory, name or URL, as `captioner_store.find` takes it, or those of an ensemble.
-        search: the fields of `model.decoding.search.Search`.
+        search: how captions are searched for.
         weights: of the captioners of an ensemble; None for equal ones.
-        rerank: `by`, `captioner` and `weight` as `reranking.scorer` takes them; None leaves the search's order.
+        rerank: the order of the candidates.
         device, dtype: as `Captioner.load` takes them.
     """
 
     def __init__(
         self,
         captioner: str | Sequence[str],
-        search: Mapping[str, Any],
+        search: Search,
         *,
         weights: Sequence[float] | None = None,
-        rerank: Mapping[str, Any] | None = None,
+        rerank: Rerank = Rerank(),  # noqa: B008
         device: str = "auto",
         dtype: str = "auto",
     ) -> None:
         keep_freed_memory()
         names = [captioner] if isinstance(captioner, str) else captioner
         self._captioner = captioner_store.load(names, weights=weights, device=device, dtype=dtype)
-        self._search = Search(**search)
-        power = self._search.length_normalization
-        self._scorer = (
-            scorer(**rerank, length_normalization=power, device=device, dtype=dtype) if rerank is not None else None
-        )
+        self._search = search
+        self._scorer = scorer(rerank, search, device=device, dtype=dtype)
         self._views = list(
             dict.fromkeys([*self._captioner.pixel_keys, *(self._scorer.pixel_keys if self._scorer else ())])
         )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from configs.stage import Stage
+from configs.train import TrainConfig
 from model.captioner import checkpoint
 from model.nn.captioning_network import Architecture, Network
 from model.vision.preprocessing import Preprocessing
@@ -9,24 +11,36 @@ from model.vocabulary import Vocabulary
 from pipeline.datasets.prepared_split import Split
 from pipeline.errors import InputError
 from pipeline.inference import captioner_store
-from pipeline.training.config import Recipe
 
 
-def first_network(recipe: Recipe, vocabulary: Vocabulary) -> tuple[Network, Architecture, Preprocessing]:
+def first_network(config: TrainConfig, vocabulary: Vocabulary) -> tuple[Network, Architecture, Preprocessing]:
     """A captioner's where there is one to start from, else as asked for, with random weights. On the CPU.
 
     Raises CheckpointError for what is no captioner, InputError for one that speaks other words, OptionError for images
     of a size that its CNN cannot see.
     """
-    if recipe.start_from:
-        network, architecture, preprocessing = _of_a_captioner(recipe.start_from, vocabulary)
+    if config.start_from:
+        network, architecture, preprocessing = _of_a_captioner(config.start_from, vocabulary)
     else:
-        architecture = Architecture(vocabulary_size=vocabulary.size, **recipe.network)
-        network, side = architecture.build(), recipe.image_size
+        shape, side = config.network, config.network.image_size
+        architecture = Architecture(
+            vocabulary_size=vocabulary.size,
+            cnn=shape.cnn,
+            embedding_size=shape.embedding_size,
+            hidden_size=shape.hidden_size,
+            layers=shape.layers,
+            attention_heads=shape.attention_heads,
+        )
+        network = architecture.build()
         preprocessing = Preprocessing(image_size=side, resize_size=side)
-    for image_size in {stage.preprocessing(preprocessing).image_size for stage in recipe.stages}:
+    for image_size in {preprocessing_of(stage, preprocessing).image_size for stage in config.active_stages}:
         network.encoder.check_image_size(image_size)
     return network, architecture, preprocessing
+
+
+def preprocessing_of(stage: Stage, preprocessing: Preprocessing) -> Preprocessing:
+    """The network's preprocessing at the stage's image size."""
+    return preprocessing.with_image_size(stage.image_size) if stage.image_size else preprocessing
 
 
 def _of_a_captioner(name: str, vocabulary: Vocabulary) -> tuple[Network, Architecture, Preprocessing]:
@@ -40,14 +54,14 @@ def _of_a_captioner(name: str, vocabulary: Vocabulary) -> tuple[Network, Archite
     return network, checkpoint.load_architecture(directory), preprocessing
 
 
-def refuse_too_few(recipe: Recipe, train: Split, val: Split, workers: int) -> None:
+def refuse_too_few(config: TrainConfig, train: Split, val: Split, workers: int) -> None:
     """Raises InputError unless every worker has an image at every step."""
     if min(len(train), len(val)) < workers:
         raise InputError(
-            f"{recipe.data}: {len(train)} images to train on and {len(val)} to validate on are too few "
+            f"{config.data}: {len(train)} images to train on and {len(val)} to validate on are too few "
             f"for {workers} workers"
         )
-    for stage in recipe.stages:
+    for stage in config.active_stages:
         if stage.batch_images < 2 * workers and workers > 1:
             raise InputError(
                 f"stage {stage.name} has {stage.batch_images} images per step, too few for {workers} workers; "

@@ -10,7 +10,7 @@ from dataclasses import replace
 import numpy as np
 import torch
 
-from model.decoding.search import Search
+from configs.search import Search
 from model.nn.captioning_network import Network
 from model.training.self_critical import advantages, sample_captions
 from model.training.train_step import Batch, pad_captions

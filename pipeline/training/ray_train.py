@@ -14,12 +14,13 @@ from ray.train import FailureConfig, RunConfig, ScalingConfig, TrainingFailedErr
 from ray.train.torch import TorchTrainer, get_device
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from configs.train import TrainConfig
 from model.device import SINGLE_ARENA
 from model.errors import ModelError
 from pipeline.datasets.prepared_split import Split
 from pipeline.errors import PipelineError, TrainingError, WriteError
 from pipeline.storage.folder import Folder
-from pipeline.training.config import Progress, Recipe, Reporter
+from pipeline.training.config import Progress, Reporter
 from pipeline.training.distributed import Workers
 from pipeline.training.trainer import TrainingRun
 
@@ -89,7 +90,7 @@ def work(arguments: dict[str, Any]) -> None:
     try:
         train, val = ray.get(arguments["splits"])
         reporter = ToBoard(board, first=workers.first)
-        finished = TrainingRun(arguments["recipe"], train, val, workers, reporter).run()
+        finished = TrainingRun(arguments["config"], train, val, workers, reporter).run()
     except (ModelError, PipelineError, TrainingError, WriteError) as error:
         ray.get(board.end.remote(error))
         raise
@@ -98,7 +99,7 @@ def work(arguments: dict[str, Any]) -> None:
 
 
 def run_on_ray(
-    recipe: Recipe,
+    config: TrainConfig,
     train: Split,
     val: Split,
     reporter: Reporter,
@@ -118,11 +119,11 @@ def run_on_ray(
     """
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
     board: Any = ray.remote(Board).options(num_cpus=0, scheduling_strategy=here).remote()
-    folder = Folder(recipe.output)
+    folder = Folder(config.output)
     logging.getLogger("ray.train").setLevel(logging.WARNING)
     trainer = TorchTrainer(
         work,
-        train_loop_config={"recipe": recipe, "splits": [ray.put(train), ray.put(val)], "board": board},
+        train_loop_config={"config": config, "splits": [ray.put(train), ray.put(val)], "board": board},
         scaling_config=ScalingConfig(
             num_workers=num_workers,  # type: ignore[arg-type]
             use_gpu=resources["GPU"] > 0,

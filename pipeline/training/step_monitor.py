@@ -8,8 +8,9 @@ from collections.abc import Callable
 
 import torch
 
+from configs.stage import Stage
 from pipeline.errors import TrainingError
-from pipeline.training.config import Position, Progress, Stage
+from pipeline.training.config import Position, Progress
 
 DIVERGED = 20.0
 """Times its first loss, at which a stage has lost its way."""

@@ -11,22 +11,25 @@ import json
 import math
 import time
 from collections.abc import Generator
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
 import torch
 
-from model.decoding.search import Search
+from configs.search import Search
+from configs.stage import Stage
+from configs.train import TrainConfig
 from model.device import choose_dtype, keep_freed_memory
 from model.nn.captioning_network import Network
 from model.nn.encoder import load_cnn
 from model.training.train_step import Objective, TrainStep
 from pipeline.datasets.prepared_split import Numbers, Split, read_vocabulary
 from pipeline.training import feature_cache, step_inputs
-from pipeline.training.config import Position, Progress, Recipe, Reporter, Stage
+from pipeline.training.config import Position, Progress, Reporter
 from pipeline.training.data_loader import share, shuffled
 from pipeline.training.distributed import Workers
-from pipeline.training.initialization import first_network, refuse_too_few
+from pipeline.training.initialization import first_network, preprocessing_of, refuse_too_few
 from pipeline.training.objectives import Lesson, drawn, word_weights, written
 from pipeline.training.run_directory import RunFolder
 from pipeline.training.step_inputs import Inputs
@@ -43,40 +46,41 @@ class TrainingRun:
     Raises InputError, CheckpointError or OptionError for data, weights or options that cannot be used.
     """
 
-    def __init__(self, recipe: Recipe, train: Split, val: Split, workers: Workers, reporter: Reporter) -> None:
-        refuse_too_few(recipe, train, val, workers.count)
+    def __init__(self, config: TrainConfig, train: Split, val: Split, workers: Workers, reporter: Reporter) -> None:
+        refuse_too_few(config, train, val, workers.count)
         keep_freed_memory()
-        self.recipe, self.train, self.val, self.workers, self.reporter = recipe, train, val, workers, reporter
-        self.vocabulary = read_vocabulary(recipe.data)
-        self.dtype = choose_dtype(recipe.dtype, workers.device)
-        torch.manual_seed(recipe.seed)
-        self.network, architecture, self.preprocessing = first_network(recipe, self.vocabulary)
+        self.config, self.stages, self.train, self.val = config, config.active_stages, train, val
+        self.workers, self.reporter = workers, reporter
+        self.vocabulary = read_vocabulary(config.data)
+        self.dtype = choose_dtype(config.dtype, workers.device)
+        torch.manual_seed(config.seed)
+        self.network, architecture, self.preprocessing = first_network(config, self.vocabulary)
         self._first_preprocessing = self.preprocessing
         self.folder = RunFolder(
-            recipe.output,
+            config.output,
             architecture=architecture,
             vocabulary=self.vocabulary,
-            dtype=getattr(torch, recipe.weights_dtype),
-            provenance=recipe.provenance,
+            dtype=getattr(torch, config.weights_dtype),
+            provenance={"trained_by": "shardtalk train", "config": asdict(config)},
         )
         self.position, self._stopping = Position(), False
 
     def run(self) -> bool:
         """Trains to the end, from where the folder's last state is; False if it was asked to stop before."""
         state = self.folder.state() or {}
-        is_new = not state and not self.recipe.start_from
+        is_new = not state and not self.config.start_from
         if state:
             self.position = Position(**state["position"])
         if is_new:
-            load_cnn(self.network.encoder.cnn, self.recipe.network["cnn"], self.recipe.weights)
+            load_cnn(self.network.encoder.cnn, self.config.network.cnn, self.config.network.weights)
         self.network.to(self.workers.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        if is_new and self.recipe.standardize and self.workers.first:  # the others get the first one's weights
+        if is_new and self.config.network.standardize and self.workers.first:  # the others get the first one's weights
             some = np.sort(self._random(0).permutation(len(self.train))[:STANDARDIZED_IMAGES])
             self.network.encoder.standardize(self._features(self.network, self.train, some).to(self.workers.device))
-        if self.recipe.compile_cnn:
+        if self.config.compile_cnn:
             self.network.encoder.cnn.compile()
         with self.folder:
-            for number in range(self.position.stage, len(self.recipe.stages)):
+            for number in range(self.position.stage, len(self.stages)):
                 if not self._stage(number, state.pop("trainer", None)):
                     return False
             if self.workers.first:
@@ -85,16 +89,16 @@ class TrainingRun:
 
     def _stage(self, number: int, state: dict[str, Any] | None) -> bool:
         """Trains a stage, from its state on. It begins with the best captioner so far."""
-        stage = self.recipe.stages[number]
+        stage = self.stages[number]
         if self.position.best:
             self.network.load_state_dict(self.position.best)
         self.workers.align(self.network)
-        self.preprocessing = stage.preprocessing(self._first_preprocessing)
+        self.preprocessing = preprocessing_of(stage, self._first_preprocessing)
         epoch_steps = -(-len(self.train) // stage.batch_images)
         trainer = self._trainer(stage, stage.steps or stage.epochs * epoch_steps)
         if state:
             trainer.load_state_dict(state)
-        cached = self._cached(stage) if stage.frozen and not self.network.encoder.spatial else {}
+        cached = self._cached(stage) if stage.features_are_fixed and not self.network.encoder.spatial else {}
         lesson = self._lesson(stage)
         while trainer.global_step < trainer.steps:
             began, before = time.monotonic(), trainer.global_step
@@ -109,14 +113,12 @@ class TrainingRun:
         if trainer.global_step == trainer.steps:
             self.position.stage, self.position.first_loss = number + 1, math.nan
             self._keep(trainer.averaged)
-        return not self._stopping or self.position.stage == len(self.recipe.stages)
+        return not self._stopping or self.position.stage == len(self.stages)
 
     def _trainer(self, stage: Stage, steps: int) -> TrainStep:
         return TrainStep(
             self.network,
-            optimizer=stage.optimizer,
-            cnn_optimizer=stage.cnn_optimizer,
-            schedule=stage.schedule,
+            stage,
             steps=steps,
             objective=Objective(
                 label_smoothing=stage.label_smoothing,
@@ -124,21 +126,20 @@ class TrainingRun:
                 foretelling_weight=stage.foretelling_weight,
                 dtype=self.dtype,
             ),
-            **stage.options,
         )
 
     def _lesson(self, stage: Stage) -> Lesson:
         if not stage.samples_per_image:
-            return written(self.train, self.recipe.captions_per_image)
+            return written(self.train, self.config.captions_per_image)
         return drawn(
             self.network,
             self.train,
             self.vocabulary,
             samples_per_image=stage.samples_per_image,
             temperature=stage.temperature,
-            max_tokens=self.recipe.max_tokens,
+            max_tokens=self.config.max_tokens,
             baseline=stage.baseline,
-            captions_per_image=self.recipe.captions_per_image,
+            captions_per_image=self.config.captions_per_image,
             written_weight=stage.written_weight,
         )
 
@@ -146,7 +147,7 @@ class TrainingRun:
         self, number: int, trainer: TrainStep, lesson: Lesson, cached: torch.Tensor | None, epoch_steps: int
     ) -> None:
         """Steps to the end of the epoch, or until somebody asks to stop."""
-        stage, (epoch, step) = self.recipe.stages[number], divmod(trainer.global_step, epoch_steps)
+        stage, (epoch, step) = self.stages[number], divmod(trainer.global_step, epoch_steps)
         watch = Watch(stage, self.position, epoch_steps=epoch_steps, done=trainer.global_step, tell=self._tell)
         end = min(trainer.steps, (epoch + 1) * epoch_steps)
         with contextlib.closing(self._inputs(number, epoch, cached, step)) as steps:
@@ -156,13 +157,13 @@ class TrainingRun:
                 parts = step_inputs.parts(
                     numbers, inputs, stage.accumulate, smallest_crop=stage.smallest_crop, random=random
                 )
-                if stage.frozen:
+                if stage.features_are_fixed:
                     parts = step_inputs.seen(parts, self.network.encoder, dtype=self.dtype)
                 batches = [lesson(some, given, random) for some, given in parts]
                 watch.see(trainer.step(batches, stop_flag=self.reporter.stop))
                 if trainer.global_step == end or watch.asked_to_stop:
                     break
-                if self.recipe.save_steps and trainer.global_step % self.recipe.save_steps == 0:
+                if self.config.save_steps and trainer.global_step % self.config.save_steps == 0:
                     watch.look()
                     self._keep(trainer.averaged, trainer)
         watch.look()
@@ -178,14 +179,14 @@ class TrainingRun:
             random,
             self.workers.rank,
             self.workers.count,
-            batch_images=self.recipe.stages[number].batch_images,
-            buffer_images=self.recipe.buffer_images,
+            batch_images=self.stages[number].batch_images,
+            buffer_images=self.config.buffer_images,
         )
         if cached is not None:
             views = random.integers(len(cached), size=len(self.train))
             return step_inputs.features(cached, views, order, device=device, first_step=first_step)
         return step_inputs.images(
-            self.train, order, self.preprocessing, device=device, threads=self.recipe.threads, first_step=first_step
+            self.train, order, self.preprocessing, device=device, threads=self.config.threads, first_step=first_step
         )
 
     def _tell(self, progress: Progress) -> None:
@@ -201,7 +202,7 @@ class TrainingRun:
         mine = share(self.val, self.workers.rank, self.workers.count)
         found = cached[mine] if cached is not None else self._features(network, self.val, mine)
         scores = validate(
-            network, self.val, found, self.vocabulary, Search(beam_size=self.recipe.beam_size), self.workers
+            network, self.val, found, self.vocabulary, Search(beam_size=self.config.beam_size), self.workers
         )
         report = {
             "stage": stage.name,
@@ -214,7 +215,7 @@ class TrainingRun:
         report = {key: round(value, 4) if isinstance(value, float) else value for key, value in report.items()}
         position.loss, position.tokens = 0.0, 0.0
         position.history += json.dumps(report) + "\n"
-        score = -scores["val_loss"] if self.recipe.best_by == "loss" else scores["cider"]
+        score = -scores["val_loss"] if self.config.best_by == "loss" else scores["cider"]
         is_best = score > position.best_score
         if is_best:
             position.best_score = score
@@ -223,9 +224,9 @@ class TrainingRun:
             self.folder.record(position.history)
             if is_best:
                 self.folder.save("best", network, self.preprocessing, report)
-            if self.recipe.keep_epochs:
+            if self.config.keep_epochs:
                 name = f"{position.step:09}-{stage.name}-{epoch}"
-                self.folder.save_epoch(name, network, self.preprocessing, report, keep=self.recipe.keep_epochs)
+                self.folder.save_epoch(name, network, self.preprocessing, report, keep=self.config.keep_epochs)
         self.reporter.epoch(report)
 
     def _keep(self, network: Network, trainer: TrainStep | None = None) -> None:
@@ -240,7 +241,7 @@ class TrainingRun:
     def _cached(self, stage: Stage) -> dict[str, torch.Tensor]:
         """The CNN's features of both splits, by name: views of the one, images of the other."""
         cache = feature_cache.Cache(self.folder.folder, self.network.encoder, self.preprocessing)
-        options: dict[str, Any] = {"dtype": self.dtype, "threads": self.recipe.threads}
+        options: dict[str, Any] = {"dtype": self.dtype, "threads": self.config.threads}
         train = cache.of(
             "train", self.train, self.workers, views=1 + stage.views, smallest_crop=stage.smallest_crop, **options
         )
@@ -254,8 +255,8 @@ class TrainingRun:
             self.preprocessing,
             device=self.workers.device,
             dtype=self.dtype,
-            threads=self.recipe.threads,
+            threads=self.config.threads,
         )
 
     def _random(self, *what: int) -> np.random.Generator:
-        return np.random.default_rng([self.recipe.seed, *what])
+        return np.random.default_rng([self.config.seed, *what])

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import torch
 
-from model.decoding.search import Search
+from configs.search import Search
+from model.decoding.search import generate
 from model.nn.captioning_network import Network
 from model.training.train_step import Batch, pad_captions, summed_loss
 from model.vocabulary import Vocabulary
@@ -34,7 +35,9 @@ def validate(  # noqa: PLR0917
     for start in range(0, len(mine), BATCH_IMAGES):
         numbers, some = mine[start : start + BATCH_IMAGES], features[start : start + BATCH_IMAGES].to(workers.device)
         with torch.inference_mode():
-            found = search(network.decoder, network.encoder.project(some), suppressed_ids=vocabulary.suppressed_ids)
+            found = generate(
+                search, network.decoder, network.encoder.project(some), suppressed_ids=vocabulary.suppressed_ids
+            )
             total, counted = _loss(network, split, numbers, some)
         loss, tokens = loss + total, tokens + counted
         for number, candidates in zip(numbers, found, strict=True):

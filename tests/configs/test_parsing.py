@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from configs.parsing import ConfigError, parse
+from configs.errors import ConfigError
+from configs.parsing import parse
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ import ray
 from conftest import pictures
 
 from cluster.connect import Resources
+from configs.search import Search
 from model.captioner import checkpoint
 from pipeline.inference.ray_runner import run_ray
 from pipeline.inference.stages import Decode
@@ -33,7 +34,7 @@ def test_only_the_image_that_kills_the_actor_is_an_error(local_ray: Resources, c
     tables = run_ray(
         map(Span, listing.shards),
         PoisonedDecode(checkpoint.load_preprocessing(captioner)),
-        {"captioner": str(captioner), "search": {}},
+        {"captioner": str(captioner), "search": Search()},
         batch_images=3,
         actors=(1, 1),
         actor_resources={"num_cpus": 0.9},

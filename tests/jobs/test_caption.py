@@ -1,7 +1,6 @@
 """The job as a user sees it: what it writes, what it does again, what it refuses."""
 
 import json
-from dataclasses import asdict
 from pathlib import Path
 
 import duckdb
@@ -21,18 +20,12 @@ from conftest import (
 )
 
 import jobs.caption
-from configs.caption import SearchConfig
-from model.decoding.search import Search
 
 FORMATS = ("parquet", "jsonl")
 
 
 def records(output: Path) -> list[Path]:
     return sorted((output / "_commits").iterdir())
-
-
-def test_search_options_are_the_searchs_own() -> None:
-    assert asdict(SearchConfig()) == asdict(Search())
 
 
 def test_the_manifest_says_what_was_done(tmp_path: Path, caption: Run) -> None:

@@ -13,8 +13,8 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
+from configs.errors import ConfigError
 from configs.gallery import GalleryConfig
-from configs.parsing import ConfigError
 from jobs.gallery import GROUP, run
 from pipeline.errors import OutputError
 from pipeline.filenames import printable

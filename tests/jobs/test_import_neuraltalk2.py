@@ -12,9 +12,9 @@ from PIL import Image
 from tolerances import same_log_prob
 from torch7_files import CHECKPOINTS, FIXTURES, Obj, dumps
 
+from configs.search import Search
 from jobs import cli
 from model.captioner import Captioner, checkpoint
-from model.decoding.search import Search
 from model.neuraltalk2.importer import PREPROCESSING
 
 IMAGES = FIXTURES / "images"

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 from torch7_files import FIXTURES
 
-from configs.parsing import ConfigError
+from configs.errors import ConfigError
 from configs.prepare import PrepareConfig
 from jobs.prepare import main, run
 from model.vocabulary import Vocabulary

@@ -9,9 +9,9 @@ import pytest
 from conftest import WORDS, Run, codes, picture, pictures, rows_of
 from tolerances import same_log_prob
 
+from configs.search import Search
 from model.captioner import Captioner, Ensemble
 from model.captioner.rescoring import CaptionerReranker
-from model.decoding.search import Search
 
 SEARCH = Search(beam_size=2, max_tokens=6, num_candidates=2)
 TWO = ("--search.num_candidates", 2)

@@ -9,7 +9,7 @@ import pytest
 from conftest import Run, picture, pictures
 
 import shardtalk
-from configs.parsing import ConfigError
+from configs.errors import ConfigError
 from pipeline.errors import OutputError
 
 pytestmark = pytest.mark.filterwarnings("error")

@@ -12,8 +12,8 @@ import torch
 from conftest import WORDS, picture
 from tolerances import needs_bfloat16, same_log_prob
 
+from configs.search import Search
 from model.captioner import Caption, Captioner
-from model.decoding.search import Search
 from model.device import can_compute_in
 from model.errors import OptionError
 

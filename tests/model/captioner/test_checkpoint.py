@@ -11,8 +11,8 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from configs.search import Search
 from model.captioner import Captioner, checkpoint
-from model.decoding.search import Search
 from model.errors import CheckpointError, ModelError
 from model.nn.captioning_network import Architecture
 from model.vision.preprocessing import Preprocessing
@@ -24,7 +24,9 @@ SEARCH = Search(beam_size=3, num_candidates=2, max_tokens=5)
 
 def saved(directory: Path, dtype: torch.dtype = torch.float32) -> Path:
     torch.manual_seed(3)
-    architecture = Architecture(len(WORDS) + 1, cnn="squeezenet1_1", embedding_size=5, hidden_size=6, layers=2)
+    architecture = Architecture(
+        vocabulary_size=len(WORDS) + 1, cnn="squeezenet1_1", embedding_size=5, hidden_size=6, layers=2
+    )
     checkpoint.save(
         directory,
         architecture.build(),
@@ -57,7 +59,9 @@ def pixels(seed: int = 0) -> np.ndarray:
 def test_a_saved_captioner_is_loaded_as_it_was(directory: Path) -> None:
     network, vocabulary, preprocessing = checkpoint.load(directory)
     torch.manual_seed(3)
-    built = Architecture(len(WORDS) + 1, cnn="squeezenet1_1", embedding_size=5, hidden_size=6, layers=2).build()
+    built = Architecture(
+        vocabulary_size=len(WORDS) + 1, cnn="squeezenet1_1", embedding_size=5, hidden_size=6, layers=2
+    ).build()
     assert not network.training
     assert vocabulary.words == WORDS
     assert (preprocessing.resize, preprocessing.resize_size, list(preprocessing.mean)) == (
@@ -99,7 +103,7 @@ def test_who_may_read_the_words_may_read_the_weights(directory: Path) -> None:
 
 
 def test_batch_norms_survive(tmp_path: Path) -> None:
-    architecture = Architecture(3, cnn="resnet18", embedding_size=5, hidden_size=6)
+    architecture = Architecture(vocabulary_size=3, cnn="resnet18", embedding_size=5, hidden_size=6)
     network = architecture.build()
     network.encoder.cnn.bn1.running_mean.fill_(7.0)  # type: ignore[operator, union-attr]
     checkpoint.save(

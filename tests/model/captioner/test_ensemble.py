@@ -13,9 +13,10 @@ from brute_force import all_captions, unruled
 from conftest import picture
 from tolerances import same_log_prob
 
+from configs.search import Search
 from model.captioner import Captioner, Ensemble, checkpoint
 from model.captioner.ensemble import EnsembleDecoder, check_same_vocabulary
-from model.decoding.search import Hypothesis, Search
+from model.decoding.search import Hypothesis, generate, generate_from_state
 from model.decoding.sequence_log_probs import token_log_probs
 from model.errors import OptionError, VocabularyError
 from model.nn.decoder import Decoder
@@ -65,7 +66,7 @@ def test_a_beam_of_full_width_is_exhaustive(
     decoders: list[Decoder], embeddings: list[torch.Tensor], power: float
 ) -> None:
     search = unruled(beam_size=200, max_tokens=T, num_candidates=7, length_normalization=power)
-    found = search.from_state(EnsembleDecoder(decoders, WEIGHTS), started(decoders, embeddings))
+    found = generate_from_state(search, EnsembleDecoder(decoders, WEIGHTS), started(decoders, embeddings))
     for i in range(B):
         images = [each[i] for each in embeddings]
         captions = list(itertools.chain.from_iterable(itertools.product(range(1, V), repeat=n) for n in range(T + 1)))
@@ -88,20 +89,22 @@ def test_an_ensemble_of_one_or_of_equals_is_itself(
     decoders: list[Decoder], embeddings: list[torch.Tensor], options: dict[str, Any]
 ) -> None:
     search = unruled(max_tokens=T, **options)
-    expected = search(decoders[0], embeddings[0])
-    one = search.from_state(EnsembleDecoder(decoders[:1]), started(decoders[:1], embeddings[:1]))
+    expected = generate(search, decoders[0], embeddings[0])
+    one = generate_from_state(search, EnsembleDecoder(decoders[:1]), started(decoders[:1], embeddings[:1]))
     assert one == expected
-    twice = search.from_state(
-        EnsembleDecoder([decoders[0]] * 2, [3, 1]), started([decoders[0]] * 2, [embeddings[0]] * 2)
+    twice = generate_from_state(
+        search, EnsembleDecoder([decoders[0]] * 2, [3, 1]), started([decoders[0]] * 2, [embeddings[0]] * 2)
     )
     assert [[h.words for h in found] for found in twice] == [[h.words for h in found] for found in expected]
 
 
 def test_only_the_ratios_of_weights_matter(decoders: list[Decoder], embeddings: list[torch.Tensor]) -> None:
     search, state = unruled(max_tokens=T), started(decoders, embeddings)
-    one, other = (search.from_state(EnsembleDecoder(decoders, weights), state) for weights in ([0.75, 0.25], [3, 1]))
+    one, other = (
+        generate_from_state(search, EnsembleDecoder(decoders, weights), state) for weights in ([0.75, 0.25], [3, 1])
+    )
     assert one == other
-    assert one != search.from_state(EnsembleDecoder(decoders, [1, 3]), state)
+    assert one != generate_from_state(search, EnsembleDecoder(decoders, [1, 3]), state)
 
 
 @pytest.mark.parametrize("weights", [[1.0], [1.0, 0.0], [1.0, -1.0], [1.0, math.nan], [math.inf, 1.0]])
@@ -126,7 +129,7 @@ def test_tokens_are_scored_as_probable_as_they_are(decoders: list[Decoder], embe
 
 def test_what_a_search_found_is_scored_as_it_said(decoders: list[Decoder], embeddings: list[torch.Tensor]) -> None:
     (decoder, _), (images, _) = decoders, embeddings
-    found = unruled(beam_size=200, max_tokens=T, num_candidates=40)(decoder, images)
+    found = generate(unruled(beam_size=200, max_tokens=T, num_candidates=40), decoder, images)
     with torch.inference_mode():
         each = token_log_probs(decoder, decoder.initial_state(images), found)
     for embedding, hypotheses, values in zip(images, found, each, strict=True):

@@ -8,6 +8,7 @@ import pytest
 import torch
 from brute_force import unruled
 
+from model.decoding.search import generate
 from model.nn.decoder import Decoder
 from model.vocabulary import END
 
@@ -62,7 +63,7 @@ def test_groups_avoid_what_those_before_them_just_said(
     search = unruled(
         beam_size=K, groups=G, diversity=strength, num_candidates=K, max_tokens=T, length_normalization=POWER
     )
-    for embedding, found in zip(embeddings, search(decoder, embeddings), strict=True):
+    for embedding, found in zip(embeddings, generate(search, decoder, embeddings), strict=True):
         groups: list[list[Beam]] = [[((), False, 0.0)] for _ in range(G)]
         for _ in range(T + 1):
             said = Counter[int]()
@@ -76,8 +77,8 @@ def test_groups_avoid_what_those_before_them_just_said(
 
 
 def test_groups_that_need_not_differ_say_the_same(decoder: Decoder, embeddings: torch.Tensor) -> None:
-    apart = unruled(beam_size=K, groups=G, diversity=0.0, num_candidates=K, max_tokens=T)(decoder, embeddings)
-    one = unruled(beam_size=K // G, num_candidates=K // G, max_tokens=T)(decoder, embeddings)
+    apart = generate(unruled(beam_size=K, groups=G, diversity=0.0, num_candidates=K, max_tokens=T), decoder, embeddings)
+    one = generate(unruled(beam_size=K // G, num_candidates=K // G, max_tokens=T), decoder, embeddings)
     assert [[h.words for h in found] for found in apart] == [[h.words for h in found] for found in one]
 
 
@@ -85,12 +86,12 @@ def test_more_diversity_gives_more_first_words(decoder: Decoder, embeddings: tor
     firsts = []
     for strength in (0.0, 100.0):
         search = unruled(beam_size=G, groups=G, diversity=strength, num_candidates=G, max_tokens=T)
-        firsts.append([len({tuple(h.words[:1]) for h in found}) for found in search(decoder, embeddings)])
+        firsts.append([len({tuple(h.words[:1]) for h in found}) for found in generate(search, decoder, embeddings)])
     assert firsts[0] == [1] * B and firsts[1] == [G] * B
 
 
 def test_a_caption_of_a_group_does_not_depend_on_its_batch(decoder: Decoder, embeddings: torch.Tensor) -> None:
     search = unruled(beam_size=K, groups=G, num_candidates=4, max_tokens=T)
-    for i, expected in enumerate(search(decoder, embeddings)):
-        (alone,) = search(decoder, embeddings[i : i + 1])
+    for i, expected in enumerate(generate(search, decoder, embeddings)):
+        (alone,) = generate(search, decoder, embeddings[i : i + 1])
         assert [h.words for h in alone] == [h.words for h in expected]

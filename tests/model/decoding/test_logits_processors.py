@@ -9,7 +9,8 @@ import pytest
 import torch
 from brute_force import all_captions, log_prob, unruled
 
-from model.decoding.search import Hypothesis, Search
+from configs.search import Search
+from model.decoding.search import Hypothesis, generate
 from model.nn.decoder import Decoder
 from model.vocabulary import Vocabulary
 
@@ -59,7 +60,10 @@ def test_a_beam_of_full_width_finds_the_best_that_obey(rules: dict[str, Any], em
     plain = unruled(beam_size=500, max_tokens=T, num_candidates=9)
     search = unruled(beam_size=500, max_tokens=T, num_candidates=9, **rules)
     for embedding, found, free in zip(
-        embeddings, search(decoder, embeddings, forbidden_final_ids=ENDINGS), plain(decoder, embeddings), strict=True
+        embeddings,
+        generate(search, decoder, embeddings, forbidden_final_ids=ENDINGS),
+        generate(plain, decoder, embeddings),
+        strict=True,
     ):
         scored = {words: p for words, p in all_captions(decoder, embedding, T).items() if keeps(words, rules)}
         best = sorted(scored.items(), key=lambda item: -item[1] / (len(item[0]) + 1) ** 0.7)[:9]
@@ -77,7 +81,7 @@ def test_whatever_is_found_obeys(rules: dict[str, Any], method: dict[str, Any], 
     decoder = tiny()
     for embedding, found in zip(
         embeddings,
-        unruled(max_tokens=T, **method, **rules)(decoder, embeddings, forbidden_final_ids=ENDINGS),
+        generate(unruled(max_tokens=T, **method, **rules), decoder, embeddings, forbidden_final_ids=ENDINGS),
         strict=True,
     ):
         assert found
@@ -98,9 +102,9 @@ def test_a_caption_does_not_depend_on_its_batch_under_rules(embeddings: torch.Te
         no_bad_endings=True,
         min_tokens=3,
     )
-    together = search(decoder, embeddings, forbidden_final_ids=[2, 7])
+    together = generate(search, decoder, embeddings, forbidden_final_ids=[2, 7])
     for i, expected in enumerate(together):
-        (alone,) = search(decoder, embeddings[i : i + 1], forbidden_final_ids=[2, 7])
+        (alone,) = generate(search, decoder, embeddings[i : i + 1], forbidden_final_ids=[2, 7])
         assert [hypothesis.words for hypothesis in alone] == [hypothesis.words for hypothesis in expected]
 
 
@@ -109,7 +113,7 @@ def test_where_no_word_is_left_the_caption_ends(method: Any, embeddings: torch.T
     decoder = tiny()
     decoder.output.bias.data[0] -= 1000  # END comes last
     search = Search(method=method, max_tokens=9, no_repeat_ngram=1, min_tokens=9, no_bad_endings=True)
-    for found in search(decoder, embeddings, forbidden_final_ids=[1, 2, 3]):
+    for found in generate(search, decoder, embeddings, forbidden_final_ids=[1, 2, 3]):
         assert sorted(found[0].words) == [1, 2, 3]
 
 
@@ -120,13 +124,13 @@ def test_no_two_words_come_twice_unless_they_may(embeddings: torch.Tensor) -> No
 
     decoder = tiny()
     decoder.output.bias.data[0] -= 1000  # END comes last
-    assert all(repeat(unruled(max_tokens=9)(decoder, embeddings)))
-    assert not any(repeat(Search(max_tokens=9)(decoder, embeddings)))
+    assert all(repeat(generate(unruled(max_tokens=9), decoder, embeddings)))
+    assert not any(repeat(generate(Search(max_tokens=9), decoder, embeddings)))
 
 
 def test_endings_are_only_minded_if_asked_to(embeddings: torch.Tensor) -> None:
     search = Search(max_tokens=T)
-    assert search(tiny(), embeddings, forbidden_final_ids=ENDINGS) == search(tiny(), embeddings)
+    assert generate(search, tiny(), embeddings, forbidden_final_ids=ENDINGS) == generate(search, tiny(), embeddings)
 
 
 def test_bad_endings_are_found_by_word() -> None:

@@ -6,11 +6,11 @@ import pytest
 from conftest import picture
 from tolerances import same_log_prob
 
+from configs.search import Search
 from model.captioner import Captioner
 from model.captioner.rescoring import CaptionerReranker
 from model.decoding.hypothesis import Hypothesis
 from model.decoding.reranking import rerank
-from model.decoding.search import Search
 from model.errors import OptionError
 
 SEARCH = Search(beam_size=6, num_candidates=5, max_tokens=5)

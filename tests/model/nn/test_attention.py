@@ -13,9 +13,10 @@ from conftest import WORDS, picture
 from safetensors.torch import save_file
 from tolerances import same_log_prob
 
+from configs.search import Search
 from model.captioner import Captioner, checkpoint
 from model.captioner.ensemble import EnsembleDecoder
-from model.decoding.search import Search
+from model.decoding.search import generate
 from model.decoding.sequence_log_probs import token_log_probs
 from model.errors import OptionError
 from model.nn.attention import Attention
@@ -81,7 +82,7 @@ def test_captions_side_by_side_see_their_own_image(decoder: Decoder, images: tor
 
 @pytest.mark.parametrize("search", [unruled(beam_size=200, max_tokens=T, num_candidates=5), unruled(max_tokens=T)])
 def test_a_beam_finds_what_is_most_probable(decoder: Decoder, images: torch.Tensor, search: Search) -> None:
-    for image, found in zip(images, search(decoder, images), strict=True):
+    for image, found in zip(images, generate(search, decoder, images), strict=True):
         scored = all_captions(decoder, image, T)
         assert [scored[tuple(one.words)] for one in found] == pytest.approx([one.log_prob for one in found], abs=1e-10)
         best = sorted(scored, key=lambda words: -scored[words] / (len(words) + 1) ** 0.7)
@@ -101,9 +102,9 @@ def test_an_image_is_searched_as_if_it_were_alone(
     decoder: Decoder, images: torch.Tensor, options: dict[str, int]
 ) -> None:
     search = unruled(max_tokens=7, **options)  # type: ignore[arg-type]
-    together = search(decoder, images)
+    together = generate(search, decoder, images)
     for i, expected in enumerate(together):
-        (alone,) = search(decoder, images[i : i + 1], image_seeds=torch.tensor([i]))
+        (alone,) = generate(search, decoder, images[i : i + 1], image_seeds=torch.tensor([i]))
         assert [one.words for one in alone] == [one.words for one in expected]
     with torch.inference_mode():
         each = token_log_probs(decoder, decoder.initial_state(images), together)
@@ -175,9 +176,9 @@ def test_what_has_no_map_is_refused() -> None:
     with pytest.raises(OptionError, match=r"lenet.*mobilenet_v2"):
         build_spatial_feature_extractor("lenet")
     with pytest.raises(OptionError, match="not one of layers"):
-        Architecture(V, cnn=[{"kind": "flatten", "outputs": 4}], attention_heads=1).build()
+        Architecture(vocabulary_size=V, cnn=[{"kind": "flatten", "outputs": 4}], attention_heads=1).build()
     with pytest.raises(OptionError, match="must be a divisor of embedding_size, 512"):
-        Architecture(V, attention_heads=3).build()
+        Architecture(vocabulary_size=V, attention_heads=3).build()
 
 
 def test_two_images_that_differ_in_one_place_are_learnt_by_heart() -> None:
@@ -195,7 +196,7 @@ def test_two_images_that_differ_in_one_place_are_learnt_by_heart() -> None:
         total.backward()
         optimizer.step()
     assert all(parameter.grad is not None and parameter.grad.any() for parameter in trained)
-    found = unruled(method="greedy")(network.decoder.eval(), encoder.project(features))
+    found = generate(unruled(method="greedy"), network.decoder.eval(), encoder.project(features))
     assert [candidates[0].words for candidates in found] == [[1, 2], [3]]
     wanted = targets(captions, lengths)
     assert network(captions, features=features)[:, 1:].argmax(-1)[wanted >= 0].tolist() == [1, 2, END, 3, END]
@@ -204,7 +205,9 @@ def test_two_images_that_differ_in_one_place_are_learnt_by_heart() -> None:
 def test_a_captioner_with_attention_is_saved_and_says_the_same(tmp_path: Path) -> None:
     torch.manual_seed(4)
     vocabulary = Vocabulary(WORDS)
-    architecture = Architecture(vocabulary.size, "squeezenet1_1", embedding_size=8, hidden_size=12, attention_heads=4)
+    architecture = Architecture(
+        vocabulary_size=vocabulary.size, cnn="squeezenet1_1", embedding_size=8, hidden_size=12, attention_heads=4
+    )
     network, preprocessing = architecture.build().eval(), Preprocessing(image_size=64, resize_size=64)
     images = [picture(i) for i in range(5)]
     with torch.no_grad():

@@ -43,7 +43,7 @@ def test_features_may_be_what_was_flattened() -> None:
 
 
 def test_a_captioner_of_layers_is_loaded_as_it_was(tmp_path: Path) -> None:
-    architecture = Architecture(3, cnn=LAYERS, embedding_size=5, hidden_size=6, max_tokens=9)
+    architecture = Architecture(vocabulary_size=3, cnn=LAYERS, embedding_size=5, hidden_size=6, max_tokens=9)
     network = architecture.build().eval()
     preprocessing = Preprocessing(image_size=11, resize_size=16, resampling="torch", crop_offset=2, loading="torch")
     checkpoint.save(
@@ -96,5 +96,5 @@ def test_a_captioner_from_before_there_were_layers_is_loaded(captioner: Path, tm
 )
 def test_layers_that_cannot_be_built_are_refused(layers: Any, reason: str) -> None:
     with pytest.raises(OptionError) as raised:
-        Architecture(3, cnn=layers, embedding_size=5, hidden_size=6).build()
+        Architecture(vocabulary_size=3, cnn=layers, embedding_size=5, hidden_size=6).build()
     assert reason in str(raised.value)

@@ -15,9 +15,10 @@ from PIL import Image
 from test_train_step import CAPTIONS, batch, per_token, tiny, trainer
 from torch7_files import CHECKPOINTS, FIXTURES
 
+from configs.search import Search
 from model.captioner import Caption, Captioner, Ensemble, checkpoint
 from model.captioner.base import BaseCaptioner
-from model.decoding.search import Search
+from model.decoding.search import generate_from_state
 from model.decoding.sequence_log_probs import token_log_probs
 from model.device import autocast, can_compute_in
 from model.neuraltalk2 import importer
@@ -107,7 +108,9 @@ def test_in_16_bits_captions_are_about_as_probable(
     views = {view: np.stack([view.pixels(image) for image in images[:4]]) for view in full.pixel_keys}
     with torch.inference_mode():
         state = full.initial_state(views)
-        said = SEARCHES["greedy"].from_state(full.decoder, state, suppressed_ids=full.vocabulary.suppressed_ids)
+        said = generate_from_state(
+            SEARCHES["greedy"], full.decoder, state, suppressed_ids=full.vocabulary.suppressed_ids
+        )
         expected = token_log_probs(full.decoder, state, said)
         with autocast(half.device, half.dtype):
             found = token_log_probs(half.decoder, half.initial_state(views), said)

@@ -11,6 +11,7 @@ from test_train_step import optimizer
 from torch import nn
 
 from model.neuraltalk2 import importer
+from model.training.optimizers import build_optimizer
 from model.training.train_step import Batch, summed_loss
 from model.vocabulary import END
 
@@ -107,7 +108,7 @@ def test_updates_are_those_of_neuraltalk2(name: str) -> None:
         "epsilon": given.get("eps", 0.0),
     }
     x = nn.Parameter(torch.tensor(UPDATES["x0"], dtype=torch.float64))
-    updating = optimizer(given["lr"], **options | OURS[name]).build([x], undecayed=())
+    updating = build_optimizer(optimizer(given["lr"], **options | OURS[name]), [x], undecayed=())
     for gradient, expected in zip(UPDATES["grads"], theirs, strict=True):
         x.grad = torch.tensor(gradient, dtype=torch.float64)
         updating.step()
@@ -126,5 +127,6 @@ def test_weight_decay_is_added_to_the_gradient() -> None:
     still, decayed = (nn.Parameter(torch.ones(2, 2)) for _ in range(2))
     for parameter, decay in ((still, 0.0), (decayed, 0.5)):
         parameter.grad = torch.full((2, 2), 1.0 - decay)
-        optimizer(0.1, name="neuraltalk2_adam", weight_decay=decay).build([parameter], undecayed=()).step()
+        options = optimizer(0.1, name="neuraltalk2_adam", weight_decay=decay)
+        build_optimizer(options, [parameter], undecayed=()).step()
     assert torch.equal(still, decayed)

@@ -1,11 +1,14 @@
 """Optimisers and schedules."""
 
+from typing import get_args
+
 import pytest
 import torch
 from test_train_step import B, batch, changed, optimizer, per_token, state, tiny, trainer
 
-from model.errors import OptionError
-from model.training.optimizers import OPTIMIZERS, Schedule, build_optimizers
+from configs.errors import ConfigError
+from configs.optimizer import Algorithm, Schedule
+from model.training.optimizers import OPTIMIZERS, build_optimizers, learning_rate_factor
 
 RATES = {
     "adamw": 0.03,
@@ -36,9 +39,10 @@ def test_every_optimiser_learns(name: str, images: torch.Tensor) -> None:
 
 
 def test_there_is_an_optimiser_for_each_name_in_the_configuration() -> None:
-    with pytest.raises(OptionError, match="adamw, adam, sgd, nesterov, rmsprop, adagrad, neuraltalk2_adam"):
+    assert set(get_args(Algorithm)) == set(OPTIMIZERS)
+    with pytest.raises(ConfigError, match="adamw, adam, sgd, nesterov, rmsprop, adagrad, neuraltalk2_adam"):
         optimizer(0.1, name="lion")
-    with pytest.raises(OptionError, match="constant, cosine, halving, step"):
+    with pytest.raises(ConfigError, match="cosine, constant, halving, step"):
         schedule("linear")
 
 
@@ -61,7 +65,7 @@ def test_a_rate_of_nothing_freezes_the_cnn(images: torch.Tensor) -> None:
 
 
 def test_the_rate_rises_in_a_line_and_falls_along_a_cosine() -> None:
-    rates = [schedule("cosine", warmup_steps=4).at(step, 16) for step in range(17)]
+    rates = [learning_rate_factor(schedule("cosine", warmup_steps=4), step, 16) for step in range(17)]
     assert rates[:5] == [0.25, 0.5, 0.75, 1.0, 1.0]
     assert rates[10] == pytest.approx(0.5)
     assert rates[16] == pytest.approx(0.0)
@@ -69,12 +73,26 @@ def test_the_rate_rises_in_a_line_and_falls_along_a_cosine() -> None:
 
 
 def test_warming_up_takes_no_more_than_a_quarter() -> None:
-    assert [schedule("constant", warmup_steps=9).at(step, 8) for step in range(4)] == [0.5, 1.0, 1.0, 1.0]
+    assert [learning_rate_factor(schedule("constant", warmup_steps=9), step, 8) for step in range(4)] == [
+        0.5,
+        1.0,
+        1.0,
+        1.0,
+    ]
 
 
 def test_halving_is_smooth_and_a_step_is_not() -> None:
     """neuraltalk2: the rate times 0.5 to the power of (step - start) / every, from the start on."""
     steps = range(0, 40, 5)
-    smooth = [schedule("halving", start_step=10).at(step, 40) for step in steps]
+    smooth = [learning_rate_factor(schedule("halving", start_step=10), step, 40) for step in steps]
     assert smooth == pytest.approx([1, 1, 1, 0.5**0.5, 0.5, 0.5**1.5, 0.25, 0.5**2.5])
-    assert [schedule("step", start_step=10).at(step, 40) for step in steps] == [1, 1, 1, 1, 0.5, 0.5, 0.25, 0.25]
+    assert [learning_rate_factor(schedule("step", start_step=10), step, 40) for step in steps] == [
+        1,
+        1,
+        1,
+        1,
+        0.5,
+        0.5,
+        0.25,
+        0.25,
+    ]

@@ -5,7 +5,7 @@ import torch
 from brute_force import unruled
 from test_train_step import V, tiny, trainer
 
-from model.decoding.search import Search
+from configs.search import Search
 from model.training.loss import caption_loss, targets
 from model.training.self_critical import advantages, sample_captions
 from model.training.train_step import Batch, pad_captions, summed_loss

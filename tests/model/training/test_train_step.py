@@ -10,11 +10,13 @@ import torch
 from tolerances import needs_bfloat16
 from torch import nn
 
-from model.decoding.search import Search
+from configs.optimizer import Optimizer, Schedule
+from configs.search import Search
+from configs.stage import Stage
+from model.decoding.search import generate
 from model.nn.captioning_network import Network
 from model.nn.decoder import Decoder
 from model.nn.encoder import Encoder
-from model.training.optimizers import Optimizer, Schedule
 from model.training.train_step import Batch, Objective, TrainStep, pad_captions, summed_loss
 from model.vocabulary import END
 
@@ -54,20 +56,19 @@ def trainer(
     cnn_learning_rate: float = 0.0,
     warmup_steps: int = 3,
     weight_decay: float = 0.0,
+    steps: int = 60,
     objective: Objective = Objective(),  # noqa: B008
     **options: Any,
 ) -> TrainStep:
     usual: dict[str, Any] = {
         "optimizer": optimizer(learning_rate, weight_decay=weight_decay),
-        "cnn_optimizer": optimizer(cnn_learning_rate, weight_decay=weight_decay),
-        "schedule": Schedule("cosine", warmup_steps, start_step=0, every_steps=1, factor=1.0),
-        "steps": 60,
-        "clip_norm": 5.0,
+        "cnn": optimizer(cnn_learning_rate, weight_decay=weight_decay),
+        "schedule": Schedule("cosine", warmup_steps),
         "dropout": network.decoder.dropout.p,
         "input_dropout": network.decoder.input_dropout.p,
         "average_decay": 0.9,
     }
-    return TrainStep(network, objective=objective, **usual | options)
+    return TrainStep(network, Stage(**usual | options), steps=steps, objective=objective)
 
 
 def batch(captions: list[list[int]] = CAPTIONS, **options: Any) -> Batch:
@@ -146,7 +147,7 @@ def test_two_images_are_learnt_by_heart() -> None:
     network.eval()
     with torch.inference_mode():
         embeddings = network.encoder(images)
-    found = Search(method="greedy")(network.decoder, embeddings)
+    found = generate(Search(method="greedy"), network.decoder, embeddings)
     assert [hypotheses[0].words for hypotheses in found] == captions
 
 

@@ -1,4 +1,5 @@
 import pickle
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -10,9 +11,9 @@ from conftest import encoded, jpeg, picture
 from stage_rows import SEARCH, encoded_rows
 from tolerances import same_log_prob
 
+from configs.search import Search
 from model.captioner import Caption, Captioner, Ensemble, checkpoint
 from model.decoding.reranking import PixelsByKey, Reranker
-from model.decoding.search import Search
 from model.vision.preprocessing import Preprocessing
 from pipeline.images.decoding import load
 from pipeline.inference.stages import CaptionPixels, Decode, _as_pixels
@@ -76,7 +77,7 @@ def test_captioning_gives_the_captioners_captions(captioner: Path) -> None:
         if row["error_code"]:
             assert (row["caption"], row["log_prob"], row["num_tokens"], row["candidates"]) == (None,) * 4
             continue
-        (expected,) = oracle.caption([load(image, draft=oracle.preprocessing.draft)[0]], Search(**SEARCH))
+        (expected,) = oracle.caption([load(image, draft=oracle.preprocessing.draft)[0]], SEARCH)
         assert row["caption"] == expected.text
         assert row["num_tokens"] == expected.candidates[0].num_tokens
         assert row["log_prob"] == same_log_prob(expected.candidates[0].log_prob, row["num_tokens"])
@@ -85,7 +86,7 @@ def test_captioning_gives_the_captioners_captions(captioner: Path) -> None:
 
 def test_tokens_are_counted_of_the_best_candidate(captioner: Path) -> None:
     rows = Decode(checkpoint.load_preprocessing(captioner))(encoded_rows(*map(jpeg, range(5))))
-    search = {"beam_size": 5, "num_candidates": 3, "max_tokens": 12}
+    search = Search(beam_size=5, num_candidates=3, max_tokens=12)
     found = CaptionPixels(str(captioner), search, device="cpu")(rows).to_pylist()
     words = [[len(candidate["caption"].split()) for candidate in row["candidates"]] for row in found]
     assert [row["num_tokens"] for row in found] == [best + 1 for best, *_ in words]
@@ -93,9 +94,9 @@ def test_tokens_are_counted_of_the_best_candidate(captioner: Path) -> None:
 
 
 def test_the_probability_of_each_token_comes_on_request(captioner: Path) -> None:
-    search = Search(**SEARCH, token_probs=True)
+    search = replace(SEARCH, token_probs=True)
     rows = Decode(checkpoint.load_preprocessing(captioner))(encoded_rows(b"not an image", *map(jpeg, range(4))))
-    found = CaptionPixels(str(captioner), SEARCH | {"token_probs": True}, device="cpu")(rows)
+    found = CaptionPixels(str(captioner), replace(SEARCH, token_probs=True), device="cpu")(rows)
     assert found.schema.names == [*CAPTIONED.names, "token_probs"]
     oracle = Captioner.load(captioner, device="cpu")
     images = [load(jpeg(i), draft=oracle.preprocessing.draft)[0] for i in range(4)]
@@ -112,7 +113,7 @@ def test_each_captioner_of_an_ensemble_is_given_its_own_pixels(captioner: Path, 
     found = CaptionPixels([str(path) for path in both], SEARCH, device="cpu")(rows)
     draft = checkpoint.load_preprocessing(captioner).draft
     images = [load(jpeg(i), draft=draft)[0] for i in range(3)]
-    expected = Ensemble.load(both, device="cpu").caption(images, Search(**SEARCH))
+    expected = Ensemble.load(both, device="cpu").caption(images, SEARCH)
     assert found["caption"].to_pylist() == [caption.text for caption in expected]
 
 

@@ -28,7 +28,7 @@ def split(tmp_path_factory: pytest.TempPathFactory) -> Split:
 @pytest.fixture
 def network() -> Network:
     torch.manual_seed(0)
-    return Architecture(VOCABULARY.size, cnn="squeezenet1_1", embedding_size=4, hidden_size=6).build()
+    return Architecture(vocabulary_size=VOCABULARY.size, cnn="squeezenet1_1", embedding_size=4, hidden_size=6).build()
 
 
 def features(network: Network) -> torch.Tensor:

@@ -165,7 +165,11 @@ def test_drawn_captions_are_worth_what_they_are_on_the_cpu(baseline: str, split:
     lessons = []
     for where in (CPU, device):
         torch.manual_seed(0)
-        network = Architecture(VOCABULARY.size, "squeezenet1_1", embedding_size=4, hidden_size=6).build().to(where)
+        network = (
+            Architecture(vocabulary_size=VOCABULARY.size, cnn="squeezenet1_1", embedding_size=4, hidden_size=6)
+            .build()
+            .to(where)
+        )
         lesson = drawn(
             network,
             split,

@@ -6,19 +6,17 @@ from typing import Any
 import pytest
 import torch
 
-from model.training.optimizers import Optimizer, Schedule
+from configs.stage import Stage
 from pipeline.errors import TrainingError
-from pipeline.training.config import Position, Progress, Stage
+from pipeline.training.config import Position, Progress
 from pipeline.training.step_monitor import Watch
 
 
 def stage(**options: Any) -> Stage:
-    still = Optimizer("sgd", 0.0, 0.0, 0.0, 0.0, 0.0)
+    """A stage with everything switched off but what is asked for."""
     usual: dict[str, Any] = {
-        **{"name": "language", "epochs": 2, "steps": 0, "image_size": 0, "batch_images": 6, "accumulate": 1},
-        **{"optimizer": still, "cnn_optimizer": still, "schedule": Schedule("constant", 0, 0, 1, 1.0)},
-        **{"label_smoothing": 0.0, "foretelling_weight": 0.0, "smallest_crop": 1.0, "views": 0},
-        **{"samples_per_image": 0, "temperature": 1.0, "baseline": "others", "written_weight": 0.0, "options": {}},
+        **{"epochs": 2, "batch_images": 6, "clip_norm": 0.0, "label_smoothing": 0.0, "foretelling_weight": 0.0},
+        **{"dropout": 0.0, "input_dropout": 0.0, "average_decay": 0.0},
     }
     return Stage(**usual | options)
 

@@ -11,12 +11,14 @@ import torch
 from test_data_loader import members, shard, tar_bytes
 from test_step_monitor import stage
 
+from configs.network import InitialNetwork
+from configs.optimizer import Optimizer, Schedule
+from configs.train import TrainConfig
 from model.errors import OptionError
 from model.nn.encoder import build_feature_extractor
-from model.training.optimizers import Optimizer, Schedule
 from pipeline.datasets.prepared_split import read_split
 from pipeline.errors import InputError
-from pipeline.training.config import Progress, Recipe
+from pipeline.training.config import Progress
 from pipeline.training.distributed import Workers
 from pipeline.training.trainer import TrainingRun
 
@@ -42,7 +44,7 @@ class Listener:
 
 
 @pytest.fixture(scope="module")
-def given(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Recipe]:
+def given(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., TrainConfig]:
     """A recipe of three stages on 7 + 3 images, in another folder."""
     data = tmp_path_factory.mktemp("data")
     shard(data, "0.tar", tar_bytes(members(0, 1, 2)))
@@ -53,50 +55,36 @@ def given(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Recipe]:
     torch.manual_seed(0)
     torch.save(build_feature_extractor("squeezenet1_1")[0].state_dict(), data / "cnn.pth")
 
-    adam = Optimizer("adam", 0.01, 0.0, 0.9, 0.98, 1e-8)
-    options = {"dropout": 0.3, "average_decay": 0.5, "scheduled_sampling": 0.2}
-    usual: dict[str, Any] = {
-        **{"batch_images": 3, "schedule": Schedule("cosine", 1, 0, 1, 1.0), "optimizer": adam, "options": options}
-    }
+    adam = Optimizer("adam", learning_rate=0.01, weight_decay=0.0)
+    usual: dict[str, Any] = {"batch_images": 3, "schedule": Schedule("cosine", warmup_steps=1), "optimizer": adam}
+    noisy: dict[str, Any] = {"dropout": 0.3, "average_decay": 0.5, "scheduled_sampling": 0.2}
     beside: dict[str, Any] = {"baseline": "greedy", "written_weight": 0.1, "views": 2, "smallest_crop": 0.5}
-    stages = (
-        stage(**usual, name="language", epochs=3, accumulate=2),
-        stage(**usual, name="finetune", epochs=1, cnn_optimizer=replace(adam, learning_rate=1e-5), smallest_crop=0.7),
-        stage(**usual | {"options": {}}, name="rewarded", steps=2, samples_per_image=2, **beside),
-    )
+    stages = [
+        stage(**usual | noisy, name="language", epochs=3, accumulate=2),
+        stage(**usual | noisy, name="finetune", epochs=1, cnn=replace(adam, learning_rate=1e-5), smallest_crop=0.7),
+        stage(**usual, name="rewarded", steps=2, samples_per_image=2, **beside),
+    ]
 
-    def recipe(output: Path, **changes: Any) -> Recipe:
-        network = {"cnn": "squeezenet1_1", "embedding_size": 4, "hidden_size": 6, "layers": 1}
+    def recipe(output: Path, **changes: Any) -> TrainConfig:
+        network = InitialNetwork(
+            cnn="squeezenet1_1", weights=str(data / "cnn.pth"), embedding_size=4, hidden_size=6, image_size=32
+        )
         values: dict[str, Any] = {
-            **{
-                "data": str(data),
-                "output": str(output),
-                "network": network,
-                "weights": str(data / "cnn.pth"),
-                "start_from": "",
-            },
-            **{
-                "image_size": 32,
-                "standardize": True,
-                "stages": stages,
-                "captions_per_image": 2,
-                "max_tokens": 4,
-                "beam_size": 2,
-            },
-            **{"best_by": "loss", "dtype": "float32", "weights_dtype": "float32", "compile_cnn": False},
-            **{"threads": 1, "buffer_images": 4, "save_steps": 0, "keep_epochs": 0, "seed": 5, "provenance": {}},
+            **{"data": str(data), "output": str(output), "network": network, "stages": stages, "max_tokens": 4},
+            **{"captions_per_image": 2, "beam_size": 2, "best_by": "loss", "dtype": "float32"},
+            **{"threads": 1, "buffer_images": 4, "save_steps": 0, "seed": 5},
         }
-        return Recipe(**values | changes)
+        return TrainConfig(**values | changes)
 
     return recipe
 
 
-def run(recipe: Recipe, listener: Listener | None = None) -> bool:
+def run(recipe: TrainConfig, listener: Listener | None = None) -> bool:
     train, val = read_split(recipe.data, "train"), read_split(recipe.data, "val", captions=True)
     return TrainingRun(recipe, train, val, ALONE, listener or Listener()).run()
 
 
-def left(recipe: Recipe) -> tuple[list[dict[str, Any]], dict[str, torch.Tensor]]:
+def left(recipe: TrainConfig) -> tuple[list[dict[str, Any]], dict[str, torch.Tensor]]:
     """The history, without its speeds, and the weights of best and latest."""
     output = Path(recipe.output)
     history = [json.loads(line) for line in (output / "history.jsonl").read_text().splitlines()]
@@ -107,13 +95,13 @@ def left(recipe: Recipe) -> tuple[list[dict[str, Any]], dict[str, torch.Tensor]]
 
 
 @pytest.fixture(scope="module")
-def undisturbed(given: Callable[..., Recipe], tmp_path_factory: pytest.TempPathFactory) -> Recipe:
+def undisturbed(given: Callable[..., TrainConfig], tmp_path_factory: pytest.TempPathFactory) -> TrainConfig:
     recipe = given(tmp_path_factory.mktemp("undisturbed"))
     assert run(recipe)
     return recipe
 
 
-def test_every_stage_leaves_its_epochs(undisturbed: Recipe) -> None:
+def test_every_stage_leaves_its_epochs(undisturbed: TrainConfig) -> None:
     history, _ = left(undisturbed)
     assert [(line["stage"], line["epoch"], line["step"]) for line in history] == [
         *(("language", epoch, 3 * epoch) for epoch in (1, 2, 3)),
@@ -125,7 +113,7 @@ def test_every_stage_leaves_its_epochs(undisturbed: Recipe) -> None:
 
 @pytest.mark.parametrize("step", [1, 2, 3, 5, 9, 11, 13, 14])
 def test_a_run_that_was_stopped_goes_on_as_if_it_had_not_been(
-    step: int, given: Callable[..., Recipe], undisturbed: Recipe, tmp_path: Path
+    step: int, given: Callable[..., TrainConfig], undisturbed: TrainConfig, tmp_path: Path
 ) -> None:
     recipe = given(tmp_path)
     stopped = not run(recipe, Listener(stop_at=step))
@@ -139,12 +127,12 @@ def test_a_run_that_was_stopped_goes_on_as_if_it_had_not_been(
 
 @pytest.mark.parametrize("step", [2, 10, 13])
 def test_a_run_with_attention_keeps_no_features_and_goes_on_as_well(
-    step: int, given: Callable[..., Recipe], tmp_path: Path
+    step: int, given: Callable[..., TrainConfig], tmp_path: Path
 ) -> None:
     whole, stopped = given(tmp_path / "whole"), given(tmp_path / "stopped")
-    stages = tuple(replace(one, views=0) for one in whole.stages)
-    network = {**whole.network, "attention_heads": 2}
-    whole, stopped = (replace(recipe, network=network, stages=stages, image_size=80) for recipe in (whole, stopped))
+    stages = [replace(one, views=0) for one in whole.stages]
+    network = replace(whole.network, attention_heads=2, image_size=80)
+    whole, stopped = (replace(recipe, network=network, stages=stages) for recipe in (whole, stopped))
     assert run(whole)
     run(stopped, Listener(stop_at=step))
     assert not (Path(stopped.output) / "features").exists()
@@ -155,12 +143,12 @@ def test_a_run_with_attention_keeps_no_features_and_goes_on_as_well(
 
 
 def test_a_stage_may_see_larger_images_and_its_captioner_does_so_ever_after(
-    given: Callable[..., Recipe], tmp_path: Path
+    given: Callable[..., TrainConfig], tmp_path: Path
 ) -> None:
     smaller = given(tmp_path / "smaller")
     language, finetune, rewarded = smaller.stages
     larger = replace(
-        smaller, output=str(tmp_path / "larger"), stages=(language, replace(finetune, image_size=48), rewarded)
+        smaller, output=str(tmp_path / "larger"), stages=[language, replace(finetune, image_size=48), rewarded]
     )
     assert run(smaller)
     stopped = Listener(stop_at=11)  # of nine steps on smaller images, and three on larger
@@ -175,14 +163,14 @@ def test_a_stage_may_see_larger_images_and_its_captioner_does_so_ever_after(
     assert found[3] != expected[3]
 
 
-def side(recipe: Recipe, name: str) -> int:
+def side(recipe: TrainConfig, name: str) -> int:
     config = json.loads((Path(recipe.output) / name / "config.json").read_text())
     return int(config["preprocessing"]["image_size"])
 
 
-def test_a_size_that_the_cnn_cannot_see_is_refused_at_once(given: Callable[..., Recipe], tmp_path: Path) -> None:
+def test_a_size_that_the_cnn_cannot_see_is_refused_at_once(given: Callable[..., TrainConfig], tmp_path: Path) -> None:
     recipe = given(tmp_path)
-    stages = (*recipe.stages[:2], replace(recipe.stages[2], image_size=8))
+    stages = [*recipe.stages[:2], replace(recipe.stages[2], image_size=8)]
     with pytest.raises(OptionError, match="cannot process images of 8×8 pixels"):
         run(replace(recipe, stages=stages))
 
@@ -198,7 +186,7 @@ class Dying(Listener):
 
 
 def test_a_run_that_died_goes_on_from_the_last_step_that_was_saved(
-    given: Callable[..., Recipe], undisturbed: Recipe, tmp_path: Path
+    given: Callable[..., TrainConfig], undisturbed: TrainConfig, tmp_path: Path
 ) -> None:
     recipe, resumed = given(tmp_path, save_steps=2), Listener()
     with pytest.raises(ZeroDivisionError):
@@ -208,13 +196,13 @@ def test_a_run_that_died_goes_on_from_the_last_step_that_was_saved(
     assert left(recipe)[0] == left(undisturbed)[0]
 
 
-def test_a_finished_run_has_nothing_left_to_do(undisturbed: Recipe) -> None:
+def test_a_finished_run_has_nothing_left_to_do(undisturbed: TrainConfig) -> None:
     listener = Listener()
     assert run(undisturbed, listener)
     assert listener.steps == 0
 
 
-def test_the_last_epochs_are_kept(given: Callable[..., Recipe], tmp_path: Path) -> None:
+def test_the_last_epochs_are_kept(given: Callable[..., TrainConfig], tmp_path: Path) -> None:
     assert run(given(tmp_path, keep_epochs=2))
     assert sorted(path.name for path in (tmp_path / "epochs").iterdir()) == [
         "000000012-finetune-1",
@@ -222,7 +210,7 @@ def test_the_last_epochs_are_kept(given: Callable[..., Recipe], tmp_path: Path) 
     ]
 
 
-def test_the_best_is_chosen_by_what_was_asked(given: Callable[..., Recipe], tmp_path: Path) -> None:
+def test_the_best_is_chosen_by_what_was_asked(given: Callable[..., TrainConfig], tmp_path: Path) -> None:
     for best_by, key, best in (("loss", "val_loss", min), ("cider", "cider", max)):
         recipe = given(tmp_path / best_by, best_by=best_by)
         assert run(recipe)
@@ -234,10 +222,10 @@ def test_the_best_is_chosen_by_what_was_asked(given: Callable[..., Recipe], tmp_
     ("workers", "batch_images", "reason"), [(4, 8, "3 to validate on are too few"), (3, 5, "must be at least 6")]
 )
 def test_each_worker_has_an_image_at_each_step(
-    workers: int, batch_images: int, reason: str, given: Callable[..., Recipe], tmp_path: Path
+    workers: int, batch_images: int, reason: str, given: Callable[..., TrainConfig], tmp_path: Path
 ) -> None:
     recipe = given(tmp_path)
-    recipe = replace(recipe, stages=tuple(replace(one, batch_images=batch_images) for one in recipe.stages))
+    recipe = replace(recipe, stages=[replace(one, batch_images=batch_images) for one in recipe.stages])
     train, val = read_split(recipe.data, "train"), read_split(recipe.data, "val", captions=True)
     with pytest.raises(InputError, match=reason):
         TrainingRun(recipe, train, val, replace(ALONE, count=workers), Listener())
