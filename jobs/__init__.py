@@ -1,8 +1,8 @@
-"""The verbs. Each module is a command: `shardtalk caption` is `python -m jobs.caption`."""
+"""The commands. Each module here is one: `shardtalk caption` is `python -m jobs.caption`."""
 
-from jobs import early
+from jobs.console import startup_signals
 
 __version__ = "0.1.0"
 
-if early.is_run_as_module():
-    early.end_at_signals("shardtalk")
+if startup_signals.is_run_as_module():
+    startup_signals.exit_on_signals("shardtalk")

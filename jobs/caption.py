@@ -7,6 +7,7 @@ record of its place in the input; the same command again reads the records and d
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import platform
 import sys
@@ -24,10 +25,11 @@ from cluster import connect
 from cluster.connect import Resources
 from cluster.metrics import Metrics
 from configs.caption import CaptionConfig
-from jobs import __version__, cli, placement
-from jobs.identity import describe, find_captioners, read_options
-from jobs.stopping import stop_requests
-from jobs.summary import judge, say, summarise
+from jobs import __version__, cli
+from jobs.captioning import placement
+from jobs.captioning.job_description import describe, find_captioners, read_options
+from jobs.captioning.summary import judge, summarise
+from jobs.console.stop_requests import stop_on_signals
 from model.captioner import checkpoint
 from model.device import choose_device
 from pipeline.inference.run_stats import Report
@@ -45,6 +47,8 @@ from pipeline.results.progress import write_plan
 from pipeline.shards import Span
 from pipeline.storage.folder import Folder
 from pipeline.storage.paths import plain
+
+log = logging.getLogger("shardtalk.caption")
 
 EARLY_STOP_ROWS = 1_000
 """From here on a run whose errors exceed `max_error_rate` is stopped rather than finished."""
@@ -68,7 +72,7 @@ def run(config: CaptionConfig) -> int:
         check_same_job(folder, commit_log, job)
         check_not_renamed(commit_log, listing.shards)
         spans = list(commit_log.remaining_work(listing.shards)) if not config.retry_errors else []
-        # Connected before `stop_requests`: Ray takes SIGTERM for itself.
+        # Connected before `stop_on_signals`: Ray takes SIGTERM for itself.
         resources = connect.connect(config.ray.address) if on_ray and (spans or config.retry_errors) else None
         if resources:
             device = placement.check_device(config, resources)
@@ -77,7 +81,7 @@ def run(config: CaptionConfig) -> int:
         mine.start(commit_log, job)
         if config.retry_errors:
             taken_back = retry.uncommit_errors(folder, commit_log, listing.shards, mine, options=read_options(config))
-            say(f"{taken_back} rows with errors are tried again")
+            log.info(f"{taken_back} rows with errors are tried again")
             spans = list(commit_log.remaining_work(listing.shards))
         sweep(folder, commit_log, confirm=mine.confirm)
         write_plan(folder, commit_log, spans)
@@ -119,8 +123,8 @@ def _commit(
     metrics: Metrics | None,
 ) -> bool:
     """Does the work, and says whether somebody asked to stop before it was done. What was done is committed."""
-    announce, give_up = partial(say, "stopping: committing what is done"), partial(_give_up, config.grace_s)
-    with stop_requests(announce, grace_s=config.grace_s, give_up=give_up) as stop:
+    announce, give_up = partial(log.info, "stopping: committing what is done"), partial(_give_up, config.grace_s)
+    with stop_on_signals(announce, timeout_s=config.grace_s, give_up=give_up) as stop:
         for rows in _shown(stop.until_requested(tables), report, device):
             report.count(rows)
             with report.writing():
@@ -138,7 +142,7 @@ def _commit(
 
 def _give_up(grace_s: float) -> None:
     """Ends the process at once. At any instant that leaves an output to go on with."""
-    say(
+    log.error(
         f"interrupted: not all of what was done could be committed within {grace_s:g} s; the same command does the rest"
     )
     os._exit(cli.INTERRUPTED)
@@ -150,7 +154,7 @@ def _judge(
     """The exit code; says why it is not 0."""
     code = judge(config, folder, commit_log, listing, report, least_rows=EARLY_STOP_ROWS if stopped else 0)
     if code == 0 and stopped:
-        say(f"interrupted: {report.rows} rows are committed; the same command again does the rest")
+        log.info(f"interrupted: {report.rows} rows are committed; the same command again does the rest")
         return cli.INTERRUPTED
     return code
 
@@ -223,7 +227,9 @@ def _shown(tables: Generator[pa.Table], report: Report, device: str) -> Iterator
             bar.update(len(rows))
             if bar.disable and time.monotonic() >= shown + SHOWN_EVERY_S:
                 shown = time.monotonic()
-                say(f"{report.rows:,} rows, {report.errors:,} errors; {report.images_per_s:.1f} images/s on {device}")
+                log.info(
+                    f"{report.rows:,} rows, {report.errors:,} errors; {report.images_per_s:.1f} images/s on {device}"
+                )
 
 
 if __name__ == "__main__":

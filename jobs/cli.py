@@ -12,9 +12,9 @@ import importlib
 import sys
 from dataclasses import dataclass
 
-from jobs import early, terminal
+from jobs.console import messages, startup_signals
 
-FAILED, USAGE, INTERRUPTED = 1, 2, early.INTERRUPTED
+FAILED, USAGE, INTERRUPTED = 1, 2, startup_signals.INTERRUPTED
 _FAULTS = frozenset(
     [
         *(errno.EIO, errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.ESTALE, errno.ETIMEDOUT, errno.ENOTCONN),
@@ -59,7 +59,8 @@ VERBS = {
 
 def main(argv: list[str] | None = None) -> int:
     """Runs one verb. Returns the exit code."""
-    terminal.open_closed_streams()
+    messages.open_closed_streams()
+    messages.show_on_stderr()
     arguments = sys.argv[1:] if argv is None else argv
     name = arguments[0] if arguments else "--help"
     try:
@@ -69,14 +70,14 @@ def main(argv: list[str] | None = None) -> int:
     except OSError as error:  # of help that nobody can read
         code = _fail(f"shardtalk {name}", error)
     try:
-        terminal.flush()
+        messages.flush_stdout()
     except OSError as error:
         code = code or _fail(f"shardtalk {name}", error)
     return code
 
 
 def _fail(command: str, error: BaseException) -> int:
-    terminal.tell(command, f"failed: {error}")
+    messages.logger_of(command).error(f"failed: {error}")
     return FAILED
 
 
@@ -85,7 +86,7 @@ def _main(name: str, arguments: list[str], *, is_given: bool) -> int:
         sys.stdout.write(_usage())
         return 0 if is_given else USAGE
     if name not in VERBS:
-        terminal.tell("shardtalk", f"error: there is no verb {name!r}; choose {', '.join(VERBS)}")
+        messages.logger_of("shardtalk").error(f"error: there is no verb {name!r}; choose {', '.join(VERBS)}")
         return USAGE
     return _run(name, VERBS[name], arguments)
 
@@ -100,8 +101,8 @@ def _usage() -> str:
 
 def _run(name: str, verb: Verb, arguments: list[str]) -> int:
     command = f"shardtalk {name}"
-    with early.handled():
-        early.end_at_signals(command)
+    with startup_signals.handlers_restored():
+        startup_signals.exit_on_signals(command)
         import configs
         from configs.errors import ConfigError
         from configs.parsing import parse
@@ -120,17 +121,17 @@ def _run(name: str, verb: Verb, arguments: list[str]) -> int:
         from pipeline.errors import PipelineError, TrainingError
 
         run = importlib.import_module(f".{name.replace('-', '_')}", __package__).run
-        early.interrupt_at_signals()
+        startup_signals.interrupt_on_signals()
         try:
             return int(run(config))
         except (ConfigError, ClusterError, ModelError, PipelineError) as error:
             fault = isinstance(error, PipelineError) and _is_fault(error.__cause__)
-            terminal.tell(command, f"{'failed' if fault else 'error'}: {error}")
+            messages.logger_of(command).error(f"{'failed' if fault else 'error'}: {error}")
             return FAILED if fault else USAGE
         except (OSError, TrainingError) as error:
             return _fail(command, error)
         except KeyboardInterrupt:
-            terminal.tell(command, "interrupted")
+            messages.logger_of(command).error("interrupted")
             return INTERRUPTED
 
 

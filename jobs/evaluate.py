@@ -6,6 +6,7 @@ caption, if asked to → read both sides → pair → score → write. No torch 
 from __future__ import annotations
 
 import json
+import logging
 import math
 import platform
 import sys
@@ -22,7 +23,7 @@ import pyarrow.parquet as pq
 
 from configs.caption import CaptionConfig
 from configs.evaluate import EvaluateConfig
-from jobs import __version__, cli, terminal
+from jobs import __version__, cli
 from pipeline.errors import InputError
 from pipeline.evaluation.diversity import diversity, known_captions
 from pipeline.evaluation.java import Java, JavaError, find_java
@@ -32,6 +33,8 @@ from pipeline.evaluation.predictions import Said, is_output, read_captions, read
 from pipeline.evaluation.references import References, read_prepared, read_references
 from pipeline.output.job_record import check_outside_inputs
 from pipeline.storage.folder import Folder
+
+log = logging.getLogger("shardtalk.evaluate")
 
 LABELS = {"Bleu_1": "BLEU-1", "Bleu_2": "BLEU-2", "Bleu_3": "BLEU-3", "Bleu_4": "BLEU-4", "ROUGE_L": "ROUGE-L"}
 DIVERSITY_LABELS = {
@@ -108,7 +111,7 @@ def _caption(config: EvaluateConfig, where: str) -> int:
         )
     )
     if code == cli.INTERRUPTED and not config.captions:
-        say("the captions are lost; give OUT to keep them and go on")
+        log.info("the captions are lost; give OUT to keep them and go on")
     return code
 
 
@@ -121,18 +124,22 @@ def _say_what_is_left(config: EvaluateConfig, pairing: Pairing) -> None:
         )
         raise InputError(f"no caption is of an image of the references{f': they have {names}, say' if names else ''}")
     if strangers:
-        say(f"{len(strangers)} captions have no references and do not count; the first is {strangers[0].image_id!r}'s")
+        log.info(
+            f"{len(strangers)} captions have no references and do not count; the first is {strangers[0].image_id!r}'s"
+        )
     if missing:
         found = f"{len(missing)} of {len(missing) + len(pairing.pairs)} images of the references have no caption"
         if not config.allow_missing:
             raise InputError(
                 f"{found}; the first is {missing[0].file_path!r}; give --split, or --allow_missing to leave them out"
             )
-        say(f"{found} and are left out; the first is {missing[0].file_path!r}")
+        log.info(f"{found} and are left out; the first is {missing[0].file_path!r}")
     errors = Counter(one.error_code or "no caption" for one, _ in pairing.pairs if one.caption is None)
     if errors:
         causes = ", ".join(f"{code} {count}" for code, count in errors.items())
-        say(f"{errors.total()} images have an error instead of a caption and count as captioned with nothing: {causes}")
+        log.info(
+            f"{errors.total()} images have an error instead of a caption and count as captioned with nothing: {causes}"
+        )
 
 
 def _find_java(timeout_s: float) -> tuple[Java | None, str]:
@@ -218,11 +225,6 @@ def _finite(value: float | None) -> float | None:
 def _put(file: str, data: bytes) -> None:
     parent, _, name = file.rpartition("/")
     Folder(parent or ("/" if file.startswith("/") else ".")).write(name, data)
-
-
-def say(text: str) -> None:
-    """A line for the user, on stderr: stdout is for data."""
-    terminal.tell("shardtalk evaluate", text)
 
 
 if __name__ == "__main__":

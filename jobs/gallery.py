@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import html
 import json
+import logging
 import math
 import os
 import sys
@@ -30,7 +31,8 @@ import pyarrow as pa
 from tqdm import tqdm
 
 from configs.gallery import GalleryConfig
-from jobs import cli, terminal
+from jobs import cli
+from jobs.console import messages
 from pipeline.errors import DataError, InputError, OutputError
 from pipeline.images.thumbnails import thumbnail
 from pipeline.outcome import ReadOptions
@@ -38,6 +40,8 @@ from pipeline.results.gallery_rows import Shown, describe_job, read_options, row
 from pipeline.results.image_sources import Source, read_source, sources
 from pipeline.storage.folder import Folder
 from pipeline.storage.prefetch import prefetch_map
+
+log = logging.getLogger("shardtalk.gallery")
 
 TEMPLATES = Path(__file__).with_name("templates")
 GROUP = 1_000
@@ -69,7 +73,7 @@ def run(config: GalleryConfig) -> int:
     except OSError as error:
         raise OutputError(f"cannot write the page {page}: {error.strerror or error}") from error
     _summarise(shown, pictures)
-    terminal.show(str(page))
+    messages.print_line(str(page))
     return 0
 
 
@@ -163,8 +167,7 @@ def _summarise(shown: Shown, pictures: list[bool]) -> None:
     errors = sum(shown.errors.values())
     without = shown.rows["error_code"].null_count - sum(pictures)
     sampled = f", a sample of {len(pictures)} shown" if len(pictures) < shown.total else ""
-    terminal.tell(
-        "shardtalk gallery",
+    log.info(
         f"{shown.total - errors} captions and {errors} errors{sampled}"
         f"{f'; {without} images are no longer found' if without else ''}",
     )

@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from configs.import_neuraltalk2 import ImportNeuraltalk2Config
-from jobs import cli, terminal
+from jobs import cli
+from jobs.console.messages import print_line
 from model.captioner import checkpoint
 from model.neuraltalk2 import importer
 from model.neuraltalk2.importer import Checkpoint
@@ -37,7 +38,7 @@ def run(config: ImportNeuraltalk2Config) -> int:
     except OSError as error:
         raise WriteError(f"{output} cannot be written: {error.strerror or error}") from error
     for line in f"{summary(found, file)}\n\n{_hint(output)}".split("\n"):
-        terminal.show(line)
+        print_line(line)
     return 0
 
 

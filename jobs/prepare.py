@@ -19,7 +19,8 @@ from typing import Any
 from tqdm import tqdm
 
 from configs.prepare import PrepareConfig
-from jobs import cli, terminal
+from jobs import cli
+from jobs.console.messages import print_line
 from model.vocabulary import UNKNOWN, Vocabulary, tokenize, tokenize_as_neuraltalk2
 from pipeline.datasets.annotations import (
     SPLITS,
@@ -250,7 +251,7 @@ def _report(output: Path, vocabulary: Vocabulary, written: Mapping[Split, Writte
         f"{output / 'stats.json'}: skipped {len(skipped.images)} images{why}; {len(skipped.captions)} captions"
     )
     for line in lines:
-        terminal.show(line)
+        print_line(line)
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -7,6 +7,7 @@ command again goes on from `latest/`.
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 from dataclasses import asdict, replace
@@ -19,8 +20,8 @@ from cluster import connect
 from cluster.connect import Resources
 from configs.train import TrainConfig
 from jobs import cli
-from jobs.progress import Shown, say
-from jobs.stopping import stop_requests
+from jobs.console.stop_requests import stop_on_signals
+from jobs.console.training_progress import TrainingProgress
 from model.device import choose_device
 from pipeline.datasets.prepared_split import Split, read_split
 from pipeline.errors import OutputError
@@ -29,6 +30,8 @@ from pipeline.storage.folder import Folder
 from pipeline.training.distributed import Workers
 from pipeline.training.run_directory import STATE
 from pipeline.training.trainer import TrainingRun
+
+log = logging.getLogger("shardtalk.train")
 
 CONFIG = "config.yaml"
 MAY_CHANGE = {
@@ -43,16 +46,20 @@ def run(config: TrainConfig) -> int:
     config = _absolute(config)
     train, val = read_split(config.data, "train"), read_split(config.data, "val", captions=True)
     _claim(Folder(config.output), config)
-    # Connected before `stop_requests`: Ray takes SIGTERM for itself.
+    # Connected before `stop_on_signals`: Ray takes SIGTERM for itself.
     resources = connect.connect(config.ray.address) if config.num_workers else None
-    announce, give_up = partial(say, "stopping: saving where the run stands"), partial(_give_up, config.grace_s)
-    with stop_requests(announce, grace_s=config.grace_s, give_up=give_up) as stop, Shown(stop) as shown:
+    announce, give_up = partial(log.info, "stopping: saving where the run stands"), partial(_give_up, config.grace_s)
+    with stop_on_signals(announce, timeout_s=config.grace_s, give_up=give_up) as stop, TrainingProgress(stop) as shown:
         finished = _trained(config, resources, train, val, shown)
-    say(f"the best captioner is {config.output}/best" if finished else "interrupted: the same command again goes on")
+    log.info(
+        f"the best captioner is {config.output}/best" if finished else "interrupted: the same command again goes on"
+    )
     return 0 if finished else cli.INTERRUPTED
 
 
-def _trained(config: TrainConfig, resources: Resources | None, train: Split, val: Split, shown: Shown) -> bool:
+def _trained(
+    config: TrainConfig, resources: Resources | None, train: Split, val: Split, shown: TrainingProgress
+) -> bool:
     """Whether the run came to its end: on workers where there are resources of a cluster, else here."""
     if not resources:
         alone = Workers.found(choose_device(config.device))
@@ -105,7 +112,7 @@ def _claim(folder: Folder, config: TrainConfig) -> None:
 
 def _give_up(grace_s: float) -> None:
     """Ends the process at once. At any instant that leaves a run to go on with."""
-    say(f"interrupted: the last steps could not be saved within {grace_s:g} s; the same command again goes on")
+    log.info(f"interrupted: the last steps could not be saved within {grace_s:g} s; the same command again goes on")
     os._exit(cli.INTERRUPTED)
 
 

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from itertools import islice
 
 from configs.verify import VerifyConfig
-from jobs import cli, terminal
+from jobs import cli
+from jobs.console.messages import print_line
 from pipeline.inputs.listing import list_inputs
 from pipeline.outcome import ReadOptions
 from pipeline.output.commit_log import CommitLog
@@ -38,15 +39,15 @@ def run(config: VerifyConfig) -> int:
     out, *inputs = config.paths
     found = examine(out, inputs, max_problems=SHOWN + 1)
     for problem in found.problems[:SHOWN]:
-        terminal.show(problem)
+        print_line(problem)
     if found.problems:
         more = f"more than {SHOWN}" if len(found.problems) > SHOWN else str(len(found.problems))
-        terminal.show(f"NOT verified: {more} problems in {out}")
+        print_line(f"NOT verified: {more} problems in {out}")
         return cli.FAILED
     compared = found.num_files is not None
     against = f"the {found.num_files} files of its input" if compared else "itself only; give its inputs, too"
     errors = found.counts.errors.total()
-    terminal.show(
+    print_line(
         f"verified: {found.counts.captions + errors} rows, each key once: {found.counts.captions} captions,"
         f" {errors} errors, checked against {against}"
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import logging
 import os
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, get_type_hints
@@ -30,7 +31,8 @@ def caption(inputs: Location | Sequence[Location], output: Location, **options: 
 
     Returns the manifest of the output; `["totals"]` counts rows, captions and errors.
 
-    Progress goes to stderr. Raises ValueError (one of its subclasses, which says what to change) for an option, input,
+    Progress goes to stderr; messages go to the logger "shardtalk", which writes them to stderr if the program has not set up
+    logging. Raises ValueError (one of its subclasses, which says what to change) for an option, input,
     captioner or output that cannot be used, TypeError for an option that does not exist, OSError for faults of disk and
     network, JobError where more rows or shards failed than `max_error_rate` and `max_lost_shards` allow, and
     KeyboardInterrupt once what was done is committed, where the process was asked to stop.
@@ -41,9 +43,12 @@ def caption(inputs: Location | Sequence[Location], output: Location, **options: 
 
     from jobs import caption as job
     from jobs import cli
+    from jobs.console import messages
     from pipeline.output.layout import MANIFEST
     from pipeline.storage.folder import Folder
 
+    if not logging.getLogger(messages.LOGGER).hasHandlers():  # else the program shows them as it likes
+        messages.show_on_stderr()
     code = job.run(config)
     if code == cli.INTERRUPTED:
         raise KeyboardInterrupt

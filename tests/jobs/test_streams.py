@@ -86,7 +86,8 @@ def test_interrupted_while_it_imports_it_says_so(module: str, number: signal.Sig
 
 
 def test_signals_that_are_ignored_stay_so() -> None:
-    code = "from jobs import early; early.interrupt_at_signals(); import os; os.kill(os.getpid(), 2); print('alive')"
+    code = "import os; from jobs.console import startup_signals; startup_signals.interrupt_on_signals();"
+    code += " os.kill(os.getpid(), 2); print('alive')"
     done = subprocess.run(
         [sys.executable, "-c", f"import signal; signal.signal(2, signal.SIG_IGN); {code}"],
         cwd=CHECKOUT,

@@ -1,4 +1,4 @@
-"""SIGINT and SIGTERM: a job stops taking work, commits what is done, and can go on later."""
+"""SIGINT and SIGTERM ask a job to stop: it takes no more work, commits what is done, and can be resumed later."""
 
 from __future__ import annotations
 
@@ -10,28 +10,26 @@ from types import FrameType
 
 import pyarrow as pa
 
-from jobs.early import STOPPING
-
 
 class StopRequested(BaseException):
-    """Ends the waiting for more rows."""
+    """Ends the wait for more rows."""
 
 
-class Stop:
-    """Whether somebody asked the run to stop."""
+class StopRequest:
+    """Whether the job was asked to stop."""
 
     def __init__(self) -> None:
         self.requested = False
         self._waiting = False
 
     def request(self) -> None:
-        """Asks. Who waits for rows, perhaps for those of a node that is gone, waits no longer."""
+        """Asks the job to stop. If it waits for rows, perhaps from a node that is gone, the wait ends."""
         self.requested = True
         if self._waiting:
             raise StopRequested
 
     def until_requested(self, tables: Generator[pa.Table]) -> Generator[pa.Table]:
-        """The tables, until somebody asks to stop. What is under way then is not committed, and done again later."""
+        """Yields tables until a stop is requested. Tables in progress then are dropped, and computed again later."""
         with contextlib.closing(tables):
             while not self.requested:
                 try:
@@ -47,29 +45,30 @@ class Stop:
 
 
 @contextlib.contextmanager
-def stop_requests(announce: Callable[[], None], *, grace_s: float, give_up: Callable[[], None]) -> Iterator[Stop]:
-    """While it lasts, the first SIGINT or SIGTERM asks to stop, which is announced; the second ends as usual.
-
-    In another thread than the main one, which alone may handle signals, they do what they did before.
+def stop_on_signals(
+    announce: Callable[[], None], *, timeout_s: float, give_up: Callable[[], None]
+) -> Iterator[StopRequest]:
+    """Handles signals in its block: the first SIGINT or SIGTERM requests a stop, the second has its usual effect.
 
     Args:
-        grace_s: `give_up` is called, in another thread, if it still lasts that long after the first.
+        announce: called on the first signal.
+        timeout_s: seconds after the first signal at which `give_up` is called, unless the block has ended.
+        give_up: called in another thread.
     """
-    stop, end_of_grace = Stop(), threading.Timer(grace_s, give_up)
-    end_of_grace.daemon = True
+    stop, timer = StopRequest(), threading.Timer(timeout_s, give_up)
+    timer.daemon = True
 
     def request(number: int, frame: FrameType | None) -> None:
         for signal_number, handler in before.items():
             signal.signal(signal_number, handler)
         announce()
-        end_of_grace.start()
+        timer.start()
         stop.request()
 
-    numbers = STOPPING if threading.current_thread() is threading.main_thread() else ()
-    before = {number: signal.signal(number, request) for number in numbers}
+    before = {number: signal.signal(number, request) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield stop
     finally:
-        end_of_grace.cancel()
+        timer.cancel()
         for number, handler in before.items():
             signal.signal(number, handler)

@@ -1,0 +1,1 @@
+"""How commands talk to the user: messages on stderr, progress, signals that ask to stop."""
