@@ -31,11 +31,11 @@ def caption(inputs: Location | Sequence[Location], output: Location, **options: 
 
     Returns the manifest of the output; `["totals"]` counts rows, captions and errors.
 
-    Progress goes to stderr; messages go to the logger "shardtalk", which writes them to stderr if the program has not set up
-    logging. Raises ValueError (one of its subclasses, which says what to change) for an option, input,
-    captioner or output that cannot be used, TypeError for an option that does not exist, OSError for faults of disk and
-    network, JobError where more rows or shards failed than `max_error_rate` and `max_lost_shards` allow, and
-    KeyboardInterrupt once what was done is committed, where the process was asked to stop.
+    Progress goes to stderr; messages go to the logger "shardtalk", which writes them to stderr if the program has not
+    set up logging. Raises ValueError (one of its subclasses, which says what to change) for an option, input, captioner
+    or output that cannot be used, TypeError for an option that does not exist, OSError for faults of disk and network,
+    JobError where more rows or shards failed than `max_error_rate` and `max_lost_shards` allow, and KeyboardInterrupt
+    once what was done is committed, where the process was asked to stop.
     """
     from configs.caption import CaptionConfig
 
