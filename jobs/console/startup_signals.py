@@ -59,4 +59,5 @@ def _handle(handler: Callable[[int, FrameType | None], None]) -> None:
 
 def is_run_as_module() -> bool:
     """True in `python -m jobs.COMMAND`, which imports the command before it runs any code of ours."""
-    return sys.argv[:1] == ["-m"]
+    package = (__package__ or "").rpartition(".")[0]
+    return sys.argv[:1] == ["-m"] and any(word.startswith(f"{package}.") for word in sys.orig_argv)

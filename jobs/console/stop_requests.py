@@ -10,6 +10,8 @@ from types import FrameType
 
 import pyarrow as pa
 
+from jobs.console.startup_signals import STOP_SIGNALS
+
 
 class StopRequested(BaseException):
     """Ends the wait for more rows."""
@@ -50,6 +52,8 @@ def stop_on_signals(
 ) -> Iterator[StopRequest]:
     """Handles signals in its block: the first SIGINT or SIGTERM requests a stop, the second has its usual effect.
 
+    Outside the main thread, which alone may handle signals, it changes nothing.
+
     Args:
         announce: called on the first signal.
         timeout_s: seconds after the first signal at which `give_up` is called, unless the block has ended.
@@ -65,7 +69,8 @@ def stop_on_signals(
         timer.start()
         stop.request()
 
-    before = {number: signal.signal(number, request) for number in (signal.SIGINT, signal.SIGTERM)}
+    numbers = STOP_SIGNALS if threading.current_thread() is threading.main_thread() else ()
+    before = {number: signal.signal(number, request) for number in numbers}
     try:
         yield stop
     finally:
