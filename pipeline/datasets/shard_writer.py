@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import io
 import os
-import tarfile
 import unicodedata
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
+from typing import Any, BinaryIO
 
 from PIL import Image
+from webdataset import TarWriter
 
 from model.vision.preprocessing import draft_jpeg, orientation
 from pipeline.errors import DataError
@@ -22,6 +23,8 @@ from pipeline.images.decoding import load, rgb
 from pipeline.schema import ErrorCode
 
 LONGEST_JPEG_SIDE = 65_500  # pixels; libjpeg writes no larger ones
+_MEMBER_METADATA: dict[str, Any] = {"user": "", "group": "", "mode": 0o644, "mtime": 0}
+"""Of a tar's members, so that the same samples make the same bytes."""
 _ORIENTATION = 0x0112  # EXIF
 _EXTENSION_OF_FORMAT = {"JPEG": "jpg", "MPO": "jpg", "TIFF": "tif", "JPEG2000": "jp2", "PPM": "ppm"}
 
@@ -37,25 +40,24 @@ class ShardWriter:
     Where the block ends in an exception, the shard that was being written is dropped; earlier ones stay.
     """
 
-    # Not webdataset's writer: it writes under the final name, closes a half shard like a whole one when an exception
-    # passes, and importing it imports torch.
+    # Not webdataset's own ShardWriter: it writes under the final name, and closes a half shard like a whole one when an
+    # exception passes.
 
     def __init__(self, folder: Path, name: str, *, shard_images: int) -> None:
         self._folder, self._name, self._shard_images = folder, name, shard_images
-        self._tar: tarfile.TarFile | None = None
+        self._file: BinaryIO | None = None
+        self._tar: TarWriter | None = None
         self._images = 0
         self.shards: list[Path] = []
         """Complete ones."""
 
     def write(self, key: str, files: Mapping[str, bytes]) -> None:
-        """Adds a sample: its files by extension without the dot. `key` must be one of `Keys`."""
+        """Adds a sample: its files by extension without the dot, in alphabetical order. `key` must be one of `Keys`."""
         if self._tar is None:
             self._folder.mkdir(parents=True, exist_ok=True)
-            self._tar = tarfile.open(self._part, "w", format=tarfile.PAX_FORMAT)  # noqa: SIM115
-        for extension, data in files.items():
-            member = tarfile.TarInfo(f"{key}.{extension}")  # its defaults: mtime, uid, gid 0, no user's name
-            member.size = len(data)
-            self._tar.addfile(member, io.BytesIO(data))
+            self._file = self._part.open("wb")
+            self._tar = TarWriter(self._file, encoder=False, format="PAX_FORMAT", **_MEMBER_METADATA)
+        self._tar.write({"__key__": key, **files})
         self._images += 1
         if self._images == self._shard_images:
             self._finish()
@@ -71,7 +73,7 @@ class ShardWriter:
         if kind is None:
             self._finish()
         else:
-            self._tar.close()
+            self._close()
             self._part.unlink()
 
     @property
@@ -83,13 +85,18 @@ class ShardWriter:
         return self._path.with_suffix(".tar.part")
 
     def _finish(self) -> None:
-        assert self._tar is not None
-        self._tar.close()
-        with self._part.open("rb") as file:
-            os.fsync(file.fileno())
+        self._close()
         self._part.replace(self._path)
         self.shards.append(self._path)
-        self._tar, self._images = None, 0
+        self._images = 0
+
+    def _close(self) -> None:
+        assert self._tar is not None and self._file is not None
+        self._tar.close()
+        with self._file:
+            self._file.flush()
+            os.fsync(self._file.fileno())
+        self._tar = self._file = None
 
 
 class Keys:
