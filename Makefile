@@ -63,7 +63,7 @@ bench: setup  ## print the speeds as ratios
 lock:  ## renew the lock files from pyproject.toml
 	$(BIN)/uv pip compile --no-config --quiet --universal --python-version 3.11 --generate-hashes \
 		--no-emit-index-url --no-annotate --no-header --custom-compile-command "make lock" \
-		pyproject.toml --output-file requirements.lock
+		pyproject.toml --extra train --output-file requirements.lock
 	$(BIN)/uv pip compile --no-config --quiet --universal --python-version 3.11 --generate-hashes \
 		--no-emit-index-url --no-annotate --no-header --custom-compile-command "make lock" \
 		pyproject.toml --extra dev --constraint requirements.lock --output-file requirements-dev.lock

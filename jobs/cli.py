@@ -24,6 +24,9 @@ _FAULTS = frozenset(
 )
 """What nobody mends at the command line."""
 
+_OPTIONAL = frozenset({"matplotlib", "pycocoevalcap", "tensorboardX", "webdataset"})
+"""Packages of the extras `train` and `evaluate`."""
+
 
 @dataclass(frozen=True)
 class Verb:
@@ -38,6 +41,8 @@ class Verb:
     """How it is shown."""
     required: bool = True
     """Whether it must be given."""
+    extra: str = ""
+    """The extra of the package that it needs; "" for none."""
 
 
 VERBS = {
@@ -45,9 +50,18 @@ VERBS = {
     "verify": Verb("prove that every key is in an output once", "verify:VerifyConfig", "paths", "OUT [INPUT]"),
     "status": Verb("say how far a job is", "status:StatusConfig", "output", "OUT"),
     "gallery": Verb("write a page to look at an output", "gallery:GalleryConfig", "output", "OUT"),
-    "prepare": Verb("make training shards of captioned images", "prepare:PrepareConfig", "captions", "JSON"),
-    "train": Verb("train a captioner on prepared shards", "train:TrainConfig"),
-    "evaluate": Verb("score captions against people's", "evaluate:EvaluateConfig", "captions", "OUT", required=False),
+    "prepare": Verb(
+        "make training shards of captioned images", "prepare:PrepareConfig", "captions", "JSON", extra="train"
+    ),
+    "train": Verb("train a captioner on prepared shards", "train:TrainConfig", extra="train"),
+    "evaluate": Verb(
+        "score captions against people's",
+        "evaluate:EvaluateConfig",
+        "captions",
+        "OUT",
+        required=False,
+        extra="evaluate",
+    ),
     "import-neuraltalk2": Verb(
         "make a captioner of a neuraltalk2 checkpoint",
         "import_neuraltalk2:ImportNeuraltalk2Config",
@@ -120,10 +134,16 @@ def _run(name: str, verb: Verb, arguments: list[str]) -> int:
         from model.errors import ModelError
         from pipeline.errors import PipelineError, TrainingError
 
-        run = importlib.import_module(f".{name.replace('-', '_')}", __package__).run
-        startup_signals.interrupt_on_signals()
         try:
+            run = importlib.import_module(f".{name.replace('-', '_')}", __package__).run
+            startup_signals.interrupt_on_signals()
             return int(run(config))
+        except ModuleNotFoundError as error:
+            package = (error.name or "").partition(".")[0]
+            if package not in _OPTIONAL:
+                raise
+            messages.logger_of(command).error(f"error: {package} is not installed; pip install 'shardtalk[{verb.extra}]'")
+            return USAGE
         except (ConfigError, ClusterError, ModelError, PipelineError) as error:
             fault = isinstance(error, PipelineError) and _is_fault(error.__cause__)
             messages.logger_of(command).error(f"{'failed' if fault else 'error'}: {error}")

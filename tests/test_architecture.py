@@ -127,6 +127,13 @@ def test_help_loads_nothing_heavy(arguments: list[str]) -> None:
     assert not loaded & {"torch", "ray", "pyarrow", "PIL", "numpy", "pandas", "boto3"}
 
 
+def test_captioning_needs_no_extra() -> None:
+    code = "import jobs.caption, jobs.verify, jobs.status, jobs.gallery, jobs.import_neuraltalk2, model.captioner"
+    loaded = loaded_after(f"{code}, pipeline.inference.ray_runner, pipeline.inference.local_runner")
+    assert "ray" in loaded
+    assert not loaded & {"matplotlib", "pycocoevalcap", "tensorboardX", "webdataset", "h5py", "moto", "skimage"}
+
+
 def test_what_lies_on_this_machine_is_read_and_written_without_boto3(tmp_path: Path) -> None:
     code = f"""import jobs.caption, pipeline.inference.local_runner
 from pipeline.storage.folder import Folder

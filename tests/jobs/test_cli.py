@@ -1,9 +1,10 @@
+import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
-from conftest import Run
+from conftest import Run, jpeg
 
 import jobs.verify
 from jobs import cli
@@ -80,3 +81,23 @@ def test_modules_are_commands_of_their_own() -> None:
     )
     assert done.returncode == 2
     assert done.stderr == "shardtalk verify: error: nowhere is no output of `shardtalk caption`\n"
+
+
+@pytest.mark.parametrize(
+    ("package", "extra", "arguments"),
+    [
+        ("matplotlib", "train", ["train", "--data", "data", "--output", "run"]),
+        ("webdataset", "train", ["prepare", "captions.json", "--images_root", ".", "--output", "data"]),
+        ("pycocoevalcap", "evaluate", ["evaluate", "captions", "--references", "captions.json"]),
+    ],
+)
+def test_a_missing_extra_is_one_line(package: str, extra: str, arguments: list[str], tmp_path: Path) -> None:
+    """In a fresh process, where nothing has imported it."""
+    (tmp_path / "captions.json").write_text('[{"file_path": "a.jpg", "captions": ["a dog"]}]')
+    (tmp_path / "a.jpg").write_bytes(jpeg(1))
+    code = f"import sys; sys.modules[{package!r}] = None; from jobs.cli import main; sys.exit(main({arguments}))"
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    said = f"shardtalk {arguments[0]}: error: {package} is not installed; pip install 'shardtalk[{extra}]'"
+    assert (done.returncode, done.stderr.splitlines()) == (2, [said])
