@@ -14,28 +14,47 @@ OUT ?= demo
 PHOTOS = $(addprefix $(VENV)/lib/python3*/site-packages/skimage/data/, \
 	astronaut.png camera.png chelsea.png coffee.png coins.png grass.png motorcycle_left.png rocket.jpg)
 
+# With `cpu` PyTorch comes from its own index, without CUDA; else from the package index, on Linux with CUDA.
+TORCH ?=
+INSTALL := $(BIN)/uv pip install --quiet --python $(BIN)/python --compile-bytecode
+INSTALL_TORCH = $(if $(TORCH),$(INSTALL) --no-deps --torch-backend $(TORCH) \
+	$(shell grep -oE '^torch(vision)?==[^ ]+' requirements-dev.lock))
+# The versions of the lock file; a hash that differs is an error here, too.
+PINNED := -r pyproject.toml --constraint requirements-dev.lock
+COMPILE := $(BIN)/python -m compileall -q cluster configs jobs model pipeline shardtalk
+
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test test-kernels test-s3 chaos check bench lock clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 10
 
-setup: $(VENV)/.ready  ## make .venv with everything in it
+setup: $(VENV)/.ready  ## make .venv with everything in it (TORCH=cpu: PyTorch without CUDA)
 
-$(VENV)/.ready: requirements-dev.lock pyproject.toml
+$(BIN)/uv:
 	@$(PYTHON) -c 'import sys; sys.exit("Shardtalk needs Python 3.11 or newer; this is " + sys.version.split()[0] + ". Try make PYTHON=python3.12" if sys.version_info < (3, 11) else 0)'
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv==$(UV_VERSION)
-	$(BIN)/uv pip install --quiet --python $(BIN)/python --require-hashes --compile-bytecode -r requirements-dev.lock
+
+$(VENV)/.ready: requirements-dev.lock pyproject.toml | $(BIN)/uv
+	$(INSTALL_TORCH)
+	$(INSTALL) $(if $(TORCH),$(PINNED) --extra dev,--require-hashes -r requirements-dev.lock)
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable .
-	$(BIN)/python -m compileall -q cluster configs jobs model pipeline shardtalk
+	$(COMPILE)
 	@touch $@
 
-demo: setup  ## caption real photos: table, Parquet, vis.json, gallery page (IMAGES=folder for your own)
-	@$(BIN)/shardtalk caption $(if $(IMAGES),"$(IMAGES)",$(PHOTOS)) --output $(OUT) --vis_json
+$(VENV)/.demo: requirements-dev.lock pyproject.toml | $(BIN)/uv
+	$(INSTALL_TORCH)
+	$(INSTALL) $(PINNED) --extra demo
+	$(COMPILE)
+	@touch $@
+
+# `make demo` does without the extras and the tools of development.
+demo: $(if $(wildcard $(VENV)/.ready),setup,$(VENV)/.demo)  ## caption real photos: table, Parquet, vis.json, gallery page (IMAGES=folder for your own)
+	@$(BIN)/python -m shardtalk caption $(if $(IMAGES),"$(IMAGES)",$(PHOTOS)) --output $(OUT) --vis_json
 	@$(BIN)/python -c 'import sys, pandas; rows = pandas.read_parquet(sys.argv[1]); \
 		print(rows[["image_id", "caption", "error_code"]].fillna("").to_string(index=False))' $(OUT)
-	@$(BIN)/shardtalk gallery $(OUT)
+	@$(BIN)/python -m shardtalk gallery $(OUT)
 	@echo "rows: $(OUT)/part-*.parquet; vis.json: $(OUT)/_exports/vis.json"
 
 test: setup  ## run all tests; some faults of each kind, and S3 by a mock
@@ -69,4 +88,4 @@ lock:  ## renew the lock files from pyproject.toml
 		pyproject.toml --extra dev --constraint requirements.lock --output-file requirements-dev.lock
 
 clean:  ## remove .venv and what the tools left
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache demo build dist
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache demo build dist site
