@@ -110,8 +110,7 @@ def _value(kind: Any, given: Any) -> Any:
         return [_value(None, one) for one in given]
     if not dataclasses.is_dataclass(kind) or not isinstance(kind, type) or isinstance(given, kind):
         return given
-    fields = dataclasses.asdict(given) if dataclasses.is_dataclass(given) and not isinstance(given, type) else given
-    if not isinstance(fields, Mapping):
+    if not isinstance(given, Mapping):
         raise TypeError(f"{given!r} is neither a mapping nor a {kind.__name__}")
     kinds = get_type_hints(kind)
-    return kind(**{name: _value(kinds.get(name), value) for name, value in fields.items()})
+    return kind(**{name: _value(kinds.get(name), value) for name, value in given.items()})
