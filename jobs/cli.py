@@ -142,7 +142,8 @@ def _run(name: str, verb: Verb, arguments: list[str]) -> int:
             package = (error.name or "").partition(".")[0]
             if package not in _OPTIONAL:
                 raise
-            messages.logger_of(command).error(f"error: {package} is not installed; pip install 'shardtalk[{verb.extra}]'")
+            missing = f"{package} is not installed; pip install 'shardtalk[{verb.extra}]'"
+            messages.logger_of(command).error(f"error: {missing}")
             return USAGE
         except (ConfigError, ClusterError, ModelError, PipelineError) as error:
             fault = isinstance(error, PipelineError) and _is_fault(error.__cause__)

@@ -53,7 +53,7 @@ def caption(inputs: Location | Sequence[Location], output: Location, **options: 
     if code == cli.INTERRUPTED:
         raise KeyboardInterrupt
     if code:
-        raise JobError(f"the job failed, and said why on stderr; what it committed is in {config.output}")
+        raise JobError(f"the job failed; its messages say why. What it committed is in {config.output}")
     manifest: dict[str, Any] = json.loads(Folder(config.output).read(MANIFEST))
     return manifest
 
