@@ -1,1 +1,1 @@
-"""Connecting to Ray, or starting it, and what the cluster has. Never imports torch."""
+"""Connects to a Ray cluster or starts Ray on this machine; metrics and deployment files. Never imports torch."""

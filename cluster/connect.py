@@ -1,4 +1,4 @@
-"""The only caller of `ray.init`."""
+"""Connects this process to Ray. The only caller of `ray.init`."""
 
 from __future__ import annotations
 
@@ -14,83 +14,85 @@ from cluster.identity import Identity, differences, identity, package_folders
 
 CONNECT_TIMEOUT_S = 10.0
 CHECK_TIMEOUT_S = 60.0
-"""Of a node to say what it runs; it fetches our code first. One that takes longer is not asked."""
+"""Seconds that a node may take to report its versions, for which it fetches our code first; slower ones are skipped."""
 _NOT_SHIPPED = ["**/__pycache__", "**/*.pyc"]
 _SUBMITTED = "RAY_JOB_CONFIG_JSON_ENV_VAR"
-"""Set by Ray in the processes that `ray job submit` starts; it ships the code then."""
+"""Environment variable that Ray sets in processes that `ray job submit` starts; Ray ships the code to them itself."""
 
 
 @dataclass(frozen=True)
 class Resources:
-    """What the cluster has in all."""
+    """Total resources of a cluster."""
 
     num_cpus: float
     num_gpus: float
 
 
 class ClusterError(ConnectionError):
-    """There is no cluster where one was said to be, or it runs something else than we do."""
+    """No cluster answers at an address, or its nodes run other versions or other code than this process."""
 
 
 def is_expected() -> bool:
-    """Whether this process is meant to use a cluster: one is connected, or RAY_ADDRESS names one."""
+    """True if this process is meant to use a cluster: it is connected to one, or RAY_ADDRESS names one."""
     ray = sys.modules.get("ray")
     return bool(os.environ.get("RAY_ADDRESS")) or bool(ray and ray.is_initialized())
 
 
 def connect(address: str = "") -> Resources:
-    """Connects to the cluster at `address` or RAY_ADDRESS, or starts Ray here.
+    """Connects to the cluster at `address` or RAY_ADDRESS, or starts Ray on this machine; returns its resources.
 
-    Our code is shipped to a cluster's workers, unless `ray job submit` has done so; those started here read it where it
-    lies. A cluster that this process is connected to already is used as it is. Raises ClusterError if there is none at
-    the address, or if its nodes have other versions than this process.
+    Ships our code to the workers of a cluster, unless `ray job submit` has done so; workers on this machine import it
+    in place. Keeps an existing connection. Raises ClusterError if no cluster answers at the address, or if its nodes
+    run other versions than this process.
     """
     import ray
 
     if not ray.is_initialized():
-        logging.getLogger("ray._private.runtime_env.packaging").setLevel(logging.ERROR)  # warns of the captioner's size
+        logging.getLogger("ray._private.runtime_env.packaging").setLevel(
+            logging.ERROR
+        )  # warns about the size of the captioner
         address = address or os.environ.get("RAY_ADDRESS", "")
-        _refuse_silence(address)
+        _check_reachable(address)
         try:
             ray.init(
                 address=address or None,
-                runtime_env=_shipped() if address and _SUBMITTED not in os.environ else None,
+                runtime_env=_runtime_env() if address and _SUBMITTED not in os.environ else None,
                 log_to_driver=bool(address),
                 logging_level=logging.WARNING,
             )
         except ConnectionError as error:
             raise ClusterError(f"no Ray cluster answers at {address}: {error}") from error
         if address:
-            _refuse_others()
+            _check_same_code()
     found = ray.cluster_resources()  # type: ignore[no-untyped-call]
     return Resources(num_cpus=found.get("CPU", 0.0), num_gpus=found.get("GPU", 0.0))
 
 
-def _shipped() -> dict[str, Any]:
+def _runtime_env() -> dict[str, Any]:
     return {"py_modules": [str(folder) for folder in package_folders()], "excludes": _NOT_SHIPPED}
 
 
-def _refuse_silence(address: str) -> None:
-    """Raises ClusterError where nobody listens: Ray itself would try for minutes."""
+def _check_reachable(address: str) -> None:
+    """Raises ClusterError if nothing listens at the address; Ray itself would retry for minutes."""
     host, separator, port = address.rpartition("://")[2].partition("/")[0].rpartition(":")
     if not separator:
-        return  # "auto", "local": Ray knows at once
+        return  # "auto" or "local", which Ray resolves at once
     try:
         socket.create_connection((host.strip("[]"), int(port)), timeout=CONNECT_TIMEOUT_S).close()
     except (OSError, ValueError) as error:
         raise ClusterError(f"no Ray cluster answers at {address}: {error}") from error
 
 
-def _refuse_others() -> None:
+def _check_same_code() -> None:
     """Raises ClusterError if a node runs other versions or other code than this process."""
-    mine = identity()
-    for node, theirs in _identities():
-        if found := differences(mine, theirs):
-            raise ClusterError(f"node {node} does not run what this process runs: {'; '.join(found)}")
+    own = identity()
+    for node, other in _node_identities():
+        if found := differences(own, other):
+            raise ClusterError(f"node {node} runs other versions than this process: {'; '.join(found)}")
 
 
-def _identities() -> Iterator[tuple[str, Identity]]:
-    """Of every node, by its address; without those that leave meanwhile, or are slow to answer.
+def _node_identities() -> Iterator[tuple[str, Identity]]:
+    """Yields the address and identity of each node, except nodes that leave meanwhile or are slow to answer.
 
     Raises ClusterError for a node that cannot run our code.
     """
@@ -98,12 +100,12 @@ def _identities() -> Iterator[tuple[str, Identity]]:
     from ray.exceptions import RayError, RayTaskError, RuntimeEnvSetupError
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-    asked = ray.remote(num_cpus=0, max_retries=0)(identity)
+    remote_identity = ray.remote(num_cpus=0, max_retries=0)(identity)
     answers = {}
     for node in ray.nodes():  # type: ignore[no-untyped-call]
         if node["Alive"]:
             there = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
-            answers[asked.options(scheduling_strategy=there).remote()] = node["NodeManagerAddress"]
+            answers[remote_identity.options(scheduling_strategy=there).remote()] = node["NodeManagerAddress"]
     answered, _ = ray.wait([*answers], num_returns=len(answers), timeout=CHECK_TIMEOUT_S)
     for answer in answered:
         try:

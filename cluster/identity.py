@@ -1,4 +1,4 @@
-"""What a process runs: the versions and the code that decide the captions. Driver and workers must agree."""
+"""The identity of a process: versions and code that affect captions. Driver and workers must have the same."""
 
 from __future__ import annotations
 
@@ -11,25 +11,25 @@ from pathlib import Path
 
 PACKAGES = ("cluster", "configs", "jobs", "model", "pipeline", "shardtalk")
 """In a checkout; where Shardtalk is installed from a wheel, the last one holds the others."""
-_DECIDING = ("ray", "torch", "torchvision", "pyarrow", "pillow", "numpy")
+_COMPARED_PACKAGES = ("ray", "torch", "torchvision", "pyarrow", "pillow", "numpy")
 
 Identity = Mapping[str, str]
-"""Version by name; of our own code a hash."""
+"""Versions by name; for our own code, a hash."""
 
 
 def identity() -> Identity:
-    """Of this process."""
+    """Returns the identity of this process."""
     return {
         "python": ".".join(platform.python_version_tuple()[:2]),
-        **{name: _version(name) for name in _DECIDING},
+        **{name: _version(name) for name in _COMPARED_PACKAGES},
         "shardtalk's code": _hash_of_code(),
     }
 
 
-def differences(mine: Identity, theirs: Identity) -> list[str]:
-    """What differs, in words."""
+def differences(here: Identity, there: Identity) -> list[str]:
+    """Returns a phrase for each difference between two identities."""
     return [
-        f"{name} is {mine[name]} here and {theirs.get(name)} there" for name in mine if mine[name] != theirs.get(name)
+        f"{name} is {here[name]} here and {there.get(name)} there" for name in here if here[name] != there.get(name)
     ]
 
 
@@ -49,7 +49,7 @@ def _hash_of_code() -> str:
 
 
 def package_folders() -> Iterator[Path]:
-    """Where this process has our packages from. On a worker each may lie elsewhere."""
+    """Yields the folders that this process imports our packages from; on a worker, each may be elsewhere."""
     for package in PACKAGES if __package__ == "cluster" else (__package__.partition(".")[0],):
         found = find_spec(package)
         yield from map(Path, found.submodule_search_locations or () if found else ())

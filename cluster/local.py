@@ -1,11 +1,11 @@
-"""A Ray cluster of several nodes on this machine (Linux): for tests, and to try what a cluster does when one dies.
+"""A Ray cluster of several nodes on this machine (Linux), for tests and to try out the death of a node.
 
     eval "$(python -m cluster.local start --workers 2)"     # prints the environment that reaches it
     ray job submit --working-dir . -- python -m jobs.caption photos --output /tmp/captions
     python -m cluster.local stop
 
-Every node is a raylet with a loopback address, a folder and a session of processes of its own, so ports do not meet,
-and to kill it is to kill a machine. Only processes that were started here are ever ended; `ray stop` ends all.
+Each node is a raylet with its own loopback address, folder and process session, so ports do not clash, and killing the
+session is like losing a machine. Only processes started here are ever ended, unlike with `ray stop`.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ ZOMBIE = "Z"
 
 
 class LocalCluster:
-    """A head without CPUs, named `head`, and workers `w0`, `w1`, …; each `ray start` in a process of its own.
+    """A head node without CPUs, named `head`, and workers `w0`, `w1`, …, each a `ray start` process.
 
     with LocalCluster(workers=2, cpus_each=1) as cluster:
         subprocess.run(["ray", "job", "submit", …], env=os.environ | cluster.environment)
@@ -45,11 +45,11 @@ class LocalCluster:
     """
 
     def __init__(self, workers: int = 2, cpus_each: int = 1, store_bytes: int = 256 << 20) -> None:
-        self.folder = Path(tempfile.mkdtemp(prefix="shardtalk-", dir="/tmp"))  # paths of sockets must be short
+        self.folder = Path(tempfile.mkdtemp(prefix="shardtalk-", dir="/tmp"))  # socket paths must be short
         self.workers = workers
         self._cpus_each = cpus_each
         self._store_bytes = store_bytes
-        # any cluster's own corner of 127.0.0.0/8, so that several run side by side
+        # a random subnet of 127.0.0.0/8 per cluster, so that several can run side by side
         self._network = f"127.{random.randint(1, 254)}.{random.randint(0, 254)}"
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
         token = self.folder / "token"
@@ -65,7 +65,7 @@ class LocalCluster:
 
     @property
     def address(self) -> str:
-        """For `ray.init`: HOST:PORT; Ray itself has written it into the head's folder."""
+        """HOST:PORT for `ray.init`, which Ray writes into the head's folder."""
         return (self.folder / "head" / "ray_current_cluster").read_text(encoding="ascii").strip()
 
     @property
@@ -75,13 +75,13 @@ class LocalCluster:
 
     @property
     def environment(self) -> dict[str, str]:
-        """What a child process needs to reach the cluster; Ray reads it when it is imported."""
+        """Environment variables with which a child process reaches the cluster; Ray reads them on import."""
         return self._auth | {"RAY_ADDRESS": self.address, "RAY_API_SERVER_ADDRESS": self.dashboard}
 
     def start(self) -> LocalCluster:
-        """Returns once every node is alive, in 10 to 20 seconds; else raises RuntimeError with Ray's own words."""
+        """Starts the nodes, in 10 to 20 seconds; raises RuntimeError with Ray's log if one does not come up."""
         try:
-            # its port binds to all addresses, the Ray Client's to 127.0.0.1: neither may be the usual one
+            # these ports bind beyond the subnet (all addresses; 127.0.0.1), so neither may be the default
             ports = ["--port=0", f"--ray-client-server-port={_free_port()}"]
             dashboard = [f"--dashboard-host={self._network}.1", "--dashboard-port=8265"]
             self._launch("head", 1, 0, "--head", *ports, *dashboard)
@@ -99,7 +99,7 @@ class LocalCluster:
             *(sys.executable, "-m", "ray.scripts.scripts", "start", "--block", *options),
             *(f"--node-ip-address={self._network}.{host}", f"--node-name={name}", f"--num-cpus={num_cpus}"),
             *("--num-gpus=0", f"--object-store-memory={self._store_bytes}", f"--temp-dir={self.folder / name}"),
-            # any port; else the nodes hand out the same ones to workers, and only one gets an agent, which jobs need
+            # any free port; by default, nodes would hand out the same ones, and only one would get a job agent
             *("--min-worker-port=0", "--max-worker-port=0", "--dashboard-agent-listen-port=0"),
         ]
         inherited = {key: value for key, value in os.environ.items() if key not in ("RAY_ADDRESS", "RAY_AUTH_TOKEN")}
@@ -108,21 +108,21 @@ class LocalCluster:
                 command,
                 env=inherited
                 | self._auth
-                | {"RAY_USAGE_STATS_ENABLED": "0", "RAY_JOB_STOP_WAIT_TIME_S": "60", "PATH": _path_with_us()},
+                | {"RAY_USAGE_STATS_ENABLED": "0", "RAY_JOB_STOP_WAIT_TIME_S": "60", "PATH": _path_with_this_python()},
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
             )
-        started = {pid: _started(pid) for pid in self.leaders().values()}
+        started = {pid: _start_time(pid) for pid in self.leaders().values()}
         (self.folder / LEADERS).write_text(json.dumps(started), encoding="ascii")
 
     def leaders(self) -> dict[str, int]:
-        """Of every node, by name: the process whose session it is."""
+        """Returns the session leader's process number of each node, by node name."""
         return {name: process.pid for name, process in self._processes.items()}
 
     def alive(self) -> dict[str, dict[str, float]]:
-        """Resources of the nodes the head holds for alive, by name. It may take 20 seconds to believe in a death."""
+        """Returns the resources of nodes that the head considers alive, by name; it may notice a death 20 s late."""
         token = Path(self._auth["RAY_AUTH_TOKEN_PATH"]).read_text(encoding="ascii")
         request = urllib.request.Request(f"{self.dashboard}/api/v0/nodes", headers={"Authorization": f"Bearer {token}"})
         try:
@@ -133,7 +133,7 @@ class LocalCluster:
         return {node["node_name"]: node["resources_total"] for node in nodes if node["state"] == "ALIVE"}
 
     def wait_for(self, names: set[str], timeout_s: float = START_TIMEOUT_S) -> None:
-        """Returns once exactly these nodes are alive; raises RuntimeError if they never are."""
+        """Waits until exactly these nodes are alive; raises RuntimeError after `timeout_s`."""
         self._wait(lambda: set(self.alive()) == names, timeout_s)
 
     def _wait(self, condition: Callable[[], bool], timeout_s: float = START_TIMEOUT_S) -> None:
@@ -142,20 +142,20 @@ class LocalCluster:
             ended = [name for name, process in self._processes.items() if process.poll() is not None]
             if ended or time.monotonic() > end:
                 logs = "".join(f"\n--- {name}\n{self._log(name)}" for name in ended or self._processes)
-                raise RuntimeError(f"the local cluster is not as it should be{logs}")
+                raise RuntimeError(f"the local cluster did not reach the expected state{logs}")
             time.sleep(POLL_S)
 
     def _log(self, name: str) -> str:
         return (self.folder / f"{name}.log").read_text(errors="replace")[-2000:]
 
     def kill_worker(self, i: int) -> None:
-        """SIGKILL to the raylet of worker `i` and all that it started, as if its machine were gone."""
+        """Sends SIGKILL to the raylet of worker `i` and all its descendants, as if its machine were lost."""
         process = self._processes.pop(f"w{i}")
         _kill(process.pid)
         process.wait()
 
     def stop(self) -> None:
-        """Kills what is left of the cluster and removes its folder."""
+        """Kills the remaining processes of the cluster and removes its folder."""
         stop(self.folder)
         for process in self._processes.values():
             process.wait()
@@ -163,29 +163,29 @@ class LocalCluster:
 
 
 def stop(folder: Path) -> None:
-    """Ends the cluster in a folder, whoever started it."""
+    """Stops the cluster in a folder, which another process may have started."""
     try:
         leaders: dict[str, str] = json.loads((folder / LEADERS).read_text(encoding="ascii"))
     except FileNotFoundError:
         leaders = {}
     for pid, started in leaders.items():
-        if _started(int(pid)) in (started, ""):  # else the number is somebody else's by now
+        if _start_time(int(pid)) in (started, ""):  # otherwise the number belongs to another process by now
             _kill(int(pid))
     shutil.rmtree(folder, ignore_errors=True)
 
 
 def _kill(leader: int) -> None:
-    """SIGKILL until nothing is left. They are stopped first, lest one says goodbye for another, or starts a third."""
-    while found := list(processes_of(leader)):
+    """Kills a session until no process is left. Processes are stopped first, so that none reports a death or forks."""
+    while pids := list(processes_of(leader)):
         for number in (signal.SIGSTOP, signal.SIGKILL):
-            for pid in found:
+            for pid in pids:
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, number)
         time.sleep(POLL_S / 10)
 
 
 def processes_of(leader: int) -> Iterator[int]:
-    """Living processes of a leader's session, and their descendants: drivers of jobs have sessions of their own."""
+    """Yields the living processes of a leader's session and their descendants; job drivers have their own sessions."""
     parents, family = {}, set()
     for pid, parent, session, state in _all_processes():
         if state == ZOMBIE:
@@ -202,27 +202,27 @@ def processes_of(leader: int) -> Iterator[int]:
 
 
 def _all_processes() -> Iterator[tuple[int, int, int, str]]:
-    """Number, parent, session and state of every process, see proc(5)."""
+    """Yields number, parent, session and state of every process, see proc(5)."""
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit() and (fields := _stat(int(entry.name))):
             yield int(entry.name), int(fields[1]), int(fields[3]), fields[0]
 
 
 def _stat(pid: int) -> list[str]:
-    """The fields of /proc/PID/stat from the state on, for a name may hold blanks; none if there is no such process."""
+    """Returns the fields of /proc/PID/stat after the name, which may contain blanks; [] if there is no such process."""
     try:
         return Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()
     except (FileNotFoundError, ProcessLookupError):
         return []
 
 
-def _started(pid: int) -> str:
-    """When, in the kernel's ticks: with the number, it names a process for good."""
+def _start_time(pid: int) -> str:
+    """Returns a process's start time in clock ticks; with the number, it identifies a process uniquely."""
     return fields[19] if (fields := _stat(pid)) else ""
 
 
-def _path_with_us() -> str:
-    """So that `python` in the command of a job is this one."""
+def _path_with_this_python() -> str:
+    """Returns PATH with this Python's folder first, so that a job's `python` is this one."""
     return os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
 
 
@@ -234,20 +234,20 @@ def _free_port() -> int:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """`start` prints shell commands that set the environment; `stop` ends the cluster that they name."""
+    """Runs `start`, which prints shell commands that set the environment, or `stop`; returns the exit code."""
     parser = argparse.ArgumentParser(
         prog=f"python -m {__package__}.local", description=(__doc__ or "").partition("\n")[0]
     )
-    verbs = parser.add_subparsers(dest="verb", required=True)
-    start_parser = verbs.add_parser("start", help="start a cluster, print the environment that reaches it")
+    commands = parser.add_subparsers(dest="command", required=True)
+    start_parser = commands.add_parser("start", help="start a cluster and print the environment that reaches it")
     start_parser.add_argument("--workers", type=int, default=2)
-    start_parser.add_argument("--cpus", type=int, default=1, help="of each worker")
-    stop_parser = verbs.add_parser("stop", help="end it")
+    start_parser.add_argument("--cpus", type=int, default=1, help="CPUs of each worker")
+    stop_parser = commands.add_parser("stop", help="stop the cluster")
     stop_parser.add_argument("folder", nargs="?", default=os.environ.get("SHARDTALK_CLUSTER"))
     arguments = parser.parse_args(argv)
-    if arguments.verb == "stop":
+    if arguments.command == "stop":
         if not arguments.folder:
-            stop_parser.error("which? name its folder, or set SHARDTALK_CLUSTER as `start` said")
+            stop_parser.error("give the cluster's folder, or set SHARDTALK_CLUSTER as `start` printed it")
         stop(Path(arguments.folder))
         return 0
     cluster = LocalCluster(arguments.workers, arguments.cpus).start()

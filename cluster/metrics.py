@@ -1,7 +1,7 @@
-"""What a run tells Prometheus, through the metrics that every node of a Ray cluster exports.
+"""Prometheus metrics of a captioning job, exported through Ray.
 
-They are published by the driver, which sees every row; queues between the stages and actors are in Ray Data's own
-metrics. `grafana.json` shows both.
+The driver publishes them, since it sees every row; queues between stages and actors are in Ray Data's own metrics.
+`grafana.json` shows both.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ BUSY_S, ROWS_WAITING, BATCH_IMAGES = "shardtalk_busy_seconds", "shardtalk_rows_w
 
 
 class Metrics:
-    """Of this process, which must be connected to Ray."""
+    """The metrics of this process, which must be connected to Ray."""
 
     def __init__(self) -> None:
         from ray.util.metrics import Counter, Gauge
@@ -26,7 +26,7 @@ class Metrics:
         }
         self._rows_waiting = Gauge(ROWS_WAITING, "Captioned rows that are not committed yet.")
         self._batch_images = Gauge(BATCH_IMAGES, "Images captioned at a time, on average.")
-        self._told: dict[tuple[str, str], float] = {}
+        self._published: dict[tuple[str, str], float] = {}
 
     def publish(
         self,
@@ -38,18 +38,27 @@ class Metrics:
         rows_waiting: int,
         batch_images: float,
     ) -> None:
-        """Tells how far the run is: all arguments are totals, `errors` by code and `busy_s` by stage."""
-        self._tell(IMAGES, images)
-        self._tell(IMAGE_BYTES, image_bytes)
+        """Publishes the state of the run.
+
+        Args:
+            images: captioned so far.
+            errors: rows without a caption so far, by error code.
+            image_bytes: bytes of encoded images so far.
+            busy_s: seconds spent in each stage so far, summed over its workers.
+            rows_waiting: captioned rows that are not committed yet.
+            batch_images: average images per batch.
+        """
+        self._increase(IMAGES, images)
+        self._increase(IMAGE_BYTES, image_bytes)
         for code, count in errors.items():
-            self._tell(ERRORS, count, error_code=code)
+            self._increase(ERRORS, count, error_code=code)
         for stage, seconds in busy_s.items():
-            self._tell(BUSY_S, seconds, stage=stage)
+            self._increase(BUSY_S, seconds, stage=stage)
         self._rows_waiting.set(rows_waiting)
         self._batch_images.set(batch_images)
 
-    def _tell(self, name: str, total: float, **tags: str) -> None:
+    def _increase(self, name: str, total: float, **tags: str) -> None:
         key = (name, "".join(tags.values()))
-        if (more := total - self._told.get(key, 0.0)) > 0:
+        if (more := total - self._published.get(key, 0.0)) > 0:
             self._counters[name].inc(more, tags=tags)
-            self._told[key] = total
+            self._published[key] = total

@@ -127,7 +127,7 @@ def test_workers_run_the_code_that_was_submitted(cluster: LocalCluster) -> None:
 
 
 def test_a_driver_with_other_versions_is_refused(cluster: LocalCluster, tmp_path: Path, photos: Path) -> None:
-    lie = "import cluster.identity as own; own._DECIDING = ('torch',); own._version = lambda _: '0'"
+    lie = "import cluster.identity as own; own._COMPARED_PACKAGES = ('torch',); own._version = lambda _: '0'"
     run = "import sys; from jobs.cli import main; sys.exit(main(sys.argv[1:]))"
     done = subprocess.run(
         [sys.executable, "-c", f"{lie}; {run}", "caption", photos, "--output", tmp_path / "out"],
@@ -138,7 +138,7 @@ def test_a_driver_with_other_versions_is_refused(cluster: LocalCluster, tmp_path
         check=False,
     )
     assert done.returncode == 2
-    assert "does not run what this process runs: torch is 0 here and" in done.stderr.splitlines()[-1]
+    assert "runs other versions than this process: torch is 0 here and" in done.stderr.splitlines()[-1]
 
 
 EPOCHS = 14
