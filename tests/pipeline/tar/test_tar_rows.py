@@ -12,6 +12,8 @@ from pipeline.outcome import DEFAULTS, ReadOptions
 from pipeline.readers.reader import read
 from pipeline.readers.splitting import split
 from pipeline.shards import Shard, Span
+from pipeline.tar.headers import MAX_EXTENDED_BYTES
+from pipeline.tar.walk import MAX_EXTENDED_HEADERS
 
 BLOCK = 512
 Row = dict[str, object]
@@ -74,6 +76,11 @@ DANGLING = "no_image"
             [("v1/a.jpg", b"A"), ("new", SYMBOLIC, "v1"), ("b.jpg", SYMBOLIC, "new/a.jpg")],
             [("v1/a", b"A"), ("b", b"A")],
         ),
+        (
+            [("v1/x/a.jpg", b"A"), ("new", SYMBOLIC, "v1"), ("b.jpg", SYMBOLIC, "new/x/a.jpg")],
+            [("v1/x/a", b"A"), ("b", b"A")],
+        ),
+        ([("a.jpg", b"A"), ("a.jpg", HARD, "a.jpg")], [("a", b"A"), ("a.jpg", b"A")]),
         ([("a.jpg", b"A"), ("b.jpg", SYMBOLIC, "c.jpg")], [("a", b"A"), ("b", DANGLING)]),
         ([("a.jpg", SYMBOLIC, "b.jpg"), ("b.jpg", SYMBOLIC, "a.jpg")], [("a", DANGLING), ("b", DANGLING)]),
         ([("a.jpg", SYMBOLIC, "a.jpg")], [("a", DANGLING)]),
@@ -196,11 +203,52 @@ def test_a_size_without_data_costs_nothing(kind: bytes, tmp_path: Path) -> None:
     assert found(tmp_path / "s.tar", data) == [("0000", TEN[0][1]), ("0001", TEN[1][1])]
 
 
-def test_a_hard_link_may_come_with_its_data(tmp_path: Path) -> None:
-    info = tarfile.TarInfo("b.jpg")
-    info.type, info.size, info.linkname = HARD, 3, "a.jpg"
-    data = info.tobuf(tarfile.GNU_FORMAT) + b"abc".ljust(BLOCK, b"\0") + tar_bytes(TEN[:1])
-    assert found(tmp_path / "s.tar", data) == [("b", b"abc"), ("0000", TEN[0][1])]
+def sized(name: str, kind: bytes, size: int) -> bytes:
+    """A header."""
+    info = tarfile.TarInfo(name)
+    info.type, info.size, info.linkname = kind, size, "a.jpg"
+    return info.tobuf(tarfile.GNU_FORMAT)
+
+
+ABC = b"abc".ljust(BLOCK, b"\0")
+
+
+@pytest.mark.parametrize(
+    ("behind", "expected"),
+    [
+        (tar_bytes(TEN[:1]), [("0000", TEN[0][1])]),
+        (bytes(1024), []),
+        (b"", [("s.tar@1024", "truncated_shard")]),
+    ],
+    ids=["a member", "the end", "nothing"],
+)
+def test_a_hard_link_may_come_with_its_data(behind: bytes, expected: list[object], tmp_path: Path) -> None:
+    assert found(tmp_path / "s.tar", sized("b.jpg", HARD, 3) + ABC + behind) == [("b", b"abc"), *expected]
+
+
+@pytest.mark.parametrize("kind", [tarfile.DIRTYPE, tarfile.FIFOTYPE])
+def test_a_size_of_what_has_no_data_is_believed_if_a_header_is_behind_them(kind: bytes, tmp_path: Path) -> None:
+    assert found(tmp_path / "s.tar", sized("d", kind, 3) + ABC + tar_bytes(TEN[:1])) == [("0000", TEN[0][1])]
+    assert found(tmp_path / "s.tar", tar_bytes(TEN[:1])[:-1024] + sized("d", kind, 4096) + bytes(1024)) == [
+        ("0000", TEN[0][1])
+    ]
+    zeros = sized("d", kind, 1024) + b"\xff" * BLOCK + tar_bytes({"a.jpg": bytes(1200)})
+    assert found(tmp_path / "s.tar", zeros) == [(f"s.tar@{BLOCK}", "corrupt_shard"), ("a", bytes(1200))]
+
+
+@pytest.mark.parametrize(("name", "data"), [("a.jpg", bytes(BLOCK)), ("a.tar", b"\xff" * BLOCK)])
+def test_what_lies_behind_a_size_beyond_the_end_is_read(name: str, data: bytes, tmp_path: Path) -> None:
+    whole = sized(name, tarfile.REGTYPE, 1 << 30) + data + tar_bytes(TEN[:1])
+    assert found(tmp_path / "s.tar", whole) == [("s.tar@0", "corrupt_shard"), ("0000", TEN[0][1])]
+
+
+def test_a_member_may_have_as_many_and_as_long_extended_headers_as_are_read(tmp_path: Path) -> None:
+    many = sized("x", tarfile.GNUTYPE_LONGNAME, 6) + b"a.jpg\0".ljust(BLOCK, b"\0")
+    long = sized("x", tarfile.GNUTYPE_LONGNAME, MAX_EXTENDED_BYTES) + b"a.jpg".ljust(MAX_EXTENDED_BYTES, b"\0")
+    image = sized("b.jpg", tarfile.REGTYPE, 3) + ABC + bytes(1024)
+    assert found(tmp_path / "s.tar", many * MAX_EXTENDED_HEADERS + image) == [("a", b"abc")]
+    assert found(tmp_path / "s.tar", long + image) == [("a", b"abc")]
+    assert found(tmp_path / "s.tar", many * (MAX_EXTENDED_HEADERS + 1) + image)[0] == ("s.tar@0", "corrupt_shard")
 
 
 EACH = 3 * BLOCK  # header and data

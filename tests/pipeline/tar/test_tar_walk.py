@@ -234,6 +234,7 @@ def test_no_bytes_are_a_truncated_tar() -> None:
         b"99 path=a.jpg\n",
         b"0 path=a.jpg\n",
         b"-14 path=a.jpg\n",
+        b"7 path=",
         b"14 pathXa.jpg\n",
         b"no spaces at all",
         b"9" * 30 + b" path=a\n",
