@@ -39,6 +39,13 @@ def test_tables_are_bounded_by_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert len(tables) > 2 and sum(map(len, tables)) == 7
 
 
+def test_an_image_is_a_shard_of_one_row_that_ends_with_the_file(tmp_path: Path) -> None:
+    found = rows(spans(pictures(tmp_path, 2)))
+    assert [(row["image_id"], row["index"], row["next_offset"], row["last"]) for row in found] == [
+        (f"{i}.jpg", 0, len(jpeg(i)), True) for i in range(2)
+    ]
+
+
 def test_rows_share_the_time_that_their_table_took(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     work = spans(pictures(tmp_path, 3))
     clock = SimpleNamespace(perf_counter=iter([0.0, 5.0, 10.0, 12.0]).__next__)

@@ -123,6 +123,38 @@ def test_a_sparse_file_is_unpacked(form: str, tmp_path: Path) -> None:
     ]
 
 
+def sparse(data: bytes, **records: str) -> bytes:
+    """A tar of one image of 200 bytes that PAX records describe."""
+    info = tarfile.TarInfo("a.jpg")
+    info.size = len(data)
+    info.pax_headers = {f"GNU.sparse.{name}": value for name, value in records.items()}
+    return info.tobuf(tarfile.PAX_FORMAT) + data.ljust(-(-len(data) // BLOCK) * BLOCK, b"\0") + bytes(1024)
+
+
+@pytest.mark.parametrize(
+    ("parts", "expected"),
+    [
+        ("0,3", b"abc" + bytes(197)),
+        ("197,3", bytes(197) + b"abc"),
+        ("0,2,100,1", b"ab" + bytes(98) + b"c" + bytes(99)),
+        ("198,3", "corrupt_shard"),
+        ("0,4", "corrupt_shard"),
+        ("0,2,100,2", "corrupt_shard"),
+    ],
+)
+def test_the_map_of_a_sparse_file_fits_its_size_and_its_data(parts: str, expected: object, tmp_path: Path) -> None:
+    assert found(tmp_path / "s.tar", sparse(b"abc", size="200", map=parts)) == [("a", expected)]
+    count, lines = parts.count(",") // 2 + 1, parts.replace(",", "\n")
+    before = f"{count}\n{lines}\n".encode().ljust(BLOCK, b"\0")
+    assert found(tmp_path / "s.tar", sparse(before + b"abc", major="1", minor="0", realsize="200")) == [("a", expected)]
+
+
+def test_the_limit_of_bytes_is_that_of_a_links_target(tmp_path: Path) -> None:
+    data = linked(("a.jpg", b"1234"), ("b.jpg", SYMBOLIC, "a.jpg"), ("c.jpg", b"12345"), ("d.jpg", HARD, "c.jpg"))
+    images = rows(Span(shard(tmp_path / "s.tar", data)), options=ReadOptions(max_image_bytes=4))
+    assert [row["error_code"] for row in images] == [None, None, "too_large", "too_large"]
+
+
 def test_an_incremental_backup_has_the_names_that_gnu_tar_gives(tmp_path: Path) -> None:
     folder = tmp_path / "in"
     (folder / "d.jpg").mkdir(parents=True)
