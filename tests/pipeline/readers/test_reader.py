@@ -164,9 +164,11 @@ def test_what_is_wrong_becomes_a_row(tmp_path: Path) -> None:
     work = spans(tmp_path)
     for path in tmp_path.iterdir():
         path.unlink()
-    assert [(row["image_id"], row["error_code"], row["last"]) for row in rows(work)] == [
-        ("gone.jpg", "unreadable", True),
-        ("gone.tar", "unreadable", True),
+    reason = "No such file or directory"
+    columns = ("image_id", "error_code", "error_message", "num_bytes", "last")
+    assert [tuple(row[name] for name in columns) for row in rows(work)] == [
+        ("gone.jpg", "unreadable", reason, 0, True),
+        ("gone.tar", "unreadable", reason, 0, True),
     ]
 
 
