@@ -63,7 +63,9 @@ def write(folder: Folder, owner: Owner, renewals: int = 0) -> None:
 def test_a_lease_is_taken_renewed_and_given_back(folder: Folder, clock: Clock) -> None:
     mine = acquire(folder)
     mine.confirm()
+    before = folder.read(LEASE)
     mine.renew()
+    assert folder.read(LEASE) != before
     assert json.loads(folder.read(LEASE))["renewals"] == 1
     mine.release()
     assert folder.names() == ["_job.json"]
@@ -178,6 +180,12 @@ def test_a_process_in_another_pid_namespace_is_watched(folder: Folder, clock: Cl
     """Its number may be anybody's here."""
     place = Owner.me().place.rpartition("[")[0] + "[1]"
     write(folder, replace(Owner.me(), id="other", place=place, pid=2**22 + 1))
+    acquire(folder).confirm()
+    assert clock.now >= EXPIRY_S
+
+
+def test_a_process_of_our_number_on_another_machine_is_watched(folder: Folder, clock: Clock) -> None:
+    write(folder, replace(Owner.me(), id="other", host="another-host"))
     acquire(folder).confirm()
     assert clock.now >= EXPIRY_S
 
