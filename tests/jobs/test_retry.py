@@ -7,7 +7,11 @@ from typing import Any
 import pytest
 from conftest import Run, assert_same, codes, jpeg, pictures, rows_of, tar_bytes, tar_of_pictures
 
+from pipeline.errors import OutputError
 from pipeline.output import retry
+from pipeline.output.commit_log import CommitLog
+from pipeline.output.layout import MANIFEST
+from pipeline.output.lease import LEASE, acquire
 from pipeline.schema import ErrorCode
 from pipeline.shards import Shard
 from pipeline.storage.folder import Folder
@@ -69,6 +73,17 @@ def test_what_still_fails_is_a_row_again(tmp_path: Path, caption: Run, shardtalk
     assert caption(folder, "--retry_errors", True)[0] == 0
     assert rows_of(tmp_path / "out") == before
     assert shardtalk("verify", tmp_path / "out", folder)[0] == 0
+
+
+def test_a_driver_that_lost_the_output_takes_nothing_back(tmp_path: Path, caption: Run) -> None:
+    assert caption(with_broken_link(tmp_path / "in"))[0] == 0
+    output = Folder(str(tmp_path / "out"))
+    mine = acquire(output)
+    output.remove(LEASE)
+    acquire(output)
+    with pytest.raises(OutputError, match="taken over"):
+        retry.uncommit_errors(output, CommitLog.load(output), [], mine)
+    assert output.exists(MANIFEST)
 
 
 def test_nothing_to_retry_changes_nothing(tmp_path: Path, caption: Run) -> None:
