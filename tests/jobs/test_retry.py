@@ -130,7 +130,7 @@ def test_a_tar_goes_on_where_it_could_not_be_read(
     assert shardtalk("verify", tmp_path / "out", tar)[0] == 0
 
 
-@pytest.mark.parametrize("bad", [{0}, {3}, {6}, {2, 3}, {0, 2, 4, 6}, set(range(7))])
+@pytest.mark.parametrize("bad", [{0}, {3}, {6}, {2, 3}, {1, 3}, {0, 2, 4, 6}, set(range(7))])
 def test_rows_in_the_middle_of_a_tar_leave_no_gap(
     bad: set[int], tmp_path: Path, caption: Run, shardtalk: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
