@@ -213,7 +213,7 @@ def test_a_header_is_found_at_any_byte_and_one_from_before_ustar_in_steps_of_a_b
         assert [find_header(io.BytesIO(data), start=start, stop=len(data)) for start in (0, 700 % BLOCK)] == found
 
 
-@pytest.mark.parametrize("blocks", [100, 3000])
+@pytest.mark.parametrize("blocks", [8, 100, 3000])
 def test_a_header_far_behind_is_found(blocks: int) -> None:
     data = b"\xff" * (blocks * BLOCK + 77) + header() + bytes(1024)
     assert find_header(io.BytesIO(data), start=0, stop=len(data)) == blocks * BLOCK + 77
