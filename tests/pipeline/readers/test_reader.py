@@ -165,10 +165,10 @@ def test_what_is_wrong_becomes_a_row(tmp_path: Path) -> None:
     for path in tmp_path.iterdir():
         path.unlink()
     reason = "No such file or directory"
-    columns = ("image_id", "error_code", "error_message", "num_bytes", "last")
+    columns = ("image_id", "error_code", "error_message", "last")
     assert [tuple(row[name] for name in columns) for row in rows(work)] == [
-        ("gone.jpg", "unreadable", reason, 0, True),
-        ("gone.tar", "unreadable", reason, 0, True),
+        ("gone.jpg", "unreadable", reason, True),
+        ("gone.tar", "unreadable", reason, True),
     ]
 
 
