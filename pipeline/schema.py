@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Container
+from collections.abc import Container, Mapping
+from dataclasses import dataclass, field
 from enum import StrEnum
 
 import pyarrow as pa
+
+from pipeline.errors import DataError
 
 
 class ErrorCode(StrEnum):
@@ -91,3 +94,19 @@ CAPTIONED = pa.schema([*ROW, *POSITION, *MEASURES])
 def extended(schema: pa.Schema, columns: Container[str]) -> pa.Schema:
     """`ROW` or `CAPTIONED`, and at its end the column on request if it is among these."""
     return schema.append(TOKEN_PROBS) if TOKEN_PROBS.name in columns else schema
+
+
+@dataclass(frozen=True, slots=True)
+class EncodedRow:
+    """What was found where a row should be."""
+
+    image_id: str
+    next_offset: int
+    """Byte offset at which the next row begins."""
+    image: bytes | DataError
+    siblings: Mapping[str, bytes] = field(default_factory=dict)
+    """What lies beside the image, by extension."""
+    ignored: Mapping[str, int] = field(default_factory=dict)
+    """Files of the shard up to the next row that are no images and lie beside none, by kind."""
+    lost_bytes: int = 0
+    """Of the shard, where it stands for a place of it that could not be read."""

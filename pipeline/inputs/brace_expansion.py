@@ -8,7 +8,7 @@ import re
 _NUMBERS = re.compile(r"(\d+)\.\.(\d+)")
 
 
-def named_by(text: str) -> list[str]:
+def expand_input(text: str) -> list[str]:
     """The names that an input stands for. A file of this machine with braces in its name is that file."""
     return [text] if os.path.lexists(os.path.expanduser(text)) else expand_braces(text)  # noqa: PTH111
 

@@ -13,13 +13,13 @@ from dataclasses import dataclass, field
 import pyarrow.fs as pafs
 
 from pipeline.errors import InputError
-from pipeline.file_types import holds_no_images, refuse_unreadable
+from pipeline.file_types import check_readable, no_images_error
 from pipeline.filenames import printable
 from pipeline.inputs import standard_input
-from pipeline.inputs.brace_expansion import expand_braces, named_by
+from pipeline.inputs.brace_expansion import expand_braces, expand_input
 from pipeline.inputs.local_listing import list_local
 from pipeline.inputs.remote_listing import list_remote, look_up
-from pipeline.outcome import DEFAULTS, ReadOptions
+from pipeline.read_options import DEFAULTS, ReadOptions
 from pipeline.shards import STANDARD_INPUT, Shard, ShardFormat, format_of
 from pipeline.storage.filesystems import CONNECTIONS, is_remote
 from pipeline.storage.http_images import is_web
@@ -47,7 +47,7 @@ def list_inputs(inputs: Iterable[str], options: ReadOptions = DEFAULTS) -> Listi
     ids: dict[str, str] = {}
     for given in inputs:
         found, ignored = False, Counter[str]()
-        for shard in (shard for name in _looked_up(named_by(given)) for shard in _list(*name, ignored, options)):
+        for shard in (shard for name in _looked_up(expand_input(given)) for shard in _list(*name, ignored, options)):
             found = True
             if shard.path in paths:
                 continue
@@ -59,7 +59,7 @@ def list_inputs(inputs: Iterable[str], options: ReadOptions = DEFAULTS) -> Listi
                 )
             listing.shards.append(shard)
         if not found:
-            raise holds_no_images(given, ignored)
+            raise no_images_error(given, ignored)
         listing.ignored += ignored
     return listing
 
@@ -86,6 +86,6 @@ def _list(name: str, info: pafs.FileInfo | None, ignored: Counter[str], options:
     if name == STANDARD_INPUT:
         return iter([standard_input.shard()])
     if _is_on_web(name):
-        refuse_unreadable(name.partition("?")[0])
+        check_readable(name.partition("?")[0])
         return iter([Shard(name, printable(name), 0, 0)])
     return list_local(name, ignored, options)

@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline.errors import InputError
-from pipeline.file_types import LINKS, id_of, is_input, names_a_kind, refuse_unreadable
+from pipeline.file_types import LINKS, check_readable, image_id_of, is_input, matches_extension
 from pipeline.filenames import printable
-from pipeline.inputs.tables_in_folders import with_tables
-from pipeline.outcome import ReadOptions
+from pipeline.inputs.tables_in_folders import without_metadata_tables
+from pipeline.read_options import ReadOptions
 from pipeline.shards import LISTS, Shard
 
 Identity = tuple[int, int]
@@ -30,9 +30,9 @@ def list_local(name: str, ignored: Counter[str], options: ReadOptions) -> Iterat
     if not os.path.lexists(path):
         raise InputError(f"there is no {printable(name)}")
     if os.path.isdir(path):  # noqa: PTH112 - Path's raises where it may not look
-        yield from with_tables(_in_folder(str(path), ignored), ignored, options)
+        yield from without_metadata_tables(_in_folder(str(path), ignored), ignored, options)
     else:
-        refuse_unreadable(str(path))
+        check_readable(str(path))
         yield _shard(str(path), path.name)
 
 
@@ -42,10 +42,12 @@ def _list_glob(pattern: Path, ignored: Counter[str], options: ReadOptions) -> It
     matches = sorted(file for file in glob.glob(str(pattern), recursive=True) if not os.path.isdir(file))  # noqa: PTH112, PTH207
     if not matches:
         raise InputError(f"nothing matches {printable(str(pattern))}")
-    are_lists = names_a_kind(pattern.name, LISTS)
+    are_lists = matches_extension(pattern.name, LISTS)
     relatives = ((file, os.path.relpath(file, fixed)) for file in matches)
     found = (_shard(file, relative) for file, relative in relatives if are_lists or is_input(relative, ignored))
-    yield from found if names_a_kind(pattern.name, ["parquet"]) else with_tables(found, ignored, options)
+    yield from (
+        found if matches_extension(pattern.name, ["parquet"]) else without_metadata_tables(found, ignored, options)
+    )
 
 
 def _in_folder(folder: str, ignored: Counter[str]) -> Iterator[Shard]:
@@ -129,6 +131,6 @@ def _shard(path: str, relative: str) -> Shard:
     try:
         status = os.stat(path)  # noqa: PTH116 - Path would be made for each of millions
         size = status.st_size if stat.S_ISREG(status.st_mode) else -1
-        return Shard(path, id_of(relative), size, status.st_mtime_ns)
+        return Shard(path, image_id_of(relative), size, status.st_mtime_ns)
     except OSError:
-        return Shard(path, id_of(relative), -1, 0)  # a broken link, say: the reader says what is wrong
+        return Shard(path, image_id_of(relative), -1, 0)  # a broken link, say: the reader says what is wrong

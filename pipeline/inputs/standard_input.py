@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TextIO
 
 from pipeline.errors import InputError
-from pipeline.readers.lists import starts_as_json
+from pipeline.readers.lists import looks_like_json_lines
 from pipeline.shards import STANDARD_INPUT, Shard
 
 PIECE_BYTES = 1 << 20
@@ -30,7 +30,7 @@ def _spooled(stream: TextIO | None) -> Shard:
     with tempfile.NamedTemporaryFile(prefix="shardtalk-", delete=False) as spooled:
         atexit.register(Path(spooled.name).unlink, missing_ok=True)
         while piece := stream.buffer.read(PIECE_BYTES):
-            kind = kind or ("jsonl" if starts_as_json(piece) else "txt")
+            kind = kind or ("jsonl" if looks_like_json_lines(piece) else "txt")
             digest.update(piece)
             size += len(piece)
             spooled.write(piece)

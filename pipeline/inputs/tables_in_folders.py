@@ -6,8 +6,8 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from functools import partial
 
-from pipeline.outcome import ReadOptions
 from pipeline.parquet.reader import has_images
+from pipeline.read_options import ReadOptions
 from pipeline.shards import Shard, ShardFormat
 from pipeline.storage.filesystems import CONNECTIONS
 from pipeline.storage.prefetch import prefetch_map
@@ -15,11 +15,11 @@ from pipeline.storage.shard_file import open_shard
 
 METADATA = "metadata.parquet"
 """Of Hugging Face's image folders: it tells of the images beside it."""
-TOLD = "metadata.parquet beside images (name it to have it read)"
-NO_COLUMN = "Parquet without a column of images, beside images"
+METADATA_TABLE = "metadata.parquet beside images (name it to have it read)"
+NO_IMAGE_COLUMN = "Parquet without a column of images, beside images"
 
 
-def with_tables(shards: Iterable[Shard], ignored: Counter[str], options: ReadOptions) -> Iterator[Shard]:
+def without_metadata_tables(shards: Iterable[Shard], ignored: Counter[str], options: ReadOptions) -> Iterator[Shard]:
     """The shards of a folder: images and tars in their order, then the Parquet files that hold images.
 
     A Parquet file is opened here only where there are images or tars, too, and only for its footer. One that is
@@ -35,7 +35,9 @@ def with_tables(shards: Iterable[Shard], ignored: Counter[str], options: ReadOpt
     if not others:
         yield from tables
         return
-    looked_into = prefetch_map(partial(_why_not, options=options), tables, threads=CONNECTIONS, depth=2 * CONNECTIONS)
+    looked_into = prefetch_map(
+        partial(_ignored_reason, options=options), tables, threads=CONNECTIONS, depth=2 * CONNECTIONS
+    )
     for table, reason in zip(tables, looked_into, strict=True):
         if reason:
             ignored[reason] += 1
@@ -43,12 +45,12 @@ def with_tables(shards: Iterable[Shard], ignored: Counter[str], options: ReadOpt
             yield table
 
 
-def _why_not(table: Shard, options: ReadOptions) -> str:
+def _ignored_reason(table: Shard, options: ReadOptions) -> str:
     """Why a table beside images is no input; empty if it is."""
     if table.path.rpartition("/")[2].lower() == METADATA:
-        return TOLD
+        return METADATA_TABLE
     try:
         with open_shard(table, skim=True) as file:
-            return "" if has_images(file, options) else NO_COLUMN
+            return "" if has_images(file, options) else NO_IMAGE_COLUMN
     except OSError:
         return ""

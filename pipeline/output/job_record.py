@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.errors import OutputError
-from pipeline.inputs.brace_expansion import named_by
-from pipeline.outcome import RULES
+from pipeline.inputs.brace_expansion import expand_input
 from pipeline.output import epochs
 from pipeline.output.cleanup import is_unfinished
 from pipeline.output.commit_log import CommitLog
 from pipeline.output.layout import JOB
 from pipeline.output.lease import LEASE
+from pipeline.read_options import RULES_VERSION
 from pipeline.shards import STANDARD_INPUT
 from pipeline.storage.filesystems import is_remote
 from pipeline.storage.folder import Folder
@@ -23,7 +23,7 @@ from pipeline.storage.folder import Folder
 
 def check_outside_inputs(output: str, inputs: Iterable[str]) -> None:
     """Raises OutputError if the output lies in an input folder, where the next run would take it for input."""
-    for given in (name for text in inputs for name in named_by(text) if text != STANDARD_INPUT):
+    for given in (name for text in inputs for name in expand_input(text) if text != STANDARD_INPUT):
         if is_remote(output) or is_remote(given):
             inside = f"{output.rstrip('/')}/".startswith(f"{given.rstrip('/')}/")
         else:
@@ -93,7 +93,7 @@ def write_job(folder: Folder, job: Mapping[str, Any]) -> None:
         folder.write(JOB, written)
 
 
-def check_reading_rules(folder: Folder, job: Mapping[str, Any], rules: Any = RULES) -> None:
+def check_reading_rules(folder: Folder, job: Mapping[str, Any], rules: Any = RULES_VERSION) -> None:
     """Raises OutputError for the output of a job that was begun under other rules of what is a row."""
     if _rules(job) != rules:
         raise OutputError(

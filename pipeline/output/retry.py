@@ -12,12 +12,12 @@ import pyarrow.compute as pc
 
 from pipeline.errors import DataError
 from pipeline.filenames import printable
-from pipeline.outcome import DEFAULTS, ReadOptions
 from pipeline.output.commit_log import Commit, CommitLog, RowRange
 from pipeline.output.layout import MANIFEST
 from pipeline.output.lease import Lease
 from pipeline.output.part_reader import read_part
 from pipeline.output.writer import write_part
+from pipeline.read_options import DEFAULTS, ReadOptions
 from pipeline.schema import ErrorCode
 from pipeline.shards import Shard, ShardFormat
 from pipeline.storage.folder import Folder

@@ -12,21 +12,21 @@ from urllib.parse import unquote, urlsplit
 
 from pipeline.errors import DataError, InputError
 from pipeline.filenames import printable
-from pipeline.outcome import refuse_too_large
+from pipeline.read_options import check_size
 from pipeline.schema import ErrorCode
 from pipeline.shards import ShardFormat, format_of
 from pipeline.storage import http_images, other_stores
 from pipeline.storage.filesystems import filesystem, is_remote, is_s3, open_at
 
 _FILE = "file://"
-SILENT_S = 60.0
+UNREACHABLE_S = 60.0
 """For which a store that did not answer is not asked again."""
-_silent: dict[str, tuple[float, InputError]] = {}
+_unreachable: dict[str, tuple[float, InputError]] = {}
 """Stores that gave no answer: until when nobody asks them again, and why."""
-_answered: set[str] = set()
+_reachable: set[str] = set()
 
 
-def fetch(location: str, folder: str, *, confined: bool, max_bytes: int) -> bytes:
+def read_image_at(location: str, folder: str, *, confined: bool, max_bytes: int) -> bytes:
     """The bytes of an image. Raises DataError.
 
     Args:
@@ -35,7 +35,7 @@ def fetch(location: str, folder: str, *, confined: bool, max_bytes: int) -> byte
         confined: only what lies below `folder`, links resolved, is read, and images from the web.
         max_bytes: an image of more is not read.
     """
-    location = location if confined else _meant(location, folder)
+    location = location if confined else _clean_location(location, folder)
     if http_images.is_web(location):
         return http_images.get(location, max_bytes)
     url = _resolved(location, folder)
@@ -51,7 +51,7 @@ def fetch(location: str, folder: str, *, confined: bool, max_bytes: int) -> byte
         raise _unreadable(f"{url}: {reason}") from error
 
 
-def _meant(location: str, folder: str) -> str:
+def _clean_location(location: str, folder: str) -> str:
     """What a line of a list names. Spaces and quotes around it, and ~, count where a file of this machine has them."""
     tidy = location.strip()
     if len(tidy) > 2 and tidy[0] == tidy[-1] and tidy[0] in "\"'":  # noqa: PLR2004 - and something between them
@@ -93,10 +93,10 @@ def _read(url: str, max_bytes: int) -> bytes:
         if not stat.S_ISREG(status.st_mode):  # opening a pipe would wait for ever
             raise OSError(errno.EINVAL, "not a regular file")
     elif not is_s3(url):
-        _require_answer(url)
+        _check_reachable(url)
     with open_at(url) as file:
         size = file.seek(0, os.SEEK_END)
-        refuse_too_large(size, max_bytes)
+        check_size(size, max_bytes)
         file.seek(0)
         return file.read()
 
@@ -105,16 +105,16 @@ def _unreadable(message: str) -> DataError:
     return DataError(ErrorCode.UNREADABLE, printable(message))
 
 
-def _require_answer(url: str) -> None:
+def _check_reachable(url: str) -> None:
     """Asks the store of a URL something, if it has not answered yet. Raises InputError where it does not.
 
     So the many images of a list that lie in a store without an answer do not each wait for it.
     """
     scheme, _, rest = url.partition("://")
     store = f"{scheme}://{rest.partition('/')[0]}"
-    if store in _answered:
+    if store in _reachable:
         return
-    until, error = _silent.get(store, (0.0, None))
+    until, error = _unreachable.get(store, (0.0, None))
     if error and time.monotonic() < until:
         raise error
 
@@ -124,8 +124,8 @@ def _require_answer(url: str) -> None:
             system.get_file_info(path)
 
     try:
-        other_stores.within_time(ask, store)
+        other_stores.with_timeout(ask, store)
     except InputError as silence:
-        _silent[store] = time.monotonic() + SILENT_S, silence
+        _unreachable[store] = time.monotonic() + UNREACHABLE_S, silence
         raise
-    _answered.add(store)
+    _reachable.add(store)

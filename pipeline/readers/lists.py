@@ -1,6 +1,6 @@
 """Lists of images: a path or URL in each line of a text, or in a column of CSV, TSV or JSON lines.
 
-Lines are read one by one, and none is longer than `LONGEST_LINE`.
+Lines are read one by one, and none is longer than `MAX_LINE_BYTES`.
 """
 
 from __future__ import annotations
@@ -12,15 +12,15 @@ from dataclasses import dataclass, field
 from typing import Any, BinaryIO
 
 from pipeline.errors import DataError
-from pipeline.file_types import recognised
+from pipeline.file_types import recognize
 from pipeline.filenames import EXTENSIONS
-from pipeline.outcome import ReadOptions
+from pipeline.read_options import ReadOptions
 from pipeline.schema import ErrorCode
 from pipeline.shards import extension_of
 
-LONGEST_LINE = 1 << 20
+MAX_LINE_BYTES = 1 << 20
 """Bytes; a longer one is an error row."""
-PATHS = (
+PATH_COLUMNS = (
     "path",
     "file_name",
     "filename",
@@ -34,7 +34,7 @@ PATHS = (
     "img",
 )
 """Columns that may hold the paths, the first that is there."""
-KEYS = ("__key__", "key", "image_id", "id")
+KEY_COLUMNS = ("__key__", "key", "image_id", "id")
 """Columns that may name the rows, the first that is there; else the path does."""
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 _UTF_16 = (b"\xff\xfe", b"\xfe\xff")
@@ -64,7 +64,7 @@ class _Line:
     text: str | DataError
 
 
-def entries(
+def read_entries(
     file: BinaryIO, kind: str, options: ReadOptions, *, start: int = 0, offset: int = 0, siblings: Collection[str] = ()
 ) -> Iterator[Entry]:
     """The entries from number `start` on.
@@ -79,7 +79,7 @@ def entries(
     Raises DataError for a list whose columns do not say where the paths are.
     """
     head = file.read(_HEAD_BYTES)
-    if problem := _no_list(head):
+    if problem := _not_a_list(head):
         raise DataError(ErrorCode.CORRUPT_SHARD, problem)
     first = len(BYTE_ORDER_MARK) if head.startswith(BYTE_ORDER_MARK) else 0
     if kind in ("csv", "tsv"):
@@ -95,16 +95,16 @@ def entries(
         number += 1
 
 
-def starts_as_json(head: bytes) -> bool:
+def looks_like_json_lines(head: bytes) -> bool:
     """Whether the first bytes of a list are those of JSON lines."""
     return head.removeprefix(BYTE_ORDER_MARK).lstrip()[:1] in (b"{", b'"')
 
 
-def _no_list(head: bytes) -> str:
+def _not_a_list(head: bytes) -> str:
     """Why the first bytes are not those of lines that end in a line feed, and what to do; empty where they are."""
     if head.startswith(_UTF_16) or (head.count(0) * _MOST_ZEROS > len(head) and b"\n" in head):
         return "the list is UTF-16; save it as UTF-8"
-    if 0 in head and (what := recognised(head)):
+    if 0 in head and (what := recognize(head)):
         return f"no list, but {what}"
     if b"\n" in head:
         return ""
@@ -116,10 +116,10 @@ def _no_list(head: bytes) -> str:
 def _lines(file: BinaryIO, offset: int) -> Iterator[_Line]:
     """The lines that are not blank."""
     file.seek(offset)
-    while data := file.readline(LONGEST_LINE):
+    while data := file.readline(MAX_LINE_BYTES):
         start, offset = offset, offset + len(data)
-        if len(data) == LONGEST_LINE and not data.endswith(b"\n"):
-            while (rest := file.readline(LONGEST_LINE)) and not rest.endswith(b"\n"):
+        if len(data) == MAX_LINE_BYTES and not data.endswith(b"\n"):
+            while (rest := file.readline(MAX_LINE_BYTES)) and not rest.endswith(b"\n"):
                 offset += len(rest)
             offset += len(rest)
             yield _Line(
@@ -163,7 +163,7 @@ def _entry(values: Mapping[str, Any], path: str, line: _Line, options: ReadOptio
     if not isinstance(location, str) or not location:
         problem = f"the line at byte {line.start} has no path in {path}"
         return _damaged(line, DataError(ErrorCode.NO_IMAGE, problem))
-    key = values.get(options.key_column or next((name for name in KEYS if name in values), path))
+    key = values.get(options.key_column or next((name for name in KEY_COLUMNS if name in values), path))
     name = location if key is None or key == "" else _as_text(key)
     found = {name: _as_text(values[name]) for name in siblings if values.get(name) is not None and name != path}
     texts = {name: text.encode("utf-8", "surrogatepass") for name, text in found.items()}
@@ -180,7 +180,7 @@ def _path_column(names: Sequence[str], options: ReadOptions) -> str:
     if named and names.count(named) == 1:
         return named
     known = {name.strip().lower(): name for name in names}
-    found = None if named else next((known[name] for name in PATHS if name in known), None)
+    found = None if named else next((known[name] for name in PATH_COLUMNS if name in known), None)
     if found is None or names.count(found) > 1:
         told = (
             f"path_column is {named}, and the list has" if named else "which column holds the paths is not known among"
@@ -209,7 +209,7 @@ def _of_table(
     if delimiter == "," and len(names) == 1 and ";" in names[0]:
         delimiter, names = ";", next(csv.reader(names, delimiter=";"))
     has_header = len(names) > 1 or bool(options.path_column) or not _is_location(names[0])
-    path = _path_column(names, options) if has_header else PATHS[0]
+    path = _path_column(names, options) if has_header else PATH_COLUMNS[0]
     columns = names if has_header else [path]
     records = _records(file, offset or (line.stop if has_header else first), delimiter, columns.index(path))
     for at, values in records:

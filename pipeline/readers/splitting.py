@@ -11,9 +11,9 @@ from dataclasses import replace
 from functools import partial
 
 from pipeline.errors import DataError
-from pipeline.outcome import DEFAULTS, ReadOptions
-from pipeline.parquet.reader import Table
-from pipeline.readers.lists import entries
+from pipeline.parquet.reader import ParquetShard
+from pipeline.read_options import DEFAULTS, ReadOptions
+from pipeline.readers.lists import read_entries
 from pipeline.shards import Shard, ShardFormat, Span, TarContext, extension_of
 from pipeline.storage.filesystems import CONNECTIONS
 from pipeline.storage.prefetch import prefetch_map
@@ -21,7 +21,7 @@ from pipeline.storage.shard_file import open_shard
 from pipeline.tar.damage import find_header
 from pipeline.tar.elements import Element, Member
 from pipeline.tar.rows import tar_rows
-from pipeline.tar.samples import FreshIds
+from pipeline.tar.samples import IdAssigner
 from pipeline.tar.walk import walk
 
 PIECE_BYTES = 256 << 20
@@ -30,19 +30,21 @@ PIECE_IMAGES = 1_000
 """Of a list."""
 SEGMENT_BYTES = 64 << 20
 """Of a tar whose headers are read one after the other."""
-SEARCHED_BYTES = 16 << 20
+SEARCH_BYTES = 16 << 20
 """Within which a segment's first header should be: few members are larger."""
 
 
-def split(spans: Iterable[Span], *, wanted: int, piece_bytes: int, options: ReadOptions = DEFAULTS) -> list[Span]:
-    """The spans; where fewer than `wanted` of them are of tars and Parquet files, those of large ones in pieces.
+def split_spans(
+    spans: Iterable[Span], *, min_pieces: int, piece_bytes: int, options: ReadOptions = DEFAULTS
+) -> list[Span]:
+    """The spans; where fewer than `min_pieces` of them are of tars and Parquet files, those of large ones in pieces.
 
     What cannot be read lies in the last piece, whose reader will say so in a row.
     """
     of_shard: dict[Shard, list[Span]] = {}
     for span in spans:
         of_shard.setdefault(span.shard, []).append(span)
-    is_enough = sum(len(them) for shard, them in of_shard.items() if shard.format != ShardFormat.IMAGE) >= wanted
+    is_enough = sum(len(them) for shard, them in of_shard.items() if shard.format != ShardFormat.IMAGE) >= min_pieces
     pieces: list[Span] = []
     for shard, them in of_shard.items():
         if not is_enough and shard.format == ShardFormat.LIST:
@@ -58,7 +60,7 @@ def split(spans: Iterable[Span], *, wanted: int, piece_bytes: int, options: Read
 
 def _pieces_of_tar(shard: Shard, spans: list[Span], piece_bytes: int, options: ReadOptions) -> Iterator[Span]:
     """The spans of one tar, in order, in pieces that know what their ids need to know of the rows before."""
-    ids, waiting = FreshIds(), spans[::-1]
+    ids, waiting = IdAssigner(), spans[::-1]
     piece, began_at, renamed = None, 0, dict[int, str]()
     try:
         for row in tar_rows(shard, options, _elements(shard), ids):
@@ -107,7 +109,7 @@ def _walk_segment(shard: Shard, start: int) -> list[Element]:
     found: list[Element] = []
     try:
         with open_shard(shard, skim=True) as file:
-            offset = find_header(file, start=start, stop=min(start + SEARCHED_BYTES, shard.size)) if start else 0
+            offset = find_header(file, start=start, stop=min(start + SEARCH_BYTES, shard.size)) if start else 0
         if offset is not None:
             for element in _walk(shard, offset, start + SEGMENT_BYTES):
                 found.append(element)  # one by one: those before a failure are kept
@@ -128,7 +130,7 @@ def _pieces_of_parquet(span: Span, piece_bytes: int, options: ReadOptions) -> It
     piece = span
     try:
         with open_shard(span.shard, skim=True) as file:
-            groups = Table(file, span.shard.size, options).groups
+            groups = ParquetShard(file, span.shard.size, options).groups
     except (DataError, OSError):
         groups = []
     for row, offset in groups:
@@ -145,7 +147,7 @@ def _pieces_of_list(span: Span, options: ReadOptions) -> Iterator[Span]:
         with open_shard(span.shard) as file:
             kind = extension_of(span.shard.data or span.shard.path)
             for index, entry in enumerate(
-                entries(file, kind, options, start=span.start, offset=span.offset), span.start
+                read_entries(file, kind, options, start=span.start, offset=span.offset), span.start
             ):
                 if index == span.stop:
                     break

@@ -1,15 +1,15 @@
-"""The options of a reader, and what it finds for each row."""
+"""The options by which shards are read."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from pipeline.errors import DataError
 from pipeline.schema import ErrorCode
 
-RULES = 3
+RULES_VERSION = 3
 """Version of the rules by which inputs become rows: a job goes on only under those it was begun under."""
 
 MAX_IMAGE_BYTES = 512 << 20
@@ -46,10 +46,10 @@ class ReadOptions:
         """What decides which rows there are and what they are called, as JSON, for the record of the job."""
         names = {name: getattr(self, name) for name in _NAMES}
         members = list(self.image_members)
-        return {"rules": RULES, "image_members": members, "max_image_bytes": self.max_image_bytes, **names}
+        return {"rules": RULES_VERSION, "image_members": members, "max_image_bytes": self.max_image_bytes, **names}
 
     @classmethod
-    def of_job(cls, job: Mapping[str, Any]) -> ReadOptions:
+    def from_job(cls, job: Mapping[str, Any]) -> ReadOptions:
         """As far as the record of a job says it."""
         reading = job.get("reading") or {}
         names: dict[str, Any] = {name: str(reading.get(name, "")) for name in _NAMES}
@@ -59,23 +59,7 @@ class ReadOptions:
 DEFAULTS = ReadOptions()
 
 
-def refuse_too_large(num_bytes: int, max_bytes: int) -> None:
+def check_size(num_bytes: int, max_bytes: int) -> None:
     """Raises DataError for an image of more bytes than are read."""
     if num_bytes > max_bytes:
         raise DataError(ErrorCode.TOO_LARGE, f"{num_bytes:,} bytes; max_image_bytes is {max_bytes:,}")
-
-
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """What was found where a row should be."""
-
-    image_id: str
-    next_offset: int
-    """Byte offset at which the next row begins."""
-    image: bytes | DataError
-    siblings: Mapping[str, bytes] = field(default_factory=dict)
-    """What lies beside the image, by extension."""
-    ignored: Mapping[str, int] = field(default_factory=dict)
-    """Files of the shard up to the next row that are no images and lie beside none, by kind."""
-    lost_bytes: int = 0
-    """Of the shard, where it stands for a place of it that could not be read."""
