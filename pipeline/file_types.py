@@ -1,4 +1,4 @@
-"""Which files are input, by their names, and what those that are not are."""
+"""Decides by name which files are inputs, and describes those that are not."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ _UNREADABLE_TYPES = {extension: what for what, extensions in _OTHERS.items() for
 
 
 def is_input(name: str, ignored: Counter[str]) -> bool:
-    """Whether a file of a folder holds images, by its name; counts it by its kind if not."""
+    """Returns whether a file of a folder holds images, by its name; counts it in `ignored` by its kind if not."""
     base, extension = name.rpartition("/")[2].lower(), extension_of(name)
     if base.startswith("."):
         ignored[HIDDEN] += 1
@@ -59,12 +59,12 @@ def is_input(name: str, ignored: Counter[str]) -> bool:
 
 
 def image_id_of(name: str) -> str:
-    """The image_id of an image file; empty for a shard of many images."""
+    """Returns the image_id of an image file; empty for a shard of many images."""
     return printable(name) if format_of(name) == ShardFormat.IMAGE or name == STANDARD_INPUT else ""
 
 
 def check_readable(path: str) -> None:
-    """Raises InputError for a file that is named as input, and of a kind that is not read, with what to do."""
+    """Raises InputError, with advice, for an input file of a type that is not read."""
     if path.lower().endswith(_COMPRESSED_TARS):
         raise InputError(f"{printable(path)} is compressed, so it cannot be read from the middle; unpack it first")
     if what := _UNREADABLE_TYPES.get(extension_of(path)):
@@ -72,23 +72,23 @@ def check_readable(path: str) -> None:
 
 
 def recognize(head: bytes) -> str:
-    """What a file is in truth, and what to do, by its first bytes; empty where they are not known."""
+    """Recognizes a file by its first bytes; returns its type and advice, or an empty text if the bytes are unknown."""
     if head.lstrip(b"\xef\xbb\xbf \t\r\n").lower().startswith(_MARKUP):
         return "a web page or a message of a server; download the file again"
     return next((what for what, beginnings in _SIGNATURES.items() if head.startswith(beginnings)), "")
 
 
 def no_images_error(given: str, ignored: Counter[str]) -> InputError:
-    """What to raise for an input without images: says what is there instead."""
+    """Returns the exception for an input without images, which lists the files found there instead."""
     found = f"; it has {format_counts(ignored)}" if ignored else ""
     return InputError(f"{printable(given)} holds no images{found}")
 
 
 def format_counts(kinds: Mapping[str, int]) -> str:
-    """Counts by kind, as text; the most frequent first."""
+    """Formats counts by kind as text, the most frequent first."""
     return ", ".join(f"{kind} {count}" for kind, count in Counter(kinds).most_common())
 
 
 def matches_extension(pattern: str, extensions: Iterable[str]) -> bool:
-    """Whether a pattern such as `*.txt` names the extension of what it matches, so that they are meant."""
+    """Returns whether a pattern such as `*.txt` ends in one of these extensions, so that it asks for such files."""
     return extension_of(pattern) in extensions

@@ -52,7 +52,7 @@ class ShardWriter:
         """Complete ones."""
 
     def write(self, key: str, files: Mapping[str, bytes]) -> None:
-        """Adds a sample: its files by extension without the dot, in alphabetical order. `key` must be one of `KeyAssigner`."""
+        """Adds a sample: its files by extension without the dot, in alphabetical order. `KeyAssigner` gives the key."""
         if self._tar is None:
             self._folder.mkdir(parents=True, exist_ok=True)
             self._file = self._part.open("wb")

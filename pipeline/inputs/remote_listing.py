@@ -1,4 +1,4 @@
-"""Lists the files of a store."""
+"""Lists the files of a store as shards."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from pipeline.storage.other_stores import with_timeout
 
 
 def look_up(url: str) -> pafs.FileInfo:
-    """What a store says of a name. Raises InputError."""
+    """Returns the store's file information of a URL. Raises InputError."""
     system, path = filesystem(url)
     try:
         return (
@@ -33,9 +33,9 @@ def look_up(url: str) -> pafs.FileInfo:
 
 
 def list_remote(url: str, info: pafs.FileInfo, ignored: Counter[str], options: ReadOptions) -> Iterator[Shard]:
-    """The shards of a file, a folder or a pattern of a store. Raises InputError."""
+    """Yields the shards of a file, folder or glob pattern of a store. Raises InputError."""
     system, path = filesystem(url)
-    root = (url if url.endswith(path) else f"{url}/").removesuffix(path)  # of a store as a whole, "s3://bucket"
+    root = (url if url.endswith(path) else f"{url}/").removesuffix(path)  # "s3://bucket" for a whole bucket
     if info.type == pafs.FileType.File:
         check_readable(path)
         yield _shard(info, root, path.rpartition("/")[2])
@@ -67,7 +67,7 @@ def _before_wildcards(path: str) -> str:
 
 
 def _matches(parts: list[str], patterns: list[str]) -> bool:
-    """As a shell does: `*` stays within a name, `**` stands for any number of folders."""
+    """Matches as a shell does: `*` stays within a name, `**` stands for any number of folders."""
     if not patterns or not parts:
         return not parts and all(pattern == "**" for pattern in patterns)
     if patterns[0] == "**":

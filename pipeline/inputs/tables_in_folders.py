@@ -1,4 +1,4 @@
-"""Parquet files beside images or tars: those with images are input, those that tell of the images are not."""
+"""Separates Parquet files with images from metadata tables that lie beside images or tars."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from pipeline.storage.prefetch import prefetch_map
 from pipeline.storage.shard_file import open_shard
 
 METADATA = "metadata.parquet"
-"""Of Hugging Face's image folders: it tells of the images beside it."""
+"""Name of the metadata table in Hugging Face image folders."""
 METADATA_TABLE = "metadata.parquet beside images (name it to have it read)"
 NO_IMAGE_COLUMN = "Parquet without a column of images, beside images"
 
 
 def without_metadata_tables(shards: Iterable[Shard], ignored: Counter[str], options: ReadOptions) -> Iterator[Shard]:
-    """The shards of a folder: images and tars in their order, then the Parquet files that hold images.
+    """Yields the shards of a folder without metadata tables: images and tars in order, then Parquet files with images.
 
-    A Parquet file is opened here only where there are images or tars, too, and only for its footer. One that is
-    damaged is kept: its row will say so.
+    Parquet files are opened only if there are also images or tars, and only for their footers. A damaged one is kept:
+    its row reports the damage.
     """
     tables, others = [], False
     for shard in shards:
@@ -46,7 +46,7 @@ def without_metadata_tables(shards: Iterable[Shard], ignored: Counter[str], opti
 
 
 def _ignored_reason(table: Shard, options: ReadOptions) -> str:
-    """Why a table beside images is no input; empty if it is."""
+    """Returns why a Parquet file beside images is ignored; empty if it is an input."""
     if table.path.rpartition("/")[2].lower() == METADATA:
         return METADATA_TABLE
     try:

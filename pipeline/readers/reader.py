@@ -1,4 +1,4 @@
-"""Reads shards: spans of work → Arrow tables of encoded images, in order, bounded by rows and bytes."""
+"""Reads shards: spans → Arrow tables of encoded images, in order, bounded by rows and bytes."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ Row = dict[str, Any]
 
 
 def read(spans: Iterable[Span], *, batch_images: int, options: ReadOptions = DEFAULTS) -> Iterator[pa.Table]:
-    """Yields the rows of the spans as tables of `schema.ENCODED`, at most `batch_images` and about 64 MiB each.
+    """Yields the rows of the spans as tables of `schema.ENCODED` of at most `batch_images` rows and about 64 MiB.
 
-    Whatever is wrong with a file becomes a row with an error code.
+    Any problem with a file becomes a row with an error code.
     """
     rows: list[Row] = []
     held_bytes, began = 0, time.perf_counter()
@@ -70,21 +70,21 @@ def _row(span: Span, index: int, encoded_row: EncodedRow, *, last: bool) -> Row:
 
 
 def _as_json(siblings: Mapping[str, bytes]) -> str:
-    """A JSON object of texts; what is JSON itself is taken for what it says, what only looks like it for text."""
+    """Encodes siblings as a JSON object of texts; valid JSON under the extension json is embedded as JSON."""
     texts: dict[str, Any] = {name: data.decode("utf-8", "replace") for name, data in siblings.items()}
     if "json" in texts:
-        with contextlib.suppress(ValueError, RecursionError, MemoryError):  # of NaN, of numbers too large, too deep
+        with contextlib.suppress(ValueError, RecursionError, MemoryError):  # NaN, huge numbers, deep nesting
             return _dumps(texts | {"json": json.loads(texts["json"])})
     return _dumps(texts)
 
 
 def _dumps(value: Any) -> str:
     text = json.dumps(value, ensure_ascii=False, allow_nan=False)
-    return text.encode("utf-8", "backslashreplace").decode()  # half a surrogate pair, as JSON writes it
+    return text.encode("utf-8", "backslashreplace").decode()  # half of a surrogate pair, which JSON can express
 
 
 def _rows(span: Span, options: ReadOptions) -> Iterator[Row]:
-    """A row per outcome; which one is last is known by looking one ahead."""
+    """Yields the rows of a span; reads one row ahead to know which is the shard's last."""
     encoded_rows = (_bounded(encoded_row, options) for encoded_row in _until_damage(span, options))
     following = next(encoded_rows, None)
     index = span.start
@@ -95,7 +95,7 @@ def _rows(span: Span, options: ReadOptions) -> Iterator[Row]:
 
 
 def _bounded(encoded_row: EncodedRow, options: ReadOptions) -> EncodedRow:
-    """Without an image that is too large, where its size was not known before it was read."""
+    """Replaces an image that turned out to be too large after it was read by an error."""
     try:
         check_size(0 if isinstance(encoded_row.image, DataError) else len(encoded_row.image), options.max_image_bytes)
     except DataError as error:
@@ -104,7 +104,7 @@ def _bounded(encoded_row: EncodedRow, options: ReadOptions) -> EncodedRow:
 
 
 def _until_damage(span: Span, options: ReadOptions) -> Iterator[EncodedRow]:
-    """The outcomes of a span; at the end what cut it short, named as the shard."""
+    """Yields the rows of a span, and as its last row the error that ended it, if any, named after the shard."""
     shard, before, reached = span.shard, span.start, span.offset
     try:
         for encoded_row in _READERS[shard.format](span, options):
@@ -122,7 +122,7 @@ def _until_damage(span: Span, options: ReadOptions) -> Iterator[EncodedRow]:
 
 
 def _ending(shard: Shard) -> str:
-    """The image_id of the row that says what is wrong with a shard."""
+    """Returns the image_id of a row that reports an error of the shard."""
     return shard.image_id or printable(shard.path).rpartition("/")[2]
 
 
@@ -138,7 +138,7 @@ def _read_image_file(span: Span, options: ReadOptions) -> Iterator[EncodedRow]:
 
 
 def _files_beside(stem: str, extensions: Collection[str], ignored: Counter[str]) -> dict[str, bytes]:
-    """By extension; without those that are not there, no regular files, not to be read here, or, counted, too large."""
+    """Reads the siblings of an image file by extension; leaves out unreadable ones, and counts those too large."""
     found = {}
     for extension in extensions:
         path = f"{stem}.{extension}"

@@ -1,4 +1,4 @@
-"""The rows of Parquet files and of lists: encoded images, those that lie elsewhere read many at a time."""
+"""Reads the rows of Parquet files and lists; images at other locations are read concurrently."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ from pipeline.storage.filesystems import open_at
 from pipeline.storage.shard_file import open_shard
 
 THREADS, DEPTH = 32, 64
-"""Images that lie elsewhere are read at a time, and wait for their turn."""
+"""Number of images at other locations that are read concurrently, and that may wait for their turn."""
 PREFETCH_BYTES = 16 << 20
-"""Of an image that is read ahead of its turn: those that wait stay within 1 GiB. A larger one is read in its turn."""
+"""Maximum size of a prefetched image, which bounds waiting ones to 1 GiB. A larger image is read in its turn."""
 
 MAX_BUFFERED_BYTES = 64 << 20
-"""Of images in the table itself that wait for one that lies elsewhere."""
+"""Maximum total size of images from the table itself that wait for an image at another location."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +39,7 @@ class _Row:
 
 
 def read_parquet(span: Span, options: ReadOptions) -> Generator[EncodedRow]:
-    """The outcomes of a span of a Parquet file, in order. Raises DataError or OSError where it cannot be read on."""
+    """Yields the rows of a span of a Parquet file in order. Raises DataError or OSError if it becomes unreadable."""
     missing = DataError(ErrorCode.NO_IMAGE, "the row's image is null")
     with open_shard(span.shard) as file:
         found = ParquetShard(file, span.shard.size, options).rows(span.start, options.siblings)
@@ -50,7 +50,7 @@ def read_parquet(span: Span, options: ReadOptions) -> Generator[EncodedRow]:
 
 
 def read_list(span: Span, options: ReadOptions) -> Generator[EncodedRow]:
-    """The outcomes of a span of a list, in order. Raises DataError or OSError where it cannot be read on."""
+    """Yields the rows of a span of a list in order. Raises DataError or OSError if it becomes unreadable."""
     with open_shard(span.shard) as file:
         found = read_entries(
             file,
@@ -65,7 +65,7 @@ def read_list(span: Span, options: ReadOptions) -> Generator[EncodedRow]:
 
 
 def read_row_image(path: str, row: int, options: ReadOptions) -> bytes:
-    """The image of one row of a Parquet file or a list. Raises DataError, OSError or InputError."""
+    """Reads the image of one row of a Parquet file or list. Raises DataError, OSError or InputError."""
     with open_at(path, skim=True) as file:
         size = file.seek(0, os.SEEK_END)
     span = Span(Shard(path, "", size, 0), start=row)
@@ -78,7 +78,7 @@ def read_row_image(path: str, row: int, options: ReadOptions) -> bytes:
 
 
 def _read_images(rows: Iterable[_Row], shard: Shard, options: ReadOptions, *, confined: bool) -> Generator[EncodedRow]:
-    """The rows in their order, with the images of those that lie elsewhere. Rows that need none do not wait."""
+    """Yields the rows in order, with images at other locations read; rows that hold their image do not wait."""
     read = partial(read_image_at, folder=_folder(shard, options), confined=confined)
     waiting: deque[tuple[_Row, Future[bytes] | None]] = deque()
     with ThreadPoolExecutor(THREADS) as pool:
@@ -101,7 +101,7 @@ def _read_images(rows: Iterable[_Row], shard: Shard, options: ReadOptions, *, co
 
 
 def _buffered_bytes(waiting: Iterable[tuple[_Row, object]]) -> int:
-    """Bytes of images that wait for others before them."""
+    """Returns the total size of images from the table itself that wait for earlier rows."""
     return sum(len(row.image) for row, _ in waiting if isinstance(row.image, bytes))
 
 
@@ -128,5 +128,5 @@ def _read_now(location: bytes | str | DataError, read: Callable[..., bytes], max
 
 
 def _folder(shard: Shard, options: ReadOptions) -> str:
-    """To which paths in the shard are relative."""
+    """Returns the folder to which paths in the shard are relative."""
     return options.images_root or shard.path.rpartition("/")[0] or "/"

@@ -91,8 +91,8 @@ def test_utf_16_is_said_so() -> None:
         (b"path\ra.jpg\rb.jpg", "carriage returns"),
         (b"a.jpg\0b.jpg\0", "zero bytes"),
         (bytes(99), "zero bytes"),
-        (b"\xff\xd8\xff\xe0\0\x10JFIF\n", "no list, but an image"),
-        (b"PK\3\4\0\n", "no list, but a zip archive"),
+        (b"\xff\xd8\xff\xe0\0\x10JFIF\n", "not a list but an image"),
+        (b"PK\3\4\0\n", "not a list but a zip archive"),
     ],
 )
 def test_what_are_no_lines_says_so(text: bytes, problem: str, kind: str) -> None:
