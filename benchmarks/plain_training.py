@@ -20,7 +20,7 @@ from model.training.train_step import Batch, Objective, pad_captions, summed_los
 from model.vision.augmentation import crop_and_flip
 from model.vision.preprocessing import Preprocessing
 from pipeline.datasets.prepared_split import read_split, read_vocabulary
-from pipeline.training.data_loader import in_order, pixel_batches, share
+from pipeline.training.data_loader import in_order, pixel_batches, worker_share
 from pipeline.training.objectives import word_weights
 
 BATCH_IMAGES, WARM_STEPS = 16, 3
@@ -32,7 +32,7 @@ def main(data: str, kind: str, steps: str, threads: str) -> None:
     torch.set_num_threads(int(threads))
     torch.manual_seed(0)
     split, vocabulary, preprocessing = read_split(data, "train"), read_vocabulary(data), Preprocessing(resize_size=224)
-    order = in_order(split, share(split, 0, 1), 64)
+    order = in_order(split, worker_share(split, 0, 1), 64)
     pixels = torch.cat([batch for _, batch in pixel_batches(split, order, preprocessing, threads=4)])
     network = Architecture(vocabulary_size=vocabulary.size).build().to(memory_format=torch.channels_last)
     network.encoder.cnn.requires_grad_(kind == "images")

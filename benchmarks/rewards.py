@@ -19,7 +19,7 @@ from model.vision.preprocessing import Preprocessing
 from pipeline.datasets.prepared_split import read_split, read_vocabulary
 from pipeline.evaluation import cider
 from pipeline.training import objectives
-from pipeline.training.data_loader import in_order, pixel_batches, share
+from pipeline.training.data_loader import in_order, pixel_batches, worker_share
 
 STEPS, WARM_STEPS, BATCH_IMAGES = 12, 2, 16
 
@@ -54,7 +54,7 @@ def main(data: str) -> None:
     )
     trainer = TrainStep(network, stage, steps=STEPS, objective=Objective())
     objectives.CiderD = Timed  # type: ignore[attr-defined]
-    lesson = objectives.drawn(
+    lesson = objectives.self_critical_batches(
         network,
         split,
         vocabulary,
@@ -65,7 +65,7 @@ def main(data: str) -> None:
         captions_per_image=5,
         written_weight=0.0,
     )
-    batches = pixel_batches(split, in_order(split, share(split, 0, 1), BATCH_IMAGES), preprocessing, threads=2)
+    batches = pixel_batches(split, in_order(split, worker_share(split, 0, 1), BATCH_IMAGES), preprocessing, threads=2)
     started = 0.0
     for step, (numbers, pixels) in enumerate(batches):
         if step == WARM_STEPS:

@@ -30,10 +30,10 @@ from model.captioner import checkpoint
 from model.nn.captioning_network import Architecture
 from model.vision.preprocessing import Preprocessing
 from model.vocabulary import Vocabulary
-from pipeline.inference.ray_runner import SpanSource
+from pipeline.inference.ray_runner import SpanDatasource
 from pipeline.inputs.listing import list_inputs
-from pipeline.outcome import DEFAULTS
 from pipeline.output.commit_log import CommitLog
+from pipeline.read_options import DEFAULTS
 from pipeline.readers.reader import read
 from pipeline.schema import CAPTIONED
 from pipeline.storage.folder import Folder
@@ -47,7 +47,7 @@ EVERY_S = 1.0
 
 
 class StubCaption:
-    """Says the same of every image. Takes the place of `ray_runner.BisectedCaption`."""
+    """Says the same of every image. Takes the place of `ray_runner.CaptionActor`."""
 
     def __init__(self, *_: object) -> None:
         pass
@@ -83,7 +83,7 @@ class CountedRead:
 
 def job(notes: str, arguments: list[str]) -> int:
     """The caption job with the stubs in place."""
-    with mock.patch.multiple(pipeline.inference.ray_runner, BisectedCaption=StubCaption, read=CountedRead(notes)):
+    with mock.patch.multiple(pipeline.inference.ray_runner, CaptionActor=StubCaption, read=CountedRead(notes)):
         return cli.main(["caption", *arguments])
 
 
@@ -200,7 +200,7 @@ def measure_planning(simulation: Simulation) -> None:
         (folder / f"{i:06}.tar").write_bytes(b"") if i else os.link(first, folder / "000000.tar")
     began = time.perf_counter()
     spans = list(CommitLog().remaining_work(list_inputs([str(folder)]).shards))
-    source = SpanSource(spans, wanted=8, batch_images=32, options=DEFAULTS)
+    source = SpanDatasource(spans, wanted=8, batch_images=32, options=DEFAULTS)
     source.get_read_tasks(len(source.groups))
     show(f"planning {MANY_SHARDS:,} shards", f"{time.perf_counter() - began:.2f} s", "< 30 s")
     began = time.perf_counter()

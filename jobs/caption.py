@@ -32,8 +32,8 @@ from jobs.captioning.summary import judge, summarise
 from jobs.console.stop_requests import stop_on_signals
 from model.captioner import checkpoint
 from model.device import choose_device
-from pipeline.inference.run_stats import Report
-from pipeline.inference.stages import Decode
+from pipeline.inference.run_stats import RunStats
+from pipeline.inference.stages import DecodeStage
 from pipeline.inputs.listing import Listing, list_inputs
 from pipeline.output import lease, retry
 from pipeline.output.cleanup import sweep
@@ -46,7 +46,7 @@ from pipeline.results import exports
 from pipeline.results.progress import write_plan
 from pipeline.shards import Span
 from pipeline.storage.folder import Folder
-from pipeline.storage.paths import plain
+from pipeline.storage.paths import normalize_path
 
 log = logging.getLogger("shardtalk.caption")
 
@@ -59,7 +59,7 @@ CPU_BATCH_IMAGES, CUDA_BATCH_IMAGES = 32, 256
 def run(config: CaptionConfig) -> int:
     """Captions the inputs; returns the exit code."""
     speaking, rescoring = find_captioners(config)
-    inputs = [plain(given) for given in config.inputs]
+    inputs = [normalize_path(given) for given in config.inputs]
     folder = Folder(config.output)
     check_outside_inputs(folder.url, inputs)
     listing = list_inputs(inputs, read_options(config))
@@ -94,7 +94,9 @@ def run(config: CaptionConfig) -> int:
             confirm=mine.confirm,
             epoch=mine.epoch.id,
         )
-        report = Report(commit_log, placement.slots(config, resources), expected_rows=_expected_rows(commit_log, spans))
+        report = RunStats(
+            commit_log, placement.slots(config, resources), expected_rows=_expected_rows(commit_log, spans)
+        )
         tables = captioned(config, [*speaking, *rescoring], spans, resources)
         stopped = _commit(config, tables, part_writer, report, device=device, metrics=Metrics() if resources else None)
         code = _judge(config, folder, commit_log, listing, report, stopped=stopped)
@@ -117,7 +119,7 @@ def _commit(
     config: CaptionConfig,
     tables: Generator[pa.Table],
     part_writer: PartWriter,
-    report: Report,
+    report: RunStats,
     *,
     device: str,
     metrics: Metrics | None,
@@ -131,7 +133,7 @@ def _commit(
                 part_writer.write(rows)
             if metrics:
                 metrics.publish(**report.totals(), rows_waiting=part_writer.rows_waiting)
-            if report.is_rotten(config.max_error_rate, EARLY_STOP_ROWS):
+            if report.exceeds_error_rate(config.max_error_rate, EARLY_STOP_ROWS):
                 break
         with report.writing():
             part_writer.commit()
@@ -149,10 +151,10 @@ def _give_up(grace_s: float) -> None:
 
 
 def _judge(
-    config: CaptionConfig, folder: Folder, commit_log: CommitLog, listing: Listing, report: Report, *, stopped: bool
+    config: CaptionConfig, folder: Folder, commit_log: CommitLog, listing: Listing, report: RunStats, *, stopped: bool
 ) -> int:
     """The exit code; says why it is not 0."""
-    code = judge(config, folder, commit_log, listing, report, least_rows=EARLY_STOP_ROWS if stopped else 0)
+    code = judge(config, folder, commit_log, listing, report, min_rows=EARLY_STOP_ROWS if stopped else 0)
     if code == 0 and stopped:
         log.info(f"interrupted: {report.rows} rows are committed; the same command again does the rest")
         return cli.INTERRUPTED
@@ -169,7 +171,7 @@ def captioned(
     """
     if not spans:
         return
-    decode = Decode(*map(checkpoint.load_preprocessing, used))
+    decode = DecodeStage(*map(checkpoint.load_preprocessing, used))
     caption = {
         "captioner": [_as_workers_find_it(captioner) for captioner in config.captioners],
         "search": config.search,
@@ -215,7 +217,7 @@ def _as_workers_find_it(captioner: str) -> str:
     return str(Path(captioner).absolute()) if captioner and Path(captioner).exists() else captioner
 
 
-def _shown(tables: Generator[pa.Table], report: Report, device: str) -> Iterator[pa.Table]:
+def _shown(tables: Generator[pa.Table], report: RunStats, device: str) -> Iterator[pa.Table]:
     """The tables, with a progress bar on a terminal and a line now and then in a log; closes them in the end."""
     total, done = report.expected_rows, report.rows
     bar = tqdm(total=total, initial=done, unit="image", smoothing=0.1, disable=None, dynamic_ncols=True)

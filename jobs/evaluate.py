@@ -25,11 +25,11 @@ from configs.caption import CaptionConfig
 from configs.evaluate import EvaluateConfig
 from jobs import __version__, cli
 from pipeline.errors import InputError
-from pipeline.evaluation.diversity import diversity, known_captions
+from pipeline.evaluation.diversity import diversity, tokenized_captions
 from pipeline.evaluation.java import Java, JavaError, find_java
 from pipeline.evaluation.matching import Pairing, pair
 from pipeline.evaluation.metrics import METRICS, Scores, score
-from pipeline.evaluation.predictions import Said, is_output, read_captions, read_job
+from pipeline.evaluation.predictions import Prediction, is_output, read_captions, read_job
 from pipeline.evaluation.references import References, read_prepared, read_references
 from pipeline.output.job_record import check_outside_inputs
 from pipeline.storage.folder import Folder
@@ -68,12 +68,12 @@ def run(config: EvaluateConfig) -> int:
     theirs = {str(place): image.captions for place, (_, image) in enumerate(pairing.pairs)}
     scores = score(ours, theirs, java=java, without_java=without_java)
     report = _report(pairing, scores) | {
-        "diversity": asdict(diversity(ours.values(), known_captions(references.known))),
+        "diversity": asdict(diversity(ours.values(), tokenized_captions(references.training_captions))),
         "provenance": {
             "captions": config.captions,
             "captioner": config.captioner,
             "references": references.source,
-            "novel_against": references.known_from,
+            "novel_against": references.training_source,
             "job": job,
             "versions": _versions(java),
         },
@@ -197,7 +197,7 @@ def _write(config: EvaluateConfig, report: dict[str, Any], pairing: Pairing, sco
         )
 
 
-def _rows(pairs: Iterable[tuple[Said, Any]], scores: Scores) -> pa.Table:
+def _rows(pairs: Iterable[tuple[Prediction, Any]], scores: Scores) -> pa.Table:
     """A row per image: what was said of it and what people said, and a column per metric."""
     said, images = zip(*pairs, strict=True)
     columns = {

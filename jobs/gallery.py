@@ -35,9 +35,9 @@ from jobs import cli
 from jobs.console import messages
 from pipeline.errors import DataError, InputError, OutputError
 from pipeline.images.thumbnails import thumbnail
-from pipeline.outcome import ReadOptions
-from pipeline.results.gallery_rows import Shown, describe_job, read_options, rows_to_show
-from pipeline.results.image_sources import Source, read_source, sources
+from pipeline.read_options import ReadOptions
+from pipeline.results.gallery_rows import GalleryRows, describe_job, read_options, select_rows
+from pipeline.results.image_sources import ImageSource, locate_images, read_image_source
 from pipeline.storage.folder import Folder
 from pipeline.storage.prefetch import prefetch_map
 
@@ -57,7 +57,7 @@ DETAILS = ("shard", "index", "width", "height")
 def run(config: GalleryConfig) -> int:
     """Writes the page and prints where it is; returns the exit code."""
     folder = Folder(config.output)
-    shown = rows_to_show(folder, max_images=config.max_images, seed=config.seed)
+    shown = select_rows(folder, max_images=config.max_images, seed=config.seed)
     summary = describe_job(folder, shown.total) | {
         "output": config.output.rstrip("/").rpartition("/")[2] or config.output,
         "total": shown.total,
@@ -89,7 +89,7 @@ def _write_thumbnails(folder: Path, rows: pa.Table, size: int, options: ReadOpti
     """Makes the thumbnails; returns whether each row has one."""
     shards, codes = rows["shard"].to_pylist(), rows["error_code"].to_pylist()
     # What could not be decoded for captioning is not tried again.
-    places = sources(zip(shards, rows["index"].to_pylist(), strict=True), options)
+    places = locate_images(zip(shards, rows["index"].to_pylist(), strict=True), options)
     found = (None if code else source for code, source in zip(codes, places, strict=True))
     pictures = []
     with (
@@ -107,15 +107,15 @@ def _write_thumbnails(folder: Path, rows: pa.Table, size: int, options: ReadOpti
     return pictures
 
 
-def _thumbnail(source: Source | None, size: int, options: ReadOptions) -> bytes | None:
+def _thumbnail(source: ImageSource | None, size: int, options: ReadOptions) -> bytes | None:
     """A JPEG; None for an image that is gone, has changed or cannot be decoded."""
     try:
-        return thumbnail(read_source(source, options), size=size) if source else None
+        return thumbnail(read_image_source(source, options), size=size) if source else None
     except (OSError, DataError, InputError):
         return None
 
 
-def _write_data(files: Path, shown: Shown, pictures: list[bool], summary: dict[str, Any]) -> None:
+def _write_data(files: Path, shown: GalleryRows, pictures: list[bool], summary: dict[str, Any]) -> None:
     index = _lines(shown.rows.select(INDEX), map(int, pictures))
     (files / "data.js").write_text(_script("show", _json(summary), index), encoding="ascii")
     for start in range(0, len(shown.rows), GROUP):
@@ -163,7 +163,7 @@ def _write_page(page: Path, files: Path) -> None:
     unfinished.replace(page)
 
 
-def _summarise(shown: Shown, pictures: list[bool]) -> None:
+def _summarise(shown: GalleryRows, pictures: list[bool]) -> None:
     errors = sum(shown.errors.values())
     without = shown.rows["error_code"].null_count - sum(pictures)
     sampled = f", a sample of {len(pictures)} shown" if len(pictures) < shown.total else ""

@@ -25,15 +25,15 @@ from model.vocabulary import UNKNOWN, Vocabulary, tokenize, tokenize_as_neuralta
 from pipeline.datasets.annotations import (
     SPLITS,
     CaptionedImage,
-    Split,
+    SplitName,
     assign_splits,
     assign_splits_as_neuraltalk2,
     read_annotations,
 )
-from pipeline.datasets.statistics import Skipped, Written, record
+from pipeline.datasets.statistics import Skipped, SplitStatistics, build_record
 from pipeline.errors import DataError, InputError, OutputError
 
-Splits = Mapping[Split, Sequence[CaptionedImage]]
+Splits = Mapping[SplitName, Sequence[CaptionedImage]]
 Tokenizer = Callable[[str], list[str]]
 
 _TOKENIZERS: dict[str, Tokenizer] = {"standard": tokenize, "neuraltalk2": tokenize_as_neuraltalk2}
@@ -77,19 +77,19 @@ def _refuse(config: PrepareConfig, output: Path) -> None:
 
 def _convert(config: PrepareConfig, output: Path) -> int:
     """Writes what prepro.py made, pixel for pixel and id for id."""
-    from pipeline.datasets.neuraltalk2_hdf5 import Prepared
-    from pipeline.datasets.shard_writer import Keys, ShardWriter
+    from pipeline.datasets.neuraltalk2_hdf5 import Neuraltalk2Dataset
+    from pipeline.datasets.shard_writer import KeyAssigner, ShardWriter
 
-    prepared = Prepared.read(Path(config.h5), Path(config.captions))
+    prepared = Neuraltalk2Dataset.read(Path(config.h5), Path(config.captions))
     _claim(output)
-    keys, report = Keys(), {split: Written() for split in SPLITS}
+    keys, report = KeyAssigner(), {split: SplitStatistics() for split in SPLITS}
     for split in dict.fromkeys(image.split for image in prepared.images if image.split):
         with ShardWriter(output / split, split, shard_images=config.shard_images) as writer:
             for image, ids, png in tqdm(prepared.of(split), desc=f"writing {split}", unit="image"):
                 tokens = [caption.split() for caption in image.captions]
                 longest = max(map(len, ids))
-                sample = record(image, tokens, ids, prepared.vocabulary, report[split], max_tokens=longest)
-                writer.write(keys.of(image.file_path), {"png": png, "json": _utf8(sample)})
+                sample = build_record(image, tokens, ids, prepared.vocabulary, report[split], max_tokens=longest)
+                writer.write(keys.assign(image.file_path), {"png": png, "json": _utf8(sample)})
         report[split].shards = len(writer.shards)
     counts = Counter(word for image in prepared.images for caption in image.captions for word in caption.split())
     _save(output, prepared.vocabulary, _stats(config, counts, prepared.vocabulary, report, Skipped()))
@@ -180,8 +180,10 @@ def _claim(output: Path) -> None:
         raise OutputError(f"output {output} cannot be written to: {error.strerror}; choose another") from error
 
 
-def _write_shards(splits: Splits, vocabulary: Vocabulary, config: PrepareConfig, output: Path) -> dict[Split, Written]:
-    from pipeline.datasets.shard_writer import Keys, ShardWriter, stored_image
+def _write_shards(
+    splits: Splits, vocabulary: Vocabulary, config: PrepareConfig, output: Path
+) -> dict[SplitName, SplitStatistics]:
+    from pipeline.datasets.shard_writer import KeyAssigner, ShardWriter, stored_image
     from pipeline.storage.prefetch import prefetch_map
 
     def store(image: CaptionedImage) -> tuple[CaptionedImage, str, bytes]:
@@ -191,15 +193,15 @@ def _write_shards(splits: Splits, vocabulary: Vocabulary, config: PrepareConfig,
         except DataError as error:
             raise InputError(f"{path} changed since it was checked: {error.message}; run again") from error
 
-    keys, report = Keys(), {split: Written() for split in SPLITS}
+    keys, report = KeyAssigner(), {split: SplitStatistics() for split in SPLITS}
     for split in filter(splits.get, SPLITS):
         stored = prefetch_map(store, splits[split], threads=config.threads, depth=2 * config.threads)
         with ShardWriter(output / split, split, shard_images=config.shard_images) as writer:
             for image, extension, data in tqdm(stored, desc=f"writing {split}", unit="image", total=len(splits[split])):
                 tokens = [_TOKENIZERS[config.tokenizer](caption) for caption in image.captions]
                 encoded = [vocabulary.encode(words) for words in tokens]
-                sample = record(image, tokens, encoded, vocabulary, report[split], max_tokens=config.max_tokens)
-                writer.write(keys.of(image.file_path), {extension: data, "json": _utf8(sample)})
+                sample = build_record(image, tokens, encoded, vocabulary, report[split], max_tokens=config.max_tokens)
+                writer.write(keys.assign(image.file_path), {extension: data, "json": _utf8(sample)})
         report[split].shards = len(writer.shards)
     return report
 
@@ -208,7 +210,7 @@ def _stats(
     config: PrepareConfig,
     counts: Counter[str],
     vocabulary: Vocabulary,
-    written: Mapping[Split, Written],
+    written: Mapping[SplitName, SplitStatistics],
     skipped: Skipped,
 ) -> dict[str, Any]:
     rare = sum(seen <= config.word_count_threshold for seen in counts.values())
@@ -238,7 +240,9 @@ def _utf8(value: Any, indent: int | None = None) -> bytes:
     return json.dumps(value, ensure_ascii=False, indent=indent).encode("utf-8", "backslashreplace")
 
 
-def _report(output: Path, vocabulary: Vocabulary, written: Mapping[Split, Written], skipped: Skipped) -> None:
+def _report(
+    output: Path, vocabulary: Vocabulary, written: Mapping[SplitName, SplitStatistics], skipped: Skipped
+) -> None:
     lines = [
         f"{output / split}: {done.images} images, {done.captions} captions in {done.shards} shards"
         for split, done in written.items()

@@ -23,13 +23,13 @@ from jobs import cli
 from jobs.console.stop_requests import stop_on_signals
 from jobs.console.training_progress import TrainingProgress
 from model.device import choose_device
-from pipeline.datasets.prepared_split import Split, read_split
+from pipeline.datasets.prepared_split import PreparedSplit, read_split
 from pipeline.errors import OutputError
 from pipeline.storage.filesystems import is_remote
 from pipeline.storage.folder import Folder
-from pipeline.training.distributed import Workers
+from pipeline.training.distributed import WorldInfo
 from pipeline.training.run_directory import STATE
-from pipeline.training.trainer import TrainingRun
+from pipeline.training.trainer import Trainer
 
 log = logging.getLogger("shardtalk.train")
 
@@ -58,12 +58,12 @@ def run(config: TrainConfig) -> int:
 
 
 def _trained(
-    config: TrainConfig, resources: Resources | None, train: Split, val: Split, shown: TrainingProgress
+    config: TrainConfig, resources: Resources | None, train: PreparedSplit, val: PreparedSplit, shown: TrainingProgress
 ) -> bool:
     """Whether the run came to its end: on workers where there are resources of a cluster, else here."""
     if not resources:
-        alone = Workers.found(choose_device(config.device))
-        return TrainingRun(config, train, val, alone, shown).run()
+        alone = WorldInfo.detect(choose_device(config.device))
+        return Trainer(config, train, val, alone, shown).run()
     from pipeline.training.ray_train import run_on_ray
 
     fewest, most = config.ray.min_workers, config.num_workers

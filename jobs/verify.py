@@ -11,13 +11,13 @@ from configs.verify import VerifyConfig
 from jobs import cli
 from jobs.console.messages import print_line
 from pipeline.inputs.listing import list_inputs
-from pipeline.outcome import ReadOptions
 from pipeline.output.commit_log import CommitLog
 from pipeline.output.job_record import check_is_output, check_reading_rules, read_job
+from pipeline.read_options import ReadOptions
 from pipeline.storage.folder import Folder
-from pipeline.storage.paths import plain
+from pipeline.storage.paths import normalize_path
 from pipeline.verification.folder_census import list_files
-from pipeline.verification.verify import Counts, problems
+from pipeline.verification.verify import RowCounts, find_problems
 
 SHOWN = 100
 
@@ -28,7 +28,7 @@ class Examination:
 
     problems: list[str]
     """A line each; none where the output is proven."""
-    counts: Counts
+    counts: RowCounts
     """Of the rows."""
     num_files: int | None
     """Files of the input; None where it was not compared."""
@@ -64,13 +64,13 @@ def examine(out: str, inputs: Sequence[str], *, max_problems: int) -> Examinatio
     check_is_output(folder)
     commit_log = CommitLog.load(folder)
     job = read_job(folder)
-    options = ReadOptions.of_job(job)
-    names = [plain(name) for name in inputs]
+    options = ReadOptions.from_job(job)
+    names = [normalize_path(name) for name in inputs]
     shards = list_inputs(names, options).shards if inputs else None
     if shards is not None:
         check_reading_rules(folder, job)
-    counts = Counts()
-    lines = problems(folder, commit_log, shards, options, files=list_files(names), counts=counts)
+    counts = RowCounts()
+    lines = find_problems(folder, commit_log, shards, options, files=list_files(names), counts=counts)
     return Examination([*islice(lines, max_problems)], counts, None if shards is None else len(shards))
 
 

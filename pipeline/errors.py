@@ -1,10 +1,10 @@
-"""What can go wrong with input and output.
+"""The exceptions of the pipeline.
 
-PipelineError (a ValueError): the user's to mend; the command ends with one line
-├── InputError    an input that is missing, empty, or of a form we do not read
+PipelineError (a ValueError): a mistake that the user can fix; the command ends with one line
+├── InputError    an input that is missing, empty, or of an unsupported format
 └── OutputError   an output directory that belongs to something else
 WriteError (an OSError): the output cannot be written now: a full disk, a store that does not answer
-ChangedError (an OSError): a file is another than it was when it was listed, or when reading it began
+ChangedError (an OSError): a file was replaced after it was listed, or while it was read
 TrainingError (a RuntimeError): training cannot go on
 DataError: bad data inside the input; becomes a row with `error_code` and `error_message`, and the job goes on
 """
@@ -12,15 +12,15 @@ DataError: bad data inside the input; becomes a row with `error_code` and `error
 from __future__ import annotations
 
 MAX_MESSAGE = 1000
-"""Characters of a row's error message: a parser may quote all of what it read."""
+"""Maximum number of characters in a row's error message: a parser may quote its whole input."""
 
 
 class PipelineError(ValueError):
-    """The base of the user's mistakes: the value, why it cannot be used, what to try."""
+    """Base class for mistakes of the user; the message names the value, the reason and a remedy."""
 
 
 class InputError(PipelineError):
-    """An input that is missing, empty, or of a form we do not read."""
+    """An input that is missing, empty, or of an unsupported format."""
 
 
 class OutputError(PipelineError):
@@ -32,7 +32,7 @@ class WriteError(OSError):
 
 
 class ChangedError(OSError):
-    """A file is another than it was when it was listed, or when reading it began. What is left of it makes no sense."""
+    """A file was replaced after it was listed or while it was read; its remaining bytes cannot be used."""
 
 
 class TrainingError(RuntimeError):
@@ -44,11 +44,11 @@ class DataError(Exception):
 
     Args:
         code: one of `pipeline.schema.ErrorCode`.
-        message: what was found, with the name or byte offset.
+        message: the problem, with a name or byte offset.
     """
 
     def __init__(self, code: str, message: str) -> None:
-        message = message.encode("utf-8", "backslashreplace").decode()  # a parser may quote what is no text
+        message = message.encode("utf-8", "backslashreplace").decode()  # a parser may quote bytes that are not text
         super().__init__(message)
         self.code = code
         self.message = message if len(message) <= MAX_MESSAGE else f"{message[:MAX_MESSAGE]}…"

@@ -1,4 +1,4 @@
-"""Which files are input, by their names, and what those that are not are."""
+"""Decides by name which files are inputs, and describes those that are not."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _OTHERS = {
 }
 COMPRESSION = (b"\x1f\x8b", b"BZh", b"\xfd7zXZ", b"\x28\xb5\x2f\xfd", b"\x04\x22\x4d\x18")
 """First bytes of gzip, bzip2, xz, zstd and lz4."""
-_BEGINNINGS = {
+_SIGNATURES = {
     "a compressed file; unpack it first": COMPRESSION,
     "a zip archive; unpack it into a folder": (b"PK\3\4", b"PK\5\6"),
     "an archive; unpack it into a folder": (b"7z\xbc\xaf\x27\x1c", b"Rar!"),
@@ -40,11 +40,11 @@ _BEGINNINGS = {
     "an image; let its name end in an image's extension": (b"\xff\xd8\xff", b"\x89PNG", b"GIF8", b"II*\0", b"MM\0*"),
 }
 _MARKUP = (b"<!doctype", b"<html", b"<head", b"<?xml", b"<error")
-_REFUSED = {extension: what for what, extensions in _OTHERS.items() for extension in extensions.split()}
+_UNREADABLE_TYPES = {extension: what for what, extensions in _OTHERS.items() for extension in extensions.split()}
 
 
 def is_input(name: str, ignored: Counter[str]) -> bool:
-    """Whether a file of a folder holds images, by its name; counts it by its kind if not."""
+    """Returns whether a file of a folder holds images, by its name; counts it in `ignored` by its kind if not."""
     base, extension = name.rpartition("/")[2].lower(), extension_of(name)
     if base.startswith("."):
         ignored[HIDDEN] += 1
@@ -58,37 +58,37 @@ def is_input(name: str, ignored: Counter[str]) -> bool:
     return False
 
 
-def id_of(name: str) -> str:
-    """The image_id of an image file; empty for a shard of many images."""
+def image_id_of(name: str) -> str:
+    """Returns the image_id of an image file; empty for a shard of many images."""
     return printable(name) if format_of(name) == ShardFormat.IMAGE or name == STANDARD_INPUT else ""
 
 
-def refuse_unreadable(path: str) -> None:
-    """Raises InputError for a file that is named as input, and of a kind that is not read, with what to do."""
+def check_readable(path: str) -> None:
+    """Raises InputError, with advice, for an input file of a type that is not read."""
     if path.lower().endswith(_COMPRESSED_TARS):
         raise InputError(f"{printable(path)} is compressed, so it cannot be read from the middle; unpack it first")
-    if what := _REFUSED.get(extension_of(path)):
+    if what := _UNREADABLE_TYPES.get(extension_of(path)):
         raise InputError(f"{printable(path)} is {what}")
 
 
-def recognised(head: bytes) -> str:
-    """What a file is in truth, and what to do, by its first bytes; empty where they are not known."""
+def recognize(head: bytes) -> str:
+    """Recognizes a file by its first bytes; returns its type and advice, or an empty text if the bytes are unknown."""
     if head.lstrip(b"\xef\xbb\xbf \t\r\n").lower().startswith(_MARKUP):
         return "a web page or a message of a server; download the file again"
-    return next((what for what, beginnings in _BEGINNINGS.items() if head.startswith(beginnings)), "")
+    return next((what for what, beginnings in _SIGNATURES.items() if head.startswith(beginnings)), "")
 
 
-def holds_no_images(given: str, ignored: Counter[str]) -> InputError:
-    """What to raise for an input without images: says what is there instead."""
-    found = f"; it has {counted(ignored)}" if ignored else ""
+def no_images_error(given: str, ignored: Counter[str]) -> InputError:
+    """Returns the exception for an input without images, which lists the files found there instead."""
+    found = f"; it has {format_counts(ignored)}" if ignored else ""
     return InputError(f"{printable(given)} holds no images{found}")
 
 
-def counted(kinds: Mapping[str, int]) -> str:
-    """Counts by kind, as text; the most frequent first."""
+def format_counts(kinds: Mapping[str, int]) -> str:
+    """Formats counts by kind as text, the most frequent first."""
     return ", ".join(f"{kind} {count}" for kind, count in Counter(kinds).most_common())
 
 
-def names_a_kind(pattern: str, extensions: Iterable[str]) -> bool:
-    """Whether a pattern such as `*.txt` names the extension of what it matches, so that they are meant."""
+def matches_extension(pattern: str, extensions: Iterable[str]) -> bool:
+    """Returns whether a pattern such as `*.txt` ends in one of these extensions, so that it asks for such files."""
     return extension_of(pattern) in extensions

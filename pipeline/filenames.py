@@ -1,4 +1,4 @@
-r"""File names: which are images, and how any of them fits a string column."""
+r"""File names: the extensions of images, and the conversion of any name to valid text."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ _DRAWN = (
 )
 _SENSORS = "dng cr2 cr3 crw nef nrw arw srf sr2 raf orf rw2 rwl pef srw x3f 3fr fff iiq kdc dcr mrw erf mef mos gpr"
 EXTENSIONS = frozenset(" ".join([_PHOTOS, _JPEG_2000_AND_OTHERS, _DRAWN, _SENSORS]).split())
-"""Extensions, lower case, of what is taken for an image in folders and tars, whether Pillow decodes it or not."""
+"""Lower-case extensions of files that count as images in folders and tars, whether or not Pillow can decode them."""
 
 _AMBIGUOUS = re.compile(r"\\+(?=x[89a-f][0-9a-f]|[\udc80-\udcff])")
 _ESCAPED = re.compile(r"(\\+)(x[89a-f][0-9a-f])?")
 
 
 def printable(name: str) -> str:
-    r"""A name from the operating system or a tar as valid text: bytes that are not UTF-8 as `\xNN`.
+    r"""Returns a name from the operating system or a tar as valid text, with bytes that are not UTF-8 as `\xNN`.
 
-    Two names never become one: a backslash that stands before such a byte, or in the name itself before `x80` to
-    `xff`, is doubled. Other names stay as they are.
+    Different names stay different: a backslash before such a byte, or before `x80` to `xff` in the name itself, is
+    doubled. Other names are returned unchanged.
     """
     return _valid(_AMBIGUOUS.sub(lambda match: 2 * match[0], name))
 
@@ -38,7 +38,7 @@ def _valid(name: str) -> str:
 
 
 def from_printable(text: str) -> str:
-    """The name that `printable` made this text of."""
+    """Returns the name from which `printable` made this text."""
 
     def original(match: re.Match[str]) -> str:
         slashes, escape = len(match[1]), match[2]
@@ -51,14 +51,14 @@ def from_printable(text: str) -> str:
 
 
 def is_text(name: str) -> bool:
-    """Whether a name from the operating system is UTF-8."""
+    """Returns whether a name from the operating system is UTF-8."""
     return not any("\udc80" <= character <= "\udcff" for character in name)
 
 
 def for_terminal(text: str) -> str:
-    r"""Text as a terminal may get it: names in it that hold control characters cannot move the cursor or make lines.
+    r"""Escapes text for a terminal, so that control characters in names cannot move the cursor or break lines.
 
-    They, line ends, and marks that turn the direction of writing, become `\n`, `\x1b`, `\u202e` and the like.
+    Control characters, line ends and marks of writing direction become `\n`, `\x1b`, `\u202e` and the like.
     """
     text = _valid(text)
     return text if text.isprintable() else "".join(c if c.isprintable() else _escaped(c) for c in text)

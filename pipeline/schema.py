@@ -1,29 +1,32 @@
-"""The columns. Declared once: what is written, and what travels between the stages before it."""
+"""The table schemas: the rows of the output, and the columns that pass between the stages before it."""
 
 from __future__ import annotations
 
-from collections.abc import Container
+from collections.abc import Container, Mapping
+from dataclasses import dataclass, field
 from enum import StrEnum
 
 import pyarrow as pa
 
+from pipeline.errors import DataError
+
 
 class ErrorCode(StrEnum):
-    """Why a row has no caption."""
+    """The reason why a row has no caption."""
 
     UNREADABLE = "unreadable"  # the file cannot be opened or read
     CHANGED_INPUT = "changed_input"  # the object was replaced after it was listed, or while it was read
     EMPTY_FILE = "empty_file"  # zero bytes
-    NOT_AN_IMAGE = "not_an_image"  # of no format that Pillow knows
+    NOT_AN_IMAGE = "not_an_image"  # no image format that Pillow knows
     CORRUPT_IMAGE = "corrupt_image"  # begins like an image and cannot be decoded to its end
-    UNSUPPORTED_FORMAT = "unsupported_format"  # an image that this installation cannot decode; says what to do
+    UNSUPPORTED_FORMAT = "unsupported_format"  # an image that this installation cannot decode; the message has advice
     TOO_LARGE = "too_large"  # more bytes than `max_image_bytes`; not read
     DECOMPRESSION_BOMB = "decompression_bomb"  # more pixels than `pipeline.images.decoding.MAX_PIXELS`
-    NO_IMAGE = "no_image"  # a null in a table; in a tar, a link to nothing that is in it
+    NO_IMAGE = "no_image"  # a null in a table; a link in a tar whose target is not in the tar
     TRUNCATED_SHARD = "truncated_shard"  # a tar that ends early; what came before it is captioned
-    CORRUPT_SHARD = "corrupt_shard"  # bytes of a tar that are no members; what lies before and behind is captioned
-    OUT_OF_MEMORY = "out_of_memory"  # too little to decode it, or on the device to caption even this image alone
-    WORKER_DIED = "worker_died"  # the process ended, without a word, each time it worked on this image alone
+    CORRUPT_SHARD = "corrupt_shard"  # a damaged place in a tar; the members before and behind it are captioned
+    OUT_OF_MEMORY = "out_of_memory"  # too little memory to decode it, or on the device to caption this image alone
+    WORKER_DIED = "worker_died"  # the process was killed each time it worked on this image alone
     EMPTY_SHARD = "empty_shard"  # a tar or table without images
 
 
@@ -50,44 +53,60 @@ ROW = pa.schema(
 """A row of the output. (shard, index) is its identity; in a tar, so is (shard, image_id)."""
 
 TOKEN_PROBS = pa.field("token_probs", pa.list_(pa.float32()))
-"""Only on request: probability, in [0, 1], of each word of `caption` and of its end; null where there is an error."""
+"""Optional column: probability, in [0, 1], of each word of `caption` and of END; null if there is an error."""
 
 POSITION = pa.schema(
     [
-        pa.field("shard_id", pa.string(), nullable=False),  # `pipeline.inputs.listing.Shard.id`
+        pa.field("shard_id", pa.string(), nullable=False),  # `pipeline.shards.Shard.id`
         pa.field("next_offset", pa.int64(), nullable=False),  # byte offset in the shard at which the next sample begins
         pa.field("last", pa.bool_(), nullable=False),  # no sample of the shard comes after this one
     ]
 )
-"""What the ledger needs to know of a row beside its index. Travels with it, and is not written."""
+"""Columns for the commit log, besides the index. They accompany each row and are not written."""
 
 MEASURES = pa.schema(
     [
-        pa.field("num_bytes", pa.int64()),  # of the encoded image; of a shard's damage, what it covers
-        pa.field("read_s", pa.float32()),  # seconds spent on this row: its share of a table's
+        pa.field("num_bytes", pa.int64()),  # size of the encoded image, or of the unreadable place of a shard
+        pa.field("read_s", pa.float32()),  # seconds spent on this row: its share of the time of a table
         pa.field("decode_s", pa.float32()),
         pa.field("caption_s", pa.float32()),
         pa.field("batch_images", pa.int32()),  # rows captioned together with it, and itself
-        # JSON object: files of the shard up to the next row that are no images, by kind; null if there are none
+        # JSON object: number of ignored files of the shard up to the next row, by kind; null if there are none
         pa.field("ignored", pa.string()),
     ]
 )
-"""What the report needs to know of a row. Travels with it, and is not written."""
+"""Columns for `pipeline.inference.run_stats`. They accompany each row and are not written."""
 
 ENCODED = pa.schema(
     [
         *(ROW.field(name) for name in ("image_id", "shard", "index", "error_code", "error_message", "siblings")),
         *POSITION,
         *(MEASURES.field(name) for name in ("num_bytes", "read_s", "ignored")),
-        pa.field("image", pa.large_binary()),  # the encoded file; null where there is an error
+        pa.field("image", pa.large_binary()),  # the encoded file; null if there is an error
     ]
 )
-"""What the reader gives to the decoder. The decoder adds `pixels`, `width`, `height`, `decode_s` and drops `image`."""
+"""Output of the reader. The decode stage adds `pixels`, `width`, `height`, `decode_s` and drops `image`."""
 
 CAPTIONED = pa.schema([*ROW, *POSITION, *MEASURES])
-"""What the captioner gives to the sink."""
+"""Output of the caption stage, input of the part writer."""
 
 
 def extended(schema: pa.Schema, columns: Container[str]) -> pa.Schema:
-    """`ROW` or `CAPTIONED`, and at its end the column on request if it is among these."""
+    """Returns `ROW` or `CAPTIONED` with the optional column appended if it is among `columns`."""
     return schema.append(TOKEN_PROBS) if TOKEN_PROBS.name in columns else schema
+
+
+@dataclass(frozen=True, slots=True)
+class EncodedRow:
+    """One row as a reader yields it: an encoded image, or the error in its place."""
+
+    image_id: str
+    next_offset: int
+    """Byte offset at which the next row begins."""
+    image: bytes | DataError
+    siblings: Mapping[str, bytes] = field(default_factory=dict)
+    """Files or columns kept beside the image, by extension or column name."""
+    ignored: Mapping[str, int] = field(default_factory=dict)
+    """Number of ignored files of the shard up to the next row (no images, no siblings), by kind."""
+    lost_bytes: int = 0
+    """Size in bytes of the unreadable place of the shard that an error row reports; 0 for images."""

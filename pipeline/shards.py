@@ -1,4 +1,4 @@
-"""A shard: a file that holds images, and what identifies it."""
+"""Shards, the files that hold images, and spans, the ranges of their rows that are to be captioned."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 LISTS = frozenset(["txt", "csv", "tsv", "jsonl", "ndjson"])
-"""Extensions of lists of paths or URLs, where they are named as input."""
+"""Extensions of input files that are read as lists of paths or URLs."""
 STANDARD_INPUT = "-"
-"""The name of a list that comes from standard input."""
+"""The input name that stands for a list on standard input."""
 
 
 class ShardFormat(StrEnum):
-    """What a shard is; the value is the extension of those that hold many images, but for lists."""
+    """The format of a shard; for tars and Parquet files the value is their extension."""
 
     IMAGE = "image"
     TAR = "tar"
@@ -29,27 +29,27 @@ class Shard:
     path: str
     """Absolute path, which need not be UTF-8, or URL."""
     image_id: str
-    """Of an image file: its row's; empty for others, in which keys name the rows."""
+    """The row's image_id for an image file; empty for shards of many images."""
     size: int
-    """Bytes; -1 where it cannot be looked at."""
+    """Size in bytes; -1 if it cannot be determined."""
     mtime_ns: int
     data: str = ""
-    """Path of its bytes where they lie elsewhere: of a list from standard input."""
+    """Path of the file that holds the bytes of a list from standard input; empty for all other shards."""
 
     @property
     def format(self) -> ShardFormat:
-        """What is in it."""
+        """The format, by file extension."""
         return ShardFormat.IMAGE if self.image_id else format_of(self.path)
 
     @property
     def id(self) -> str:
-        """Hash of path, size and time of change, in 16 hexadecimal digits. The ledger's name for the shard."""
+        """Hash of path, size and time of change, in 16 hexadecimal digits: identifies the shard in the commit log."""
         identity = f"{self.path}\n{self.size}\n{self.mtime_ns}"
         return hashlib.sha256(identity.encode("utf-8", "surrogateescape")).hexdigest()[:16]
 
 
 def format_of(path: str) -> ShardFormat:
-    """What a file is by its extension."""
+    """Returns the format of a file by its extension."""
     name = path.rpartition("/")[2]
     extension = extension_of(path)
     if name == STANDARD_INPUT or extension in LISTS:
@@ -58,9 +58,9 @@ def format_of(path: str) -> ShardFormat:
 
 
 def extension_of(path: str) -> str:
-    """The last extension of a path, lower case and without its dot; empty where there is none.
+    """Returns the last extension of a path, in lower case and without its dot; empty if there is none.
 
-    Spaces and dots at the end of a name do not count: other systems leave them out.
+    Spaces and dots at the end of a name are ignored, as other systems drop them.
     """
     name = path.rpartition("/")[2].lower().rstrip(" .")
     return name.rpartition(".")[2] if "." in name else ""
@@ -68,17 +68,17 @@ def extension_of(path: str) -> str:
 
 @dataclass(frozen=True)
 class TarContext:
-    """What a reader that begins in the middle of a tar cannot find there."""
+    """Facts from earlier in a tar that a reader needs to begin in the middle of it."""
 
     first: int
     """Index of the first row of the sample that begins at the span's offset."""
     renamed: Mapping[int, str]
-    """Ids by row of the span, where they depend on rows before."""
+    """image_id by row index, for those rows of the span whose id depends on earlier rows."""
 
 
 @dataclass(frozen=True, slots=True)
 class Span:
-    """Rows of a shard still to be captioned."""
+    """A range of rows of a shard that is still to be captioned."""
 
     shard: Shard
     start: int = 0
@@ -86,6 +86,6 @@ class Span:
     offset: int = 0
     """Byte offset at which that row begins."""
     stop: int | None = None
-    """Index after its last row; None for the shard's end."""
+    """Index after its last row; None: up to the end of the shard."""
     tar_context: TarContext | None = None
-    """Of a tar, what decides its rows and lies before it; None where nobody has looked."""
+    """Facts from before the span, for tars; None: the reader walks the headers before the span."""

@@ -7,10 +7,10 @@ from typing import Any
 
 import pyarrow as pa
 
-from pipeline.outcome import DEFAULTS, ReadOptions
 from pipeline.output.commit_log import CommitLog
 from pipeline.output.manifest import finish
 from pipeline.output.writer import PartWriter
+from pipeline.read_options import DEFAULTS, ReadOptions
 from pipeline.readers.reader import read
 from pipeline.schema import CAPTIONED
 from pipeline.shards import Shard, Span

@@ -15,7 +15,7 @@ from benchmarks.gpu.bench import Bench
 from benchmarks.gpu.utilization import Utilization
 from configs.caption import CaptionConfig, LocalConfig, RayConfig
 from jobs import caption
-from pipeline.inference.run_stats import Report
+from pipeline.inference.run_stats import RunStats
 from pipeline.output.commit_log import CommitLog
 from pipeline.storage.folder import Folder
 
@@ -23,8 +23,8 @@ IMPLAUSIBLE = 2.0
 """Times the speed of the slower stage."""
 
 
-class TimedReport(Report):
-    """Knows when rows came. Takes the place of `Report` in the job."""
+class TimedReport(RunStats):
+    """Knows when rows came. Takes the place of `RunStats` in the job."""
 
     ready: list[tuple[float, int]] = []  # noqa: RUF012 - of the job that runs
     """`time.time()`, and how many."""

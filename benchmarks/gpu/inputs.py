@@ -19,7 +19,7 @@ from jobs.caption import CPU_BATCH_IMAGES, CUDA_BATCH_IMAGES
 from model.captioner import checkpoint
 from model.vision.preprocessing import Preprocessing
 from pipeline.datasets.shard_writer import ShardWriter
-from pipeline.inference.stages import Decode
+from pipeline.inference.stages import DecodeStage
 from pipeline.inputs.listing import list_inputs
 from pipeline.output.commit_log import CommitLog
 from pipeline.readers.reader import read
@@ -74,7 +74,7 @@ def encoded(bench: Bench, images: int) -> list[pa.Table]:
 
 def decoded(bench: Bench, images: int) -> list[pa.Table]:
     """The same, as they come from the decoder."""
-    decode, threads = Decode(preprocessing()), bench.cores
+    decode, threads = DecodeStage(preprocessing()), bench.cores
     return list(prefetch_map(decode, encoded(bench, images), threads=threads, depth=threads))
 
 

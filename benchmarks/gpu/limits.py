@@ -19,7 +19,7 @@ from model.decoding.search import generate_from_state
 from model.device import autocast
 from model.nn.encoder import Encoder
 from model.vision.preprocessing import Preprocessing
-from pipeline.inference.stages import CaptionPixels, Decode
+from pipeline.inference.stages import CaptionStage, DecodeStage
 from pipeline.readers.reader import read
 from pipeline.storage.prefetch import prefetch_map
 
@@ -46,7 +46,7 @@ def decoding(bench: Bench, threads: int) -> float:
     tables = inputs.encoded(
         bench, bench.scaled(TABLES_PER_THREAD * threads * inputs.batch_images(bench), least=threads)
     )
-    stage = Decode(inputs.preprocessing())
+    stage = DecodeStage(inputs.preprocessing())
     began = time.perf_counter()
     deque(prefetch_map(stage, tables, threads=threads, depth=threads + 1), maxlen=0)
     return sum(map(len, tables)) / (time.perf_counter() - began)
@@ -54,7 +54,7 @@ def decoding(bench: Bench, threads: int) -> float:
 
 def captioning(bench: Bench) -> float:
     """Images/s of the caption stage on pixels that are there: copy, CNN, search and rows."""
-    stage = CaptionPixels(inputs.CAPTIONER, Search(), device=bench.device.type)
+    stage = CaptionStage(inputs.CAPTIONER, Search(), device=bench.device.type)
     rows = inputs.decoded(bench, 1)[0]
     return len(rows) / bench.step_s(lambda: stage(rows), seconds=4)
 

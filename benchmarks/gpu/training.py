@@ -18,10 +18,10 @@ from configs.stage import Stage
 from model.nn.captioning_network import Architecture, Network
 from model.training.train_step import Batch, Objective, TrainStep
 from model.vision.preprocessing import Preprocessing
-from pipeline.datasets.prepared_split import Numbers, Split, read_split, read_vocabulary
+from pipeline.datasets.prepared_split import ImageIndices, PreparedSplit, read_split, read_vocabulary
 from pipeline.training import step_inputs
-from pipeline.training.data_loader import shuffled
-from pipeline.training.objectives import Lesson, drawn, word_weights, written
+from pipeline.training.data_loader import shuffle_epoch
+from pipeline.training.objectives import BatchBuilder, self_critical_batches, teacher_forcing_batches, word_weights
 from pipeline.training.step_inputs import Inputs
 
 BATCH_IMAGES, STEPS, WARM_STEPS = 128, 30, 3
@@ -40,7 +40,7 @@ class Learning:
     def __init__(self, bench: Bench, cnn: str) -> None:
         self.bench, self.batch_images = bench, bench.scaled(BATCH_IMAGES, least=2)
         data = inputs.captioned(bench)
-        self.split: Split = read_split(data, "train")
+        self.split: PreparedSplit = read_split(data, "train")
         self.vocabulary = read_vocabulary(data)
         self.architecture = Architecture(vocabulary_size=self.vocabulary.size, cnn=cnn)
         with bench.device:  # which is fast to fill with random weights
@@ -65,7 +65,7 @@ class Learning:
             ),
         )
 
-    def step_s(self, lesson: Lesson, steps: int) -> float:
+    def step_s(self, lesson: BatchBuilder, steps: int) -> float:
         """Seconds of a step on images from the shards, as a run does it."""
         random, done, began = np.random.default_rng(0), 0, time.perf_counter()
         while done < steps + WARM_STEPS:
@@ -79,8 +79,8 @@ class Learning:
         self.bench.synchronize()
         return (time.perf_counter() - began) / steps
 
-    def _epoch(self, random: np.random.Generator) -> Generator[tuple[Numbers, Inputs]]:
-        order = shuffled(self.split, random, 0, 1, batch_images=self.batch_images, buffer_images=10_000)
+    def _epoch(self, random: np.random.Generator) -> Generator[tuple[ImageIndices, Inputs]]:
+        order = shuffle_epoch(self.split, random, 0, 1, batch_images=self.batch_images, buffer_images=10_000)
         device, threads = self.bench.device, self.bench.cores
         return step_inputs.images(self.split, order, Preprocessing(), device=device, threads=threads, first_step=0)
 
@@ -109,7 +109,7 @@ def _steps(bench: Bench, cnn: str, peak: float, of: str, *, compiled: bool) -> N
     learning = Learning(bench, cnn)
     if compiled:
         learning.network.encoder.cnn.compile()
-    lesson, size = written(learning.split, inputs.CAPTIONS), learning.batch_images
+    lesson, size = teacher_forcing_batches(learning.split, inputs.CAPTIONS), learning.batch_images
     images = torch.randn(size, 3, 224, 224, device=bench.device).to(memory_format=torch.channels_last)
     batch = lesson(np.arange(size), {"images": images}, np.random.default_rng(0))
     images_per_s = size / bench.step_s(lambda: learning.trainer.step([batch]), seconds=4)
@@ -126,7 +126,7 @@ def _steps(bench: Bench, cnn: str, peak: float, of: str, *, compiled: bool) -> N
 def self_critical(bench: Bench) -> None:
     """Seconds of a step that draws captions, rewards them by CIDEr-D and follows the gradient."""
     learning, lesson_s = Learning(bench, NETWORKS[0]), list[float]()
-    draw = drawn(
+    draw = self_critical_batches(
         learning.network,
         learning.split,
         learning.vocabulary,
@@ -138,7 +138,7 @@ def self_critical(bench: Bench) -> None:
         written_weight=0.0,
     )
 
-    def timed(numbers: Numbers, given: Inputs, random: np.random.Generator) -> Batch:
+    def timed(numbers: ImageIndices, given: Inputs, random: np.random.Generator) -> Batch:
         bench.synchronize()  # else it would wait for the step before
         began = time.perf_counter()
         batch = draw(numbers, given, random)

@@ -10,7 +10,7 @@ from configs.caption import CaptionConfig
 from model.captioner import checkpoint
 from model.captioner.ensemble import check_same_vocabulary
 from pipeline.inference import captioner_store
-from pipeline.outcome import ReadOptions
+from pipeline.read_options import ReadOptions
 from pipeline.storage.filesystems import is_remote
 
 

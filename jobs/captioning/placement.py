@@ -46,8 +46,8 @@ def check_device(config: CaptionConfig, resources: Resources | None) -> str:
     num_gpus = actors(config, resources)[0]
     if asked == "cpu":
         return "cpu"
-    from pipeline.inference.ray_device import device_of_worker
+    from pipeline.inference.ray_device import probe_worker_device
 
     may_grow = bool(config.ray.address or os.environ.get("RAY_ADDRESS"))
     wait_s = GPU_WAIT_S if may_grow or resources.num_gpus >= num_gpus else 0.0
-    return device_of_worker(asked, num_gpus=num_gpus, num_cpus=config.ray.num_cpus, wait_s=wait_s)
+    return probe_worker_device(asked, num_gpus=num_gpus, num_cpus=config.ray.num_cpus, wait_s=wait_s)

@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 
 from configs.caption import CaptionConfig
 from jobs import cli
-from pipeline.file_types import counted
+from pipeline.file_types import format_counts
 from pipeline.filenames import printable
-from pipeline.inference.run_stats import Report
+from pipeline.inference.run_stats import RunStats
 from pipeline.inputs.listing import Listing
 from pipeline.output.commit_log import CommitLog
 from pipeline.output.part_reader import read_part
@@ -25,23 +25,23 @@ MAX_UNREAD_SHARE = 0.5
 
 
 def judge(
-    config: CaptionConfig, folder: Folder, commit_log: CommitLog, listing: Listing, report: Report, *, least_rows: int
+    config: CaptionConfig, folder: Folder, commit_log: CommitLog, listing: Listing, report: RunStats, *, min_rows: int
 ) -> int:
     """Returns the exit code for the rows so far, and logs why it is not 0.
 
     Args:
-        least_rows: with fewer rows, the code is 0.
+        min_rows: with fewer rows, the code is 0.
     """
     failed = False
-    if report.is_rotten(config.max_error_rate, least_rows):
+    if report.exceeds_error_rate(config.max_error_rate, min_rows):
         log.error(
             f"failed: {report.errors} of {report.rows} rows are errors; max_error_rate is {config.max_error_rate}"
         )
-        log.error(f"errors: {counted(commit_log.errors)}; the first: {first_error(folder, commit_log)}")
+        log.error(f"errors: {format_counts(commit_log.errors)}; the first: {first_error(folder, commit_log)}")
         failed = True
     damaged, allowed = find_damaged(commit_log, listing), config.lost_shards_allowed
     too_many = len(damaged.lost) > allowed * damaged.shards or damaged.lost_shards_bytes > allowed * damaged.bytes
-    if too_many and report.rows >= least_rows:
+    if too_many and report.rows >= min_rows:
         log.error(
             f"failed: {len(damaged.lost)} of {damaged.shards} shards could not be read, with {damaged.share:.1%} of all"
             f" bytes; max_lost_shards is {allowed}; {_first_reasons(damaged.lost)}"
@@ -107,7 +107,7 @@ def first_error(folder: Folder, commit_log: CommitLog) -> str:
     return "none"
 
 
-def summarise(where: str, commit_log: CommitLog, listing: Listing, report: Report, device: str) -> None:
+def summarise(where: str, commit_log: CommitLog, listing: Listing, report: RunStats, device: str) -> None:
     """Logs totals, speed, the busiest stages, errors and damaged input of a finished job."""
     errors = sum(commit_log.errors.values())
     log.info(
@@ -115,10 +115,10 @@ def summarise(where: str, commit_log: CommitLog, listing: Listing, report: Repor
         f" this run {report.run_rows} rows in {report.seconds:.1f} s, {report.images_per_s:.1f} images/s on {device}"
     )
     if report.run_rows:
-        bottleneck, *others = (f"{stage} {share:.0%}" for stage, share in report.busy.items())
+        bottleneck, *others = (f"{stage} {share:.0%}" for stage, share in report.utilization.items())
         log.info(f"busy: {bottleneck} (the bottleneck), {', '.join(others)}")
     if errors:
-        log.info(f"errors: {counted(commit_log.errors)}")
+        log.info(f"errors: {format_counts(commit_log.errors)}")
     damaged = find_damaged(commit_log, listing)
     if damaged.lost:
         log.info(f"{len(damaged.lost)} shards could not be read; {_first_reasons(damaged.lost)}")
@@ -129,9 +129,9 @@ def summarise(where: str, commit_log: CommitLog, listing: Listing, report: Repor
     if gone := len(commit_log.shard_ids.keys() - _names(listing.shards)):
         log.info(f"{gone} files of this output are not among the inputs now; their rows stay")
     if listing.ignored:
-        log.info(f"ignored {listing.ignored.total()} other files: {counted(listing.ignored)}")
+        log.info(f"ignored {listing.ignored.total()} other files: {format_counts(listing.ignored)}")
     if report.ignored:
-        log.info(f"ignored {report.ignored.total()} other files inside shards: {counted(report.ignored)}")
+        log.info(f"ignored {report.ignored.total()} other files inside shards: {format_counts(report.ignored)}")
 
 
 def _names(shards: Iterable[Shard]) -> set[str]:

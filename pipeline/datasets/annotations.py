@@ -21,8 +21,8 @@ from typing import Any, Literal, get_args
 
 from pipeline.errors import InputError
 
-Split = Literal["train", "val", "test"]
-SPLITS: tuple[Split, ...] = get_args(Split)
+SplitName = Literal["train", "val", "test"]
+SPLITS: tuple[SplitName, ...] = get_args(SplitName)
 
 _FORMS = (
     "expected neuraltalk2's form, a list of {file_path, captions}, Karpathy's, {images: [{filename, sentences}, …]},"
@@ -38,13 +38,13 @@ class CaptionedImage:
     """Relative to the images' root; the id where COCO's form has none."""
     captions: tuple[str, ...]
     """As they were written; one that is not text is ""."""
-    split: Split | None
+    split: SplitName | None
     """None where the JSON has none."""
     image_id: int | str
     """The JSON's `id`, `cocoid` or `imgid`; the file path where it has none."""
 
 
-def number_of(name: str) -> int | None:
+def coco_number(name: str) -> int | None:
     """COCO's number of an image file: 391895 for "COCO_val2014_000000391895.jpg"; None where the name has none."""
     number = name.rpartition("/")[2].partition(".")[0].rpartition("_")[2]
     return int(number) if number.isdecimal() else None
@@ -71,7 +71,7 @@ def read_annotations(path: Path) -> list[CaptionedImage]:
 
 def assign_splits(
     images: Sequence[CaptionedImage], *, num_val: int, num_test: int, seed: int
-) -> dict[Split, list[CaptionedImage]]:
+) -> dict[SplitName, list[CaptionedImage]]:
     """The images of each split, in their given order.
 
     Args:
@@ -81,7 +81,7 @@ def assign_splits(
     Raises InputError if nothing is left to train on, or if only some images have a split.
     """
     drawn = _draw(len(images), num_val, num_test, seed) if num_val or num_test else _own_splits(images)
-    splits: dict[Split, list[CaptionedImage]] = {split: [] for split in SPLITS}
+    splits: dict[SplitName, list[CaptionedImage]] = {split: [] for split in SPLITS}
     for image, split in zip(images, drawn, strict=True):
         splits[split].append(image)
     if not splits["train"]:
@@ -91,7 +91,7 @@ def assign_splits(
 
 def assign_splits_as_neuraltalk2(
     images: Sequence[CaptionedImage], *, num_val: int, num_test: int, seed: int
-) -> dict[Split, list[CaptionedImage]]:
+) -> dict[SplitName, list[CaptionedImage]]:
     """The images of each split as prepro.py deals them, in its order: shuffled as by Python 2, val and test first.
 
     Takes and raises what `assign_splits` does.
@@ -114,10 +114,10 @@ def _refuse_to_draw_all(count: int, num_val: int, num_test: int) -> None:
         )
 
 
-def _draw(count: int, num_val: int, num_test: int, seed: int) -> list[Split]:
+def _draw(count: int, num_val: int, num_test: int, seed: int) -> list[SplitName]:
     _refuse_to_draw_all(count, num_val, num_test)
     order = random.Random(seed).sample(range(count), num_val + num_test)
-    splits: list[Split] = ["train"] * count
+    splits: list[SplitName] = ["train"] * count
     for position in order[:num_val]:
         splits[position] = "val"
     for position in order[num_val:]:
@@ -125,7 +125,7 @@ def _draw(count: int, num_val: int, num_test: int, seed: int) -> list[Split]:
     return splits
 
 
-def _own_splits(images: Sequence[CaptionedImage]) -> list[Split]:
+def _own_splits(images: Sequence[CaptionedImage]) -> list[SplitName]:
     without = [image.file_path for image in images if image.split is None]
     if 0 < len(without) < len(images):
         raise InputError(
@@ -153,7 +153,7 @@ def _parse(document: Any, path: Path) -> Iterable[CaptionedImage]:
         raise InputError(f"{path} holds {type(items).__name__} where a list of images should be; {_FORMS}")
     read = _karpathy if in_dict else _neuraltalk2
     if in_dict and "annotations" in document:
-        read = partial(_coco, said=_said_by_image(document, path))
+        read = partial(_coco, captions_by_image=_coco_captions(document, path))
     for position, item in enumerate(items):
         try:
             yield read(item)
@@ -181,27 +181,27 @@ def _karpathy(item: Any) -> CaptionedImage:
     return CaptionedImage(file_path, tuple(captions), split, _identity(item, file_path, "cocoid", "imgid"))
 
 
-def _said_by_image(document: dict[str, Any], path: Path) -> dict[int | str, list[str]]:
+def _coco_captions(document: dict[str, Any], path: Path) -> dict[int | str, list[str]]:
     """COCO's captions by image id."""
-    said: dict[int | str, list[str]] = {}
+    captions_by_image: dict[int | str, list[str]] = {}
     try:
-        said = {image["id"]: [] for image in document["images"]}
+        captions_by_image = {image["id"]: [] for image in document["images"]}
         for position, annotation in enumerate(_expect(document["annotations"], list, "has as annotations")):
-            if annotation["image_id"] not in said:
+            if annotation["image_id"] not in captions_by_image:
                 raise InputError(
                     f"{path}: annotation {position} is of image {annotation['image_id']!r}, which it has not"
                 )
-            said[annotation["image_id"]].append(_text(annotation["caption"]))
+            captions_by_image[annotation["image_id"]].append(_text(annotation["caption"]))
     except (KeyError, TypeError) as error:
         reason = f"lacks {error}" if isinstance(error, KeyError) else str(error)
         raise InputError(f"{path}: an image or annotation {reason}; {_FORMS}") from error
-    return said
+    return captions_by_image
 
 
-def _coco(item: Any, *, said: dict[int | str, list[str]]) -> CaptionedImage:
+def _coco(item: Any, *, captions_by_image: dict[int | str, list[str]]) -> CaptionedImage:
     identity = _expect(item["id"], int | str, "has as id")
     file_path = _expect(item.get("file_name", str(identity)), str, "has as file_name")
-    return CaptionedImage(file_path, tuple(said[identity]), _split(item.get("split")), identity)
+    return CaptionedImage(file_path, tuple(captions_by_image[identity]), _split(item.get("split")), identity)
 
 
 def _sentence(sentence: Any) -> str:
@@ -219,7 +219,7 @@ def _identity(item: dict[str, Any], file_path: str, *names: str) -> int | str:
     return next((item[name] for name in names if isinstance(item.get(name), int | str)), file_path)
 
 
-def _split(name: Any) -> Split | None:
+def _split(name: Any) -> SplitName | None:
     """Karpathy's "restval" is the part of COCO's validation set that everybody trains on."""
     if name is None:
         return None

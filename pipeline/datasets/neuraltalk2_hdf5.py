@@ -20,14 +20,14 @@ import numpy as np
 from PIL import Image
 
 from model.vocabulary import Vocabulary
-from pipeline.datasets.annotations import SPLITS, CaptionedImage, Split
+from pipeline.datasets.annotations import SPLITS, CaptionedImage, SplitName
 from pipeline.errors import InputError
 
 _SHAPES = {"images": 4, "labels": 2, "label_length": 1, "label_start_ix": 1, "label_end_ix": 1}
 
 
 @dataclass(frozen=True)
-class Prepared:
+class Neuraltalk2Dataset:
     """The data set, but for its pixels.
 
     Args:
@@ -43,7 +43,7 @@ class Prepared:
     ids: list[list[list[int]]]
 
     @classmethod
-    def read(cls, h5: Path, words: Path) -> Prepared:
+    def read(cls, h5: Path, words: Path) -> Neuraltalk2Dataset:
         """Raises InputError for files that are missing, of another form, or not of one another."""
         vocabulary, infos = _read_words(words)
         arrays = _read_labels(h5)
@@ -67,7 +67,7 @@ class Prepared:
         images = [_image(i, info, captions, words) for i, (info, captions) in enumerate(zip(infos, said, strict=True))]
         return cls(h5, vocabulary, images, ids)
 
-    def of(self, split: Split) -> Iterator[tuple[CaptionedImage, list[list[int]], bytes]]:
+    def of(self, split: SplitName) -> Iterator[tuple[CaptionedImage, list[list[int]], bytes]]:
         """The images of a split, the ids of their captions, and their pixels as PNG."""
         import h5py
 

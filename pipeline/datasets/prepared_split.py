@@ -18,15 +18,15 @@ from pipeline.errors import DataError, InputError
 from pipeline.filenames import EXTENSIONS
 from pipeline.storage.filesystems import open_at
 from pipeline.storage.folder import Folder
-from pipeline.tar.samples import samples
+from pipeline.tar.samples import read_samples
 
 VOCABULARY = "vocabulary.json"
-Numbers = npt.NDArray[np.int64]
+ImageIndices = npt.NDArray[np.int64]
 """Of images in a split, counted from 0."""
 
 
 @dataclass(frozen=True)
-class Split:
+class PreparedSplit:
     """The images of a split by number, in shard order, and what people said of them. Holds no image.
 
     Args:
@@ -41,11 +41,11 @@ class Split:
 
     shards: tuple[str, ...]
     image_ids: tuple[str, ...]
-    shard: Numbers
-    offset: Numbers
+    shard: ImageIndices
+    offset: ImageIndices
     words: npt.NDArray[np.int32]
-    caption_starts: Numbers
-    image_starts: Numbers
+    caption_starts: ImageIndices
+    image_starts: ImageIndices
     captions: tuple[tuple[str, ...], ...] = ()
 
     def __len__(self) -> int:
@@ -58,7 +58,7 @@ class Split:
         return [self.words[start:stop].tolist() for start, stop in pairwise(starts)]
 
 
-def read_split(data: str | Path, split: str, *, captions: bool = False) -> Split:
+def read_split(data: str | Path, split: str, *, captions: bool = False) -> PreparedSplit:
     """What a split of a folder or URL holds. Reads no image.
 
     Args:
@@ -80,7 +80,7 @@ def read_split(data: str | Path, split: str, *, captions: bool = False) -> Split
         if captions:
             texts.append(tuple(record["captions"]))
     shard_numbers, offsets = np.array(places, dtype=np.int64).T
-    return Split(
+    return PreparedSplit(
         tuple(shards),
         tuple(names),
         shard_numbers,
@@ -126,7 +126,7 @@ def _in_shard(shard: str) -> Iterator[tuple[int, str, dict[str, Any]]]:
         with open_at(shard, skim=True) as file:
             size = file.seek(0, os.SEEK_END)
             file.seek(0)
-            for sample in samples(file, size=size, wanted="json".__eq__):
+            for sample in read_samples(file, size=size, wanted="json".__eq__):
                 record = sample.files.get("json")
                 if record is None or not EXTENSIONS & sample.files.keys():
                     raise InputError(f"{shard}: {sample.key} lacks an image or its captions; run `shardtalk prepare`")

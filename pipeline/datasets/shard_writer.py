@@ -22,7 +22,7 @@ from pipeline.filenames import EXTENSIONS
 from pipeline.images.decoding import load, rgb
 from pipeline.schema import ErrorCode
 
-LONGEST_JPEG_SIDE = 65_500  # pixels; libjpeg writes no larger ones
+MAX_JPEG_SIDE = 65_500  # pixels; libjpeg writes no larger ones
 _MEMBER_METADATA: dict[str, Any] = {"user": "", "group": "", "mode": 0o644, "mtime": 0}
 """Of a tar's members, so that the same samples make the same bytes."""
 _ORIENTATION = 0x0112  # EXIF
@@ -52,7 +52,7 @@ class ShardWriter:
         """Complete ones."""
 
     def write(self, key: str, files: Mapping[str, bytes]) -> None:
-        """Adds a sample: its files by extension without the dot, in alphabetical order. `key` must be one of `Keys`."""
+        """Adds a sample: its files by extension without the dot, in alphabetical order. `KeyAssigner` gives the key."""
         if self._tar is None:
             self._folder.mkdir(parents=True, exist_ok=True)
             self._file = self._part.open("wb")
@@ -99,13 +99,13 @@ class ShardWriter:
         self._tar = self._file = None
 
 
-class Keys:
+class KeyAssigner:
     """WebDataset keys of file paths, each given once."""
 
     def __init__(self) -> None:
         self._taken: set[str] = set()
 
-    def of(self, file_path: str) -> str:
+    def assign(self, file_path: str) -> str:
         """The path without its extension; letters (of any script), digits, `-`, `_` and inner `/` stay, others are `_`.
 
         A key that is taken gets the first free of `_2`, `_3`, ….
@@ -165,7 +165,7 @@ def stored_image(path: Path, *, image_size: int, quality: int) -> tuple[str, byt
         draft_jpeg(opened, wanted[0])
 
     image, displayed = load(data, draft=draft)
-    if min(displayed) <= image_size or max(wanted[0]) > LONGEST_JPEG_SIDE:
+    if min(displayed) <= image_size or max(wanted[0]) > MAX_JPEG_SIDE:
         return _extension(path, image), data
     exif = Image.Exif()
     exif[_ORIENTATION] = orientation(image)

@@ -23,7 +23,7 @@ class Skipped:
 
 
 @dataclass
-class Written:
+class SplitStatistics:
     """Counts of a split."""
 
     images: int = 0
@@ -45,12 +45,12 @@ class Written:
         }
 
 
-def record(
+def build_record(
     image: CaptionedImage,
     tokens: list[list[str]],
     encoded: list[list[int]],
     vocabulary: Vocabulary,
-    written: Written,
+    statistics: SplitStatistics,
     *,
     max_tokens: int,
 ) -> dict[str, Any]:
@@ -60,15 +60,15 @@ def record(
         image: with its captions.
         tokens, encoded: words and ids of each caption.
         vocabulary: of the ids.
-        written: the counts of the image's split.
+        statistics: the counts of the image's split.
         max_tokens: ids kept of a caption.
     """
     unknown = set(vocabulary.suppressed_ids)
-    written.images += 1
-    written.captions += len(tokens)
-    written.tokens += sum(map(len, tokens))
-    written.unknown_tokens += sum(word in unknown for ids in encoded for word in ids)
-    written.truncated_captions += sum(len(words) > max_tokens for words in tokens)
-    written.lengths.update(map(len, tokens))
+    statistics.images += 1
+    statistics.captions += len(tokens)
+    statistics.tokens += sum(map(len, tokens))
+    statistics.unknown_tokens += sum(word in unknown for ids in encoded for word in ids)
+    statistics.truncated_captions += sum(len(words) > max_tokens for words in tokens)
+    statistics.lengths.update(map(len, tokens))
     found = {"image_id": image.image_id, "file_path": image.file_path, "captions": image.captions}
     return found | {"tokens": tokens, "ids": [ids[:max_tokens] for ids in encoded]}

@@ -12,7 +12,7 @@ from collections.abc import Hashable, Iterable, Iterator, Sequence
 Tokens = Sequence[Hashable]
 NGram = tuple[Hashable, ...]
 
-LONGEST_NGRAM = 4
+MAX_NGRAM = 4
 SIGMA = 6.0
 SCALE = 10.0
 
@@ -49,7 +49,7 @@ class CiderD:
 
     def _vector(self, counts: Counter[NGram]) -> _Vector:
         weights = {ngram: count * self._weight.get(ngram, self._most) for ngram, count in counts.items()}
-        squares = [0.0] * LONGEST_NGRAM
+        squares = [0.0] * MAX_NGRAM
         for ngram, weight in weights.items():
             squares[len(ngram) - 1] += weight * weight
         pairs = sum(count for ngram, count in counts.items() if len(ngram) == 2)  # noqa: PLR2004
@@ -62,18 +62,18 @@ _Vector = tuple[dict[NGram, float], list[float], int]
 
 def ngrams(tokens: Tokens) -> Iterator[NGram]:
     """All n-grams of 1 to 4 tokens."""
-    for n in range(1, LONGEST_NGRAM + 1):
+    for n in range(1, MAX_NGRAM + 1):
         for start in range(len(tokens) - n + 1):
             yield tuple(tokens[start : start + n])
 
 
 def _similarity(caption: _Vector, reference: _Vector) -> float:
     """Mean over n of the clipped cosines, less for another length."""
-    dots = [0.0] * LONGEST_NGRAM
+    dots = [0.0] * MAX_NGRAM
     theirs = reference[0]
     for ngram, weight in caption[0].items():
         other = theirs.get(ngram)
         if other:
             dots[len(ngram) - 1] += min(weight, other) * other
     cosines = sum(dot / (ours * other) for dot, ours, other in zip(dots, caption[1], reference[1], strict=True) if dot)
-    return cosines / LONGEST_NGRAM * math.exp(-((caption[2] - reference[2]) ** 2) / (2 * SIGMA**2))
+    return cosines / MAX_NGRAM * math.exp(-((caption[2] - reference[2]) ** 2) / (2 * SIGMA**2))

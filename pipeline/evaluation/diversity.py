@@ -38,7 +38,7 @@ class Diversity:
     """Share that says a bigram twice."""
 
 
-def known_captions(captions: Iterable[str]) -> frozenset[Words]:
+def tokenized_captions(captions: Iterable[str]) -> frozenset[Words]:
     """People's captions as `diversity` compares them."""
     return frozenset(tuple(tokenize(caption)) for caption in captions)
 
@@ -49,18 +49,18 @@ def diversity(captions: Iterable[str], known: frozenset[Words] | None = None) ->
     Args:
         known: captions that are not novel, usually those of training.
     """
-    said = [words for caption in captions if (words := tuple(tokenize(caption)))]
-    bigrams = [list(pairwise(words)) for words in said]
-    spoken = [word for one in said for word in one]
+    token_lists = [words for caption in captions if (words := tuple(tokenize(caption)))]
+    bigrams = [list(pairwise(words)) for words in token_lists]
+    tokens = [word for one in token_lists for word in one]
     return Diversity(
-        captions=len(said),
-        distinct_captions=_distinct(said),
-        div_1=_distinct(spoken),
+        captions=len(token_lists),
+        distinct_captions=_distinct(token_lists),
+        div_1=_distinct(tokens),
         div_2=_distinct([bigram for one in bigrams for bigram in one]),
-        vocabulary=len(set(spoken)),
-        novel=None if known is None else _share(one not in known for one in said),
-        mean_words=len(spoken) / max(1, len(said)),
-        broken_endings=_share(one[-1] in FORBIDDEN_FINAL_WORDS for one in said),
+        vocabulary=len(set(tokens)),
+        novel=None if known is None else _share(one not in known for one in token_lists),
+        mean_words=len(tokens) / max(1, len(token_lists)),
+        broken_endings=_share(one[-1] in FORBIDDEN_FINAL_WORDS for one in token_lists),
         repeated_bigrams=_share(len(set(one)) < len(one) for one in bigrams),
     )
 

@@ -37,36 +37,36 @@ class Java:
 
     def run(self, *arguments: str, folder: Path) -> bytes:
         """What a program writes to stdout. Raises JavaError."""
-        with self.conversation(*arguments, folder=folder) as java:
-            return java.listen()
+        with self.start(*arguments, folder=folder) as java:
+            return java.read_all()
 
     @contextmanager
-    def conversation(self, *arguments: str, folder: Path) -> Iterator[Conversation]:
+    def start(self, *arguments: str, folder: Path) -> Iterator[JavaProcess]:
         """A program to talk with, ended with the context. Raises JavaError, there and while it talks."""
         # Until Java 18 the default charset was the locale's.
         command = [self.path, "-Dfile.encoding=UTF-8", *arguments]
-        with tempfile.TemporaryFile() as complaints:
+        with tempfile.TemporaryFile() as stderr:
             try:
                 process = subprocess.Popen(
                     command,
                     cwd=folder,
                     stdin=subprocess.PIPE,
                     stdout=subprocess.PIPE,
-                    stderr=complaints,
+                    stderr=stderr,
                     start_new_session=True,  # `java` may be a script, and what it starts must end with it
                 )
             except OSError as error:
                 raise JavaError(f"{self.path} cannot be started: {error.strerror}") from error
-            late = threading.Event()
+            timed_out = threading.Event()
 
             def give_up() -> None:
-                late.set()
+                timed_out.set()
                 _kill(process)
 
             timer = threading.Timer(self.timeout_s, give_up)
             timer.start()
             try:
-                yield Conversation(process, complaints, late, self.timeout_s)
+                yield JavaProcess(process, stderr, timed_out, self.timeout_s)
             finally:
                 timer.cancel()
                 _kill(process)
@@ -78,47 +78,47 @@ def _kill(process: subprocess.Popen[bytes]) -> None:
         os.killpg(process.pid, signal.SIGKILL)
 
 
-class Conversation:
+class JavaProcess:
     """A running program, line by line."""
 
     def __init__(
-        self, process: subprocess.Popen[bytes], complaints: IO[bytes], late: threading.Event, timeout_s: float
+        self, process: subprocess.Popen[bytes], stderr: IO[bytes], timed_out: threading.Event, timeout_s: float
     ) -> None:
-        self._process, self._complaints, self._late, self._timeout_s = process, complaints, late, timeout_s
-        self._heard = b""
+        self._process, self._stderr, self._timed_out, self._timeout_s = process, stderr, timed_out, timeout_s
+        self._output = b""
 
-    def say(self, line: str) -> None:
+    def send_line(self, line: str) -> None:
         """Gives the program a line."""
         assert self._process.stdin
         try:
             self._process.stdin.write(f"{line}\n".encode("utf-8", "replace"))
             self._process.stdin.flush()
         except OSError as error:
-            raise self._why() from error
+            raise self._error() from error
 
-    def hear(self) -> str:
+    def read_line(self) -> str:
         """The program's next line. Raises JavaError where none comes."""
         assert self._process.stdout
         line = self._process.stdout.readline()
-        self._heard = line or self._heard
+        self._output = line or self._output
         if not line.endswith(b"\n"):
-            raise self._why()
+            raise self._error()
         return line.decode("utf-8", "replace").strip()
 
-    def listen(self) -> bytes:
+    def read_all(self) -> bytes:
         """All that the program has to say, until it ends. Raises JavaError where that is not with success."""
-        self._heard, _ = self._process.communicate()
+        self._output, _ = self._process.communicate()
         if self._process.returncode:
-            raise self._why()
-        return self._heard
+            raise self._error()
+        return self._output
 
-    def _why(self) -> JavaError:
+    def _error(self) -> JavaError:
         code = self._process.wait()
-        if self._late.is_set():
+        if self._timed_out.is_set():
             return JavaError(f"it took longer than {self._timeout_s:g} s; give it more with --timeout_s")
-        self._complaints.seek(0)
-        said = self._complaints.read() or self._heard  # it complains of its own options, or memory, on stdout
-        lines = [line for line in said.decode("utf-8", "replace").splitlines() if line and not line.startswith("\t")]
+        self._stderr.seek(0)
+        output = self._stderr.read() or self._output  # it complains of its own options, or memory, on stdout
+        lines = [line for line in output.decode("utf-8", "replace").splitlines() if line and not line.startswith("\t")]
         return JavaError(f"its Java ended with code {code}{f': {lines[-1][:200]}' if lines else ''}")
 
 
@@ -156,7 +156,7 @@ def _candidates() -> Iterator[str]:
         yield str(Path(package.origin).parent / "java-runtime" / "bin" / "java")
 
 
-def _version(said: str) -> str:
+def _version(output: str) -> str:
     """What is quoted in `openjdk version "17.0.15" 2025-04-15`, which an option's echo may come before."""
-    quoted: Sequence[str] = next((line.split('"') for line in said.splitlines() if " version " in line), [])
+    quoted: Sequence[str] = next((line.split('"') for line in output.splitlines() if " version " in line), [])
     return quoted[1] if len(quoted) > 1 else "unknown"

@@ -45,8 +45,8 @@ def tokenize_ptb(captions: Sequence[str], java: Java) -> list[str]:
         file = Path(scratch, "captions.txt")
         file.write_bytes(text.encode("utf-8", "replace"))
         tokenizer = ["edu.stanford.nlp.process.PTBTokenizer", "-preserveLines", "-lowerCase", str(file)]
-        said = java.run("-cp", str(folder / "stanford-corenlp-3.4.1.jar"), *tokenizer, folder=folder)
-    lines = said.decode("utf-8", "replace").split("\n")
+        output = java.run("-cp", str(folder / "stanford-corenlp-3.4.1.jar"), *tokenizer, folder=folder)
+    lines = output.decode("utf-8", "replace").split("\n")
     if len(lines) != len(captions) + 1:
         raise JavaError(f"it gave {len(lines) - 1} lines for {len(captions)} captions")
     return [" ".join(word for word in line.rstrip().split(" ") if word not in PUNCTUATIONS) for line in lines[:-1]]
@@ -56,14 +56,14 @@ def meteor(references: Tokens, captions: Tokens, java: Java) -> tuple[float, lis
     """METEOR 1.5 of all and of each image (Denkowski and Lavie, 2014), in [0, 1]. Raises JavaError."""
     folder = package() / "meteor"
     arguments = ("-jar", "-Xmx2G", str(folder / "meteor-1.5.jar"), "-", "-", "-stdio", "-l", "en", "-norm")
-    with java.conversation(*arguments, folder=folder) as scorer:
+    with java.start(*arguments, folder=folder) as scorer:
         statistics = []
         for image, (caption,) in captions.items():
             theirs = " ||| ".join(text.replace("|||", "") for text in references[image])
-            scorer.say(f"SCORE ||| {theirs} ||| {caption.replace('|||', '').replace('  ', ' ')}")
-            statistics.append(scorer.hear())
-        scorer.say(" ||| ".join(["EVAL", *statistics]))
-        *each, total = (_number(scorer.hear()) for _ in range(len(captions) + 1))
+            scorer.send_line(f"SCORE ||| {theirs} ||| {caption.replace('|||', '').replace('  ', ' ')}")
+            statistics.append(scorer.read_line())
+        scorer.send_line(" ||| ".join(["EVAL", *statistics]))
+        *each, total = (_number(scorer.read_line()) for _ in range(len(captions) + 1))
     return total, each
 
 

@@ -11,9 +11,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from pipeline.datasets.annotations import CaptionedImage, number_of
+from pipeline.datasets.annotations import CaptionedImage, coco_number
 from pipeline.errors import InputError
-from pipeline.evaluation.predictions import Said
+from pipeline.evaluation.predictions import Prediction
 from pipeline.filenames import EXTENSIONS
 
 Match = Literal["auto", "file", "id"]
@@ -24,13 +24,13 @@ EXACT = 0
 class Pairing:
     """Captions and references that belong together, and what is left of either."""
 
-    pairs: list[tuple[Said, CaptionedImage]]
+    pairs: list[tuple[Prediction, CaptionedImage]]
     """In the order of the references."""
-    without_references: list[Said]
+    without_references: list[Prediction]
     without_caption: list[CaptionedImage]
 
 
-def pair(captions: Sequence[Said], references: Sequence[CaptionedImage], *, match: Match = "auto") -> Pairing:
+def pair(captions: Sequence[Prediction], references: Sequence[CaptionedImage], *, match: Match = "auto") -> Pairing:
     """Finds the image of each caption.
 
     Args:
@@ -39,25 +39,25 @@ def pair(captions: Sequence[Said], references: Sequence[CaptionedImage], *, matc
     Raises InputError where a caption may be of two images, or two captions are of one.
     """
     by_id, by_file = _indices(references)
-    best: dict[int, tuple[int, Said]] = {}
-    homeless = []
-    for said in captions:
+    best: dict[int, tuple[int, Prediction]] = {}
+    unmatched = []
+    for prediction in captions:
         found = set()
-        if match != "file" and said.image_id in by_id:
-            found |= {(EXACT, place) for place in by_id[said.image_id]}
+        if match != "file" and prediction.image_id in by_id:
+            found |= {(EXACT, place) for place in by_id[prediction.image_id]}
         if match != "id":
-            found |= _by_file(said.image_id, by_file)
-        place = _only(said, {place for _, place in found}, references)
+            found |= _by_file(prediction.image_id, by_file)
+        place = _only(prediction, {place for _, place in found}, references)
         if place is None:
-            homeless.append(said)
+            unmatched.append(prediction)
             continue
         level = min(level for level, _ in found)
-        loser = _less_exact((level, said), best.get(place), references[place])
-        homeless += [loser] if loser else []
-        best[place] = (level, said) if loser is not said else best[place]
+        loser = _less_exact((level, prediction), best.get(place), references[place])
+        unmatched += [loser] if loser else []
+        best[place] = (level, prediction) if loser is not prediction else best[place]
     pairs = [(best[place][1], image) for place, image in enumerate(references) if place in best]
     missing = [image for place, image in enumerate(references) if place not in best]
-    return Pairing(pairs, homeless, missing)
+    return Pairing(pairs, unmatched, missing)
 
 
 def _indices(references: Sequence[CaptionedImage]) -> tuple[dict[str, list[int]], list[dict[str, list[int]]]]:
@@ -73,7 +73,7 @@ def _indices(references: Sequence[CaptionedImage]) -> tuple[dict[str, list[int]]
 
 def _forms(name: str) -> tuple[str, ...]:
     """The whole, without extension, without folder, without both, and COCO's number."""
-    base, number = name.rpartition("/")[2], number_of(name)
+    base, number = name.rpartition("/")[2], coco_number(name)
     return name, _without_extension(name), base, _without_extension(base), "" if number is None else str(number)
 
 
@@ -92,23 +92,25 @@ def _by_file(image_id: str, by_file: list[dict[str, list[int]]]) -> set[tuple[in
     return set()
 
 
-def _only(said: Said, places: set[int], references: Sequence[CaptionedImage]) -> int | None:
+def _only(prediction: Prediction, places: set[int], references: Sequence[CaptionedImage]) -> int | None:
     if len(places) > 1:
         first, second, *_ = (
             f"{references[place].file_path} (id {references[place].image_id})" for place in sorted(places)
         )
         raise InputError(
-            f"the caption of {said.image_id!r} may be of {first} or of {second}; "
+            f"the caption of {prediction.image_id!r} may be of {first} or of {second}; "
             "give --match file or --match id, or captions whose image_id tells them apart"
         )
     return next(iter(places), None)
 
 
-def _less_exact(now: tuple[int, Said], before: tuple[int, Said] | None, image: CaptionedImage) -> Said | None:
+def _less_exact(
+    now: tuple[int, Prediction], before: tuple[int, Prediction] | None, image: CaptionedImage
+) -> Prediction | None:
     """Of two captions for an image, the one whose name is further from it, or that is an error."""
     if before is None:
         return None
-    rank, rank_before = ((level, said.caption is None) for level, said in (now, before))
+    rank, rank_before = ((level, prediction.caption is None) for level, prediction in (now, before))
     if rank == rank_before and now[1].caption is not None:
         raise InputError(
             f"the captions of {before[1].image_id!r} and {now[1].image_id!r} are both of {image.file_path}; keep one"

@@ -24,7 +24,7 @@ METRICS = (*BLEU, "METEOR", "ROUGE_L", "CIDEr", "SPICE")
 """As pycocoevalcap names them, in its order."""
 JAVA_METRICS = {"METEOR": meteor, "SPICE": spice}
 
-Scored = tuple[float, Sequence[float]]
+MetricResult = tuple[float, Sequence[float]]
 """Of all images together, and of each."""
 
 
@@ -43,12 +43,12 @@ class Scores:
     failed: bool = False
     """One is missing although all that it needs is there."""
 
-    def add(self, metric: str, scored: Scored) -> None:
+    def add(self, metric: str, result: MetricResult) -> None:
         """Notes a metric's result."""
-        total, each = scored
+        total, each = result
         self.totals[metric], self.per_image[metric] = float(total), [float(one) for one in each]
 
-    def lack(self, metric: str, why: JavaError) -> None:
+    def add_missing(self, metric: str, why: JavaError) -> None:
         """Notes a metric that was not computed."""
         self.missing[metric] = str(why)
         self.failed |= not isinstance(why, MissingError)
@@ -74,8 +74,8 @@ def score(
     scores, ours, theirs = _tokenized(captions, references, java, without_java)
     if not any(text.split() for texts in theirs.values() for text in texts):
         raise InputError(f"none of the references of {len(captions)} images has a word")
-    for metric, scored in zip(BLEU, zip(*Bleu(4).compute_score(theirs, ours, verbose=0), strict=True), strict=True):
-        scores.add(metric, scored)
+    for metric, result in zip(BLEU, zip(*Bleu(4).compute_score(theirs, ours, verbose=0), strict=True), strict=True):
+        scores.add(metric, result)
     scores.add("ROUGE_L", Rouge().compute_score(theirs, ours))
     scores.add("CIDEr", Cider().compute_score(theirs, ours))
     for metric, compute in JAVA_METRICS.items():
@@ -86,7 +86,7 @@ def score(
                 raise JavaError(f"it needs PTB tokens: {scores.missing['PTB tokens']}")
             scores.add(metric, compute(theirs, ours, java))
         except JavaError as error:
-            scores.lack(metric, error)
+            scores.add_missing(metric, error)
     scores.totals = {metric: scores.totals[metric] for metric in METRICS if metric in scores.totals}
     return scores
 
@@ -102,6 +102,6 @@ def _tokenized(
         scores, found = Scores("PTB"), iter(tokenize_ptb(texts, java))
     except JavaError as error:
         scores, found = Scores("own"), (" ".join(tokenize(text)) for text in texts)
-        scores.lack("PTB tokens", error)
+        scores.add_missing("PTB tokens", error)
     ours = {image: [next(found)] for image in captions}
     return scores, ours, {image: [next(found) for _ in references[image]] for image in captions}

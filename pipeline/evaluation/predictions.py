@@ -17,7 +17,7 @@ from pipeline.storage.folder import Folder
 
 
 @dataclass(frozen=True, slots=True)
-class Said:
+class Prediction:
     """What a captioner said of an image."""
 
     image_id: str
@@ -26,7 +26,7 @@ class Said:
     error_code: str | None = None
 
 
-def read_captions(where: str) -> list[Said]:
+def read_captions(where: str) -> list[Prediction]:
     """The rows of an output of `shardtalk caption`, or the entries of a JSON file: COCO results or vis.json.
 
     Raises InputError for anything else.
@@ -64,18 +64,18 @@ def read_job(where: str) -> dict[str, Any]:
     return job
 
 
-def _rows(where: str) -> Iterator[Said]:
+def _rows(where: str) -> Iterator[Prediction]:
     folder = Folder(where)
     for table in read_rows(folder, CommitLog.load(folder), ["image_id", "caption", "error_code"]):
         for row in table.to_pylist():
-            yield Said(**row)
+            yield Prediction(**row)
 
 
-def _entry(where: str, place: int, entry: Any) -> Said:
+def _entry(where: str, place: int, entry: Any) -> Prediction:
     """`image_id` may be a number, as COCO's are, or text."""
     if not isinstance(entry, dict) or not isinstance(entry.get("image_id"), int | str) or "caption" not in entry:
         raise InputError(f"{where}: entry {place} is {str(entry)[:60]!r}; expected {{image_id, caption}}")
     caption = entry["caption"]
     if caption is not None and not isinstance(caption, str):
         raise InputError(f"{where}: entry {place} has as caption {str(caption)[:60]!r}, which is no text")
-    return Said(str(entry["image_id"]), caption)
+    return Prediction(str(entry["image_id"]), caption)

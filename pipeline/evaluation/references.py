@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pipeline.datasets.annotations import CaptionedImage, Split, read_annotations
+from pipeline.datasets.annotations import CaptionedImage, SplitName, read_annotations
 from pipeline.errors import InputError
 
 
@@ -18,15 +18,15 @@ class References:
 
     images: list[CaptionedImage]
     """To score against; each has a caption."""
-    known: list[str]
+    training_captions: list[str]
     """Captions that are not novel: training's, where there are any, else the references'."""
-    known_from: str
+    training_source: str
     """Whose they are."""
     source: dict[str, Any]
     """For the record."""
 
 
-def read_references(file: Path, split: Split | None, training: Path | None) -> References:
+def read_references(file: Path, split: SplitName | None, training: Path | None) -> References:
     """Those of a captions file. Raises InputError if it has none.
 
     Args:
@@ -40,13 +40,13 @@ def read_references(file: Path, split: Split | None, training: Path | None) -> R
     source = {"file": str(file), "sha256": hashlib.sha256(file.read_bytes()).hexdigest(), "split": split}
     if training:
         return References(images, _training(training), str(training), source)
-    known = _texts(image for image in found if image.split == "train")
-    if known:
-        return References(images, known, f"the train split of {file}", source)
+    training_captions = _texts(image for image in found if image.split == "train")
+    if training_captions:
+        return References(images, training_captions, f"the train split of {file}", source)
     return References(images, _texts(images), "the references themselves", source)
 
 
-def read_prepared(data: str, split: Split, training: Path | None) -> References:
+def read_prepared(data: str, split: SplitName, training: Path | None) -> References:
     """Those of shards that `shardtalk prepare` wrote. Raises InputError if there are none."""
     from pipeline.datasets.prepared_split import read_captions  # imports torch
 
@@ -54,8 +54,8 @@ def read_prepared(data: str, split: Split, training: Path | None) -> References:
     source = {"data": data, "split": split}
     if training:
         return References(images, _training(training), str(training), source)
-    known = [text for texts in read_captions(data, "train").values() for text in texts]
-    return References(images, known, f"the train split of {data}", source)
+    training_captions = [text for texts in read_captions(data, "train").values() for text in texts]
+    return References(images, training_captions, f"the train split of {data}", source)
 
 
 def _training(file: Path) -> list[str]:

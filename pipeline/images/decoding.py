@@ -24,7 +24,7 @@ MAX_PIXELS = 178_956_970
 Draft = Callable[[Image.Image], object]
 Size = tuple[int, int]
 
-_LACKING = re.compile(
+_MISSING_DECODER = re.compile(
     r"unsupported|unimplemented|cannot handle|not available|not installed|unknown (\w+ )?(mode|compression|encoding)",
     re.IGNORECASE,
 )
@@ -37,13 +37,13 @@ def decode(data: bytes, preprocessing: Preprocessing) -> tuple[Pixels, Size]:
     Raises DataError as `load` does.
     """
     image, size = load(data, draft=preprocessing.draft)
-    with _conversions():
+    with _conversion_boundary():
         return preprocessing.pixels(image), size
 
 
 def rgb(image: Image.Image) -> Image.Image:
     """RGB of an image that was loaded, as the captioner sees it. Raises DataError."""
-    with _conversions():
+    with _conversion_boundary():
         return to_rgb(image)
 
 
@@ -79,7 +79,7 @@ def _load(data: bytes, draft: Draft | None) -> tuple[Image.Image, Size]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Pillow's, on odd metadata and large images
         formats = _formats(data)
-        with _whatever_it_raises(data):
+        with _pillow_boundary(data):
             image = Image.open(io.BytesIO(data), formats=formats)
         stored = image.size
         if stored[0] * stored[1] > MAX_PIXELS:
@@ -87,7 +87,7 @@ def _load(data: bytes, draft: Draft | None) -> tuple[Image.Image, Size]:
         if draft:
             draft(image)
         is_drafted = image.size != stored
-        with _whatever_it_raises(data):
+        with _pillow_boundary(data):
             image.load()
         return image, displayed_size(image, stored if is_drafted else image.size)  # some know their size only now
 
@@ -104,12 +104,12 @@ def _formats(data: bytes) -> tuple[str, ...]:
 
 
 @contextlib.contextmanager
-def _whatever_it_raises(data: bytes) -> Iterator[None]:
+def _pillow_boundary(data: bytes) -> Iterator[None]:
     """The boundary: around Pillow's readers alone, anything they raise on bytes that others made is a DataError."""
     try:
         yield
     except MemoryError as error:
-        raise DataError(ErrorCode.OUT_OF_MEMORY, _said(error)) from error
+        raise DataError(ErrorCode.OUT_OF_MEMORY, _describe(error)) from error
     except Image.DecompressionBombError as error:
         raise DataError(ErrorCode.DECOMPRESSION_BOMB, str(error)) from error
     except UnidentifiedImageError as error:
@@ -119,12 +119,12 @@ def _whatever_it_raises(data: bytes) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _conversions() -> Iterator[None]:
+def _conversion_boundary() -> Iterator[None]:
     """What is damaged in an image's palette or transparency shows only when it becomes RGB."""
     try:
         yield
     except MemoryError as error:
-        raise DataError(ErrorCode.OUT_OF_MEMORY, _said(error)) from error
+        raise DataError(ErrorCode.OUT_OF_MEMORY, _describe(error)) from error
     except PixelError as error:
         raise DataError(ErrorCode.CORRUPT_IMAGE, str(error)) from error
 
@@ -154,10 +154,12 @@ def _failure(error: Exception, data: bytes) -> DataError:
     known = unsupported(data)
     if known:
         return DataError(ErrorCode.UNSUPPORTED_FORMAT, known)
-    if isinstance(error.__cause__, KeyError) or _LACKING.search(str(error)):  # the key: TIFF's compression or mode
-        return DataError(ErrorCode.UNSUPPORTED_FORMAT, f"no decoder for it ({_said(error)}); {CONVERT}")
-    return DataError(ErrorCode.CORRUPT_IMAGE, _said(error))
+    if isinstance(error.__cause__, KeyError) or _MISSING_DECODER.search(
+        str(error)
+    ):  # the key: TIFF's compression or mode
+        return DataError(ErrorCode.UNSUPPORTED_FORMAT, f"no decoder for it ({_describe(error)}); {CONVERT}")
+    return DataError(ErrorCode.CORRUPT_IMAGE, _describe(error))
 
 
-def _said(error: Exception) -> str:
+def _describe(error: Exception) -> str:
     return f"{type(error).__name__}: {error}"

@@ -53,7 +53,7 @@ class Plugin:
 _HEIF = Plugin("HEIF", "pillow_heif", "register_heif_opener", "heif")
 _JXL = Plugin("JXL", "pillow_jxl", "", "jxl")
 
-_OTHERS = (
+_UNSUPPORTED = (
     (0, b"%!PS", "PostScript", "it is a program, and no program is run; convert it to PNG elsewhere"),
     (0, b"\xc5\xd0\xd3\xc6", "PostScript", "it is a program, and no program is run; convert it to PNG elsewhere"),
     (0, b"\xff\xd8\xff\xf7", "JPEG-LS", CONVERT),
@@ -113,7 +113,7 @@ def register(plugin: Plugin) -> bool:
 
 def unsupported(data: bytes) -> str | None:
     """What an image is that no reader on the list decodes, and what to do; None for what is not known for one."""
-    for offset, signature, name, advice in _OTHERS:
+    for offset, signature, name, advice in _UNSUPPORTED:
         if data.startswith(signature, offset):
             return f"{name}: {advice}"
     if _is_lossless_jpeg(data):

@@ -18,111 +18,111 @@ from pipeline.schema import ErrorCode
 
 RowId = tuple[str, str, int]
 """Stage, and shard's id and index of a row that is worked on."""
-Positions = list[int]
+RowPositions = list[int]
 Stage = Callable[[pa.Table], pa.Table]
-CHANCES_ALONE = 2
+MAX_ATTEMPTS_ALONE = 2
 """Workers that a row may take while it is alone."""
 
 
 @dataclass
-class Try:
+class Attempt:
     """Rows that were begun together and are not ended."""
 
     size: int
     times: int = 1
 
 
-class Attempts:
+class AttemptTracker:
     """What all workers of a run are at."""
 
     def __init__(self) -> None:
-        self._tries: dict[RowId, Try] = {}
+        self._attempts: dict[RowId, Attempt] = {}
 
-    def plan(self, rows: Sequence[RowId]) -> tuple[list[Positions], Positions] | None:
+    def plan(self, rows: Sequence[RowId]) -> tuple[list[RowPositions], RowPositions] | None:
         """What of `rows` to begin, part by part; and the hopeless, not to be tried.
 
         None where there is no reason for parts: then all are begun.
         """
-        if not any(row in self._tries for row in rows):
+        if not any(row in self._attempts for row in rows):
             self.begin(rows)
             return None
-        parts: dict[int, Positions] = {}
-        hopeless = []
+        parts: dict[int, RowPositions] = {}
+        poisoned = []
         for i, row in enumerate(rows):
-            found = self._tries.get(row)
-            if found and found.size == 1 and found.times >= CHANCES_ALONE:
-                hopeless.append(i)
+            found = self._attempts.get(row)
+            if found and found.size == 1 and found.times >= MAX_ATTEMPTS_ALONE:
+                poisoned.append(i)
             else:
                 parts.setdefault(id(found), []).append(i)
         fresh = parts.pop(id(None), None)
-        return [*([fresh] if fresh else []), *(half for part in parts.values() for half in _halves(part))], hopeless
+        return [*([fresh] if fresh else []), *(half for part in parts.values() for half in _halves(part))], poisoned
 
     def begin(self, rows: Sequence[RowId]) -> None:
         """Notes that rows are tried together."""
-        before = self._tries.get(rows[0]) if len(rows) == 1 else None
+        before = self._attempts.get(rows[0]) if len(rows) == 1 else None
         times = before.times + 1 if before and before.size == 1 else 1
-        self._tries.update(dict.fromkeys(rows, Try(len(rows), times)))
+        self._attempts.update(dict.fromkeys(rows, Attempt(len(rows), times)))
 
     def end(self, rows: Sequence[RowId]) -> None:
         """Notes that rows were tried, and nobody died."""
         for row in rows:
-            self._tries.pop(row, None)
+            self._attempts.pop(row, None)
 
 
-class Register(Protocol):
-    """`Attempts`, or what stands for them in another process."""
+class Tracker(Protocol):
+    """`AttemptTracker`, or what stands for them in another process."""
 
-    def plan(self, rows: Sequence[RowId]) -> tuple[list[Positions], Positions] | None: ...  # noqa: D102
+    def plan(self, rows: Sequence[RowId]) -> tuple[list[RowPositions], RowPositions] | None: ...  # noqa: D102
     def begin(self, rows: Sequence[RowId]) -> None: ...  # noqa: D102
     def end(self, rows: Sequence[RowId]) -> None: ...  # noqa: D102
 
 
-class Bisected:
+class CrashIsolated:
     """A stage that outlives, at its next attempt, rows that kill the process: they become errors.
 
     Args:
         stage: from table to table, row by row. A row with an error code and neither image nor pixels passes through.
         name: of the stage.
-        attempts: of the run.
+        tracker: of the run.
     """
 
-    def __init__(self, stage: Stage, name: str, attempts: Register) -> None:
-        self._stage, self._name, self._attempts = stage, name, attempts
+    def __init__(self, stage: Stage, name: str, tracker: Tracker) -> None:
+        self._stage, self._name, self._tracker = stage, name, tracker
 
     def __call__(self, rows: pa.Table) -> pa.Table:
         """What the stage makes of the rows; in another order where some are tried apart."""
         ids = list(zip(rows["shard_id"].to_pylist(), rows["index"].to_pylist(), strict=True))
         named = [(self._name, shard, index) for shard, index in ids]
-        plan = self._attempts.plan(named)
+        plan = self._tracker.plan(named)
         if plan is None:
-            return self._ended(named, self._stage(rows))
-        (parts, hopeless), results = plan, []
+            return self._finish(named, self._stage(rows))
+        (parts, poisoned), results = plan, []
         for part in parts:
             these = [named[i] for i in part]
-            self._attempts.begin(these)
-            results.append(self._ended(these, self._stage(rows.take(part))))
-        if hopeless:
-            results.append(self._stage(_given_up(rows.take(hopeless), self._name)))
+            self._tracker.begin(these)
+            results.append(self._finish(these, self._stage(rows.take(part))))
+        if poisoned:
+            results.append(self._stage(_mark_poisoned(rows.take(poisoned), self._name)))
         return pa.concat_tables(results)
 
-    def _ended(self, rows: list[RowId], result: pa.Table) -> pa.Table:
-        self._attempts.end(rows)
+    def _finish(self, rows: list[RowId], result: pa.Table) -> pa.Table:
+        self._tracker.end(rows)
         return result
 
 
-def _halves(part: Positions) -> list[Positions]:
+def _halves(part: RowPositions) -> list[RowPositions]:
     middle = len(part) // 2
     return [part[:middle], part[middle:]] if middle else [part]
 
 
-def _given_up(rows: pa.Table, stage: str) -> pa.Table:
-    said = {
+def _mark_poisoned(rows: pa.Table, stage: str) -> pa.Table:
+    error_columns = {
         "error_code": ErrorCode.WORKER_DIED,
-        "error_message": f"the worker died each of the {CHANCES_ALONE} times it tried to {stage} this image alone",
+        "error_message": f"the worker died each of the {MAX_ATTEMPTS_ALONE} times it tried to {stage} this image alone",
     }
     for i, field in enumerate(rows.schema):
-        if field.name in said:
-            rows = rows.set_column(i, field, pa.array([said[field.name]] * len(rows), field.type))
+        if field.name in error_columns:
+            rows = rows.set_column(i, field, pa.array([error_columns[field.name]] * len(rows), field.type))
         elif field.name in ("image", "pixels"):
             rows = rows.set_column(i, field, pa.nulls(len(rows), field.type))
     return rows

@@ -8,8 +8,8 @@ from typing import Any
 
 import pyarrow as pa
 
-from pipeline.inference.stages import CaptionPixels, Decode
-from pipeline.outcome import DEFAULTS, ReadOptions
+from pipeline.inference.stages import CaptionStage, DecodeStage
+from pipeline.read_options import DEFAULTS, ReadOptions
 from pipeline.readers.reader import read
 from pipeline.shards import Span
 from pipeline.storage.prefetch import prefetch, prefetch_map
@@ -17,7 +17,7 @@ from pipeline.storage.prefetch import prefetch, prefetch_map
 
 def run_local(
     spans: Iterable[Span],
-    decode: Decode,
+    decode: DecodeStage,
     caption_arguments: Mapping[str, Any],
     *,
     batch_images: int,
@@ -27,12 +27,12 @@ def run_local(
     """Yields the captioned rows (`schema.CAPTIONED`) of the spans, in order.
 
     Args:
-        caption_arguments: what `CaptionPixels` is made from.
+        caption_arguments: what `CaptionStage` is made from.
         batch_images: images read, decoded and captioned at a time.
         options: how shards are read.
         decode_threads: that decode.
     """
-    caption = CaptionPixels(**caption_arguments)
+    caption = CaptionStage(**caption_arguments)
     encoded = prefetch(read(spans, batch_images=batch_images, options=options), depth=2)
     decoded = prefetch_map(decode, encoded, threads=decode_threads, depth=decode_threads + 1)
     with closing(encoded), closing(decoded):

@@ -11,7 +11,7 @@ from model.device import choose_device, describe_device
 from model.errors import OptionError
 
 
-def device_of_worker(device: str, *, num_gpus: float, num_cpus: float, wait_s: float) -> str:
+def probe_worker_device(device: str, *, num_gpus: float, num_cpus: float, wait_s: float) -> str:
     """The device of a worker with these resources. Raises OptionError if it has none, or no worker has the resources.
 
     Args:
@@ -20,7 +20,7 @@ def device_of_worker(device: str, *, num_gpus: float, num_cpus: float, wait_s: f
     """
     asked = f"{num_gpus:g} GPUs for each captioner"
     instead = "give --ray.num_gpus 0 to caption on CPUs"
-    answer = ray.remote(_device_here).options(num_cpus=num_cpus, num_gpus=num_gpus, max_retries=2).remote(device)
+    answer = ray.remote(_probe_device).options(num_cpus=num_cpus, num_gpus=num_gpus, max_retries=2).remote(device)
     ready, _ = ray.wait([answer], timeout=wait_s)
     if not ready:
         ray.cancel(answer)
@@ -35,7 +35,7 @@ def device_of_worker(device: str, *, num_gpus: float, num_cpus: float, wait_s: f
     return str(name)
 
 
-def _device_here(device: str) -> tuple[str, str]:
+def _probe_device(device: str) -> tuple[str, str]:
     """The device; or the machine, and what is wrong there."""
     import torch
 

@@ -16,12 +16,12 @@ from ray.data.datasource import Datasource, ReadTask
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from model.device import SINGLE_ARENA
-from pipeline.inference.fault_isolation import Attempts, Bisected, Positions, Register, RowId, Stage
-from pipeline.inference.stages import CaptionPixels
-from pipeline.outcome import DEFAULTS, ReadOptions
+from pipeline.inference.fault_isolation import AttemptTracker, CrashIsolated, RowId, RowPositions, Stage, Tracker
+from pipeline.inference.stages import CaptionStage
+from pipeline.read_options import DEFAULTS, ReadOptions
 from pipeline.readers import splitting
 from pipeline.readers.reader import read
-from pipeline.readers.splitting import split
+from pipeline.readers.splitting import split_spans
 from pipeline.schema import ENCODED
 from pipeline.shards import Span
 
@@ -34,25 +34,25 @@ READ_CPUS = 0.1
 
 
 @dataclass(frozen=True)
-class Flow:
+class FlowLimits:
     """How much is under way for each captioner: enough that it never waits, and no more, for a crash loses it."""
 
     block_bytes: int
     """Of a block between stages: what a captioner is given at a time, so at the end none waits long for another."""
     blocks: int
-    reads: int
+    read_tasks: int
     """Tasks that read at the same time."""
     batches: int
     """Given to a captioner at a time, so that few are cut short where blocks end."""
 
 
-ON_CPU = Flow(block_bytes=4 << 20, blocks=16, reads=2, batches=4)
-ON_GPU = Flow(block_bytes=16 << 20, blocks=32, reads=8, batches=2)
+CPU_LIMITS = FlowLimits(block_bytes=4 << 20, blocks=16, read_tasks=2, batches=4)
+GPU_LIMITS = FlowLimits(block_bytes=16 << 20, blocks=32, read_tasks=8, batches=2)
 INIT_RETRIES, INIT_DEATHS = 2, 8
 """Of making a captioner: in the same actor, and of actors one after the other, until the job fails."""
 
 
-class SpanSource(Datasource):
+class SpanDatasource(Datasource):
     """Spans of shards as a Ray Data source: a read task for each, or for some small ones.
 
     Args:
@@ -98,53 +98,53 @@ def _bytes(span: Span) -> int:
     return max(0, span.shard.size - span.offset)
 
 
-class RemoteAttempts:
-    """`Attempts` in an actor."""
+class RemoteAttemptTracker:
+    """`AttemptTracker` in an actor."""
 
     def __init__(self, actor: Any) -> None:
         self._actor = actor
 
-    def plan(self, rows: Sequence[RowId]) -> tuple[list[Positions], Positions] | None:
-        """As `Attempts.plan`."""
-        found: tuple[list[Positions], Positions] | None = ray.get(self._actor.plan.remote(rows))
+    def plan(self, rows: Sequence[RowId]) -> tuple[list[RowPositions], RowPositions] | None:
+        """As `AttemptTracker.plan`."""
+        found: tuple[list[RowPositions], RowPositions] | None = ray.get(self._actor.plan.remote(rows))
         return found
 
     def begin(self, rows: Sequence[RowId]) -> None:
-        """As `Attempts.begin`. Waits: if the rows kill this process, it must be known."""
+        """As `AttemptTracker.begin`. Waits: if the rows kill this process, it must be known."""
         ray.get(self._actor.begin.remote(rows))
 
     def end(self, rows: Sequence[RowId]) -> None:
-        """As `Attempts.end`."""
+        """As `AttemptTracker.end`."""
         self._actor.end.remote(rows)
 
 
-class BisectedCaption:
-    """`CaptionPixels`, made where the actor is. Is given several batches' rows, and shares them out evenly."""
+class CaptionActor:
+    """`CaptionStage`, made where the actor is. Is given several batches' rows, and shares them out evenly."""
 
-    def __init__(self, attempts: Register, arguments: Mapping[str, Any], batch_images: int) -> None:
-        self._caption = Bisected(CaptionPixels(**arguments), "caption", attempts)
+    def __init__(self, tracker: Tracker, arguments: Mapping[str, Any], batch_images: int) -> None:
+        self._caption = CrashIsolated(CaptionStage(**arguments), "caption", tracker)
         self._batch_images = batch_images
 
     def __call__(self, rows: pa.Table) -> pa.Table:
-        """As `CaptionPixels`."""
+        """As `CaptionStage`."""
         batches = max(1, -(-len(rows) // self._batch_images))
         size = -(-len(rows) // batches)
         return pa.concat_tables([self._caption(rows.slice(i * size, size)) for i in range(batches)])
 
 
-def _attempts_here() -> RemoteAttempts:
+def _start_tracker() -> RemoteAttemptTracker:
     """On the driver's node: without that the job is over anyway."""
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-    return RemoteAttempts(ray.remote(Attempts).options(num_cpus=0, scheduling_strategy=here).remote())
+    return RemoteAttemptTracker(ray.remote(AttemptTracker).options(num_cpus=0, scheduling_strategy=here).remote())
 
 
-def _configure(context: ray.data.DataContext, flow: Flow, actors: int) -> None:
+def _configure(context: ray.data.DataContext, limits: FlowLimits, actors: int) -> None:
     logging.getLogger("ray.data").setLevel(logging.WARNING)
     logging.getLogger("ray.data._internal.progress").setLevel(logging.ERROR)  # warns that we show our own bar
     context.enable_progress_bars = False  # the job shows its own
-    context.target_max_block_size = flow.block_bytes
+    context.target_max_block_size = limits.block_bytes
     context.execution_options.resource_limits = ExecutionResources.for_limits(
-        object_store_memory=actors * flow.blocks * flow.block_bytes
+        object_store_memory=actors * limits.blocks * limits.block_bytes
     )
     context.actor_init_retry_on_errors, context.actor_init_max_retries = True, INIT_RETRIES
     context.max_consecutive_actor_init_deaths = INIT_DEATHS
@@ -163,18 +163,18 @@ def run_ray(
     """Yields the captioned rows (`schema.CAPTIONED`) of the spans, in the order in which they are ready.
 
     Args:
-        caption_arguments: what `CaptionPixels` is made from, on each actor.
+        caption_arguments: what `CaptionStage` is made from, on each actor.
         batch_images: images the captioner gets at a time.
         options: how shards are read.
         actors: fewest and most that hold a captioner.
         actor_resources: `num_cpus` and `num_gpus` of each.
     """
-    flow = ON_GPU if actor_resources.get("num_gpus") else ON_CPU
-    _configure(ray.data.DataContext.get_current(), flow, actors[1])
+    limits = GPU_LIMITS if actor_resources.get("num_gpus") else CPU_LIMITS
+    _configure(ray.data.DataContext.get_current(), limits, actors[1])
     wanted = TASKS_PER_ACTOR * actors[1]
-    pieces = split(spans, wanted=wanted, piece_bytes=splitting.PIECE_BYTES, options=options)
-    attempts = _attempts_here()
-    source = SpanSource(pieces, wanted=wanted, batch_images=batch_images, options=options)
+    pieces = split_spans(spans, min_pieces=wanted, piece_bytes=splitting.PIECE_BYTES, options=options)
+    tracker = _start_tracker()
+    source = SpanDatasource(pieces, wanted=wanted, batch_images=batch_images, options=options)
     actor = {**actor_resources, "runtime_env": {"env_vars": SINGLE_ARENA}}  # which calls its stages in a thread
     # Without a GPU both stages ask for the same, and Ray runs them in one actor: a core decodes and captions by turns.
     decoding = {} if actor_resources.get("num_gpus") else actor
@@ -183,14 +183,14 @@ def run_ray(
             source,
             override_num_blocks=len(source.groups),
             num_cpus=READ_CPUS,
-            concurrency=actors[1] * flow.reads,
+            concurrency=actors[1] * limits.read_tasks,
         )
-        .map_batches(Bisected(decode, "decode", attempts), batch_format="pyarrow", batch_size=None, **decoding)
+        .map_batches(CrashIsolated(decode, "decode", tracker), batch_format="pyarrow", batch_size=None, **decoding)
         .map_batches(
-            BisectedCaption,
-            fn_constructor_args=(attempts, dict(caption_arguments), batch_images),
+            CaptionActor,
+            fn_constructor_args=(tracker, dict(caption_arguments), batch_images),
             batch_format="pyarrow",
-            batch_size=flow.batches * batch_images,
+            batch_size=limits.batches * batch_images,
             compute=ray.data.ActorPoolStrategy(min_size=min(actors[0], len(source.groups)), max_size=actors[1]),
             **actor,
         )

@@ -38,7 +38,7 @@ class Consensus:
         ]
 
 
-def scorer(rerank: Rerank, search: Search, *, device: str, dtype: str) -> Reranker | None:
+def build_reranker(rerank: Rerank, search: Search, *, device: str, dtype: str) -> Reranker | None:
     """Builds the scorer that `rerank` names, or returns None for the search's own order.
 
     Args:

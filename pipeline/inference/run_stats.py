@@ -21,7 +21,7 @@ STAGES = ("read", "decode", "caption")
 WRITE, START_UP = "write", "start-up"
 
 
-class Report:
+class RunStats:
     """Of one run.
 
     Args:
@@ -90,14 +90,14 @@ class Report:
         return self.run_rows / self._batches if self._batches else 0.0
 
     @property
-    def busy(self) -> dict[str, float]:
+    def utilization(self) -> dict[str, float]:
         """By stage, the share of the time in which it worked, the busiest first. Of start-up, until the first rows."""
         shares = {stage: seconds / self._slots.get(stage, 1) / self.seconds for stage, seconds in self.busy_s.items()}
         return dict(sorted(shares.items(), key=lambda item: -item[1]))
 
-    def is_rotten(self, max_error_rate: float, least_rows: int) -> bool:
+    def exceeds_error_rate(self, max_error_rate: float, min_rows: int) -> bool:
         """Whether too many of the rows are errors, where there are enough of them to judge."""
-        return self.rows >= max(1, least_rows) and self.errors > max_error_rate * self.rows
+        return self.rows >= max(1, min_rows) and self.errors > max_error_rate * self.rows
 
     def totals(self) -> dict[str, Any]:
         """Of this run, by the names of the arguments of `cluster.metrics.Metrics.publish`."""
@@ -111,7 +111,7 @@ class Report:
 
     def record(self) -> dict[str, Any]:
         """As JSON, for the manifest."""
-        busy = self.busy
+        utilization = self.utilization
         return {
             "started": datetime.fromtimestamp(self._started, UTC).isoformat(timespec="seconds"),
             "seconds": round(self.seconds, 3),
@@ -122,6 +122,6 @@ class Report:
             "images_per_s": round(self.images_per_s, 2),
             "batch_images": round(self.batch_images, 2),
             "busy_s": {stage: round(seconds, 3) for stage, seconds in self.busy_s.items()},
-            "busy": {stage: round(share, 4) for stage, share in busy.items()},
-            "bottleneck": next(iter(busy)),
+            "busy": {stage: round(share, 4) for stage, share in utilization.items()},
+            "bottleneck": next(iter(utilization)),
         }

@@ -23,13 +23,13 @@ from model.vision.preprocessing import Pixels, Preprocessing
 from pipeline.errors import DataError
 from pipeline.images.decoding import decode
 from pipeline.inference import captioner_store
-from pipeline.inference.reranking import scorer
+from pipeline.inference.reranking import build_reranker
 from pipeline.schema import CAPTIONED, TOKEN_PROBS, ErrorCode, extended
 
 CHANNELS = 3
 
 
-class Decode:
+class DecodeStage:
     """Decodes images; bound to the preprocessing of a captioner, or to those of several."""
 
     def __init__(self, *preprocessings: Preprocessing) -> None:
@@ -68,7 +68,7 @@ class Decode:
         return size
 
 
-class CaptionPixels:
+class CaptionStage:
     """Captions decoded images. Holds the captioner, so it is made once in each process that captions.
 
     Args:
@@ -93,14 +93,14 @@ class CaptionPixels:
         names = [captioner] if isinstance(captioner, str) else captioner
         self._captioner = captioner_store.load(names, weights=weights, device=device, dtype=dtype)
         self._search = search
-        self._scorer = scorer(rerank, search, device=device, dtype=dtype)
+        self._scorer = build_reranker(rerank, search, device=device, dtype=dtype)
         self._views = list(
             dict.fromkeys([*self._captioner.pixel_keys, *(self._scorer.pixel_keys if self._scorer else ())])
         )
         self._schema = extended(CAPTIONED, [TOKEN_PROBS.name] if self._search.token_probs else [])
 
     def __call__(self, rows: pa.Table) -> pa.Table:
-        """What `Decode` gives, of the same views → `schema.CAPTIONED`."""
+        """What `DecodeStage` gives, of the same views → `schema.CAPTIONED`."""
         began = time.perf_counter()
         good = rows["pixels"].is_valid().to_numpy()
         captions: list[Caption | None] = [None] * len(rows)

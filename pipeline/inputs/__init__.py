@@ -1,1 +1,1 @@
-"""What a user names as input → the list of shards."""
+"""Lists the shards of the inputs that a user names."""

@@ -1,4 +1,4 @@
-"""Braces in names, as a shell expands them."""
+"""Expands braces in names as a shell does."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ import re
 _NUMBERS = re.compile(r"(\d+)\.\.(\d+)")
 
 
-def named_by(text: str) -> list[str]:
-    """The names that an input stands for. A file of this machine with braces in its name is that file."""
+def expand_input(text: str) -> list[str]:
+    """Returns the names that an input stands for. An existing local file with braces in its name is not expanded."""
     return [text] if os.path.lexists(os.path.expanduser(text)) else expand_braces(text)  # noqa: PTH111
 
 
 def expand_braces(text: str) -> list[str]:
-    """`a{1,2}` → a1, a2; `{08..11}` → 08, 09, 10, 11. Other text as it is."""
+    """Expands `a{1,2}` to a1, a2 and `{08..11}` to 08, 09, 10, 11; returns other text unchanged."""
     match = re.search(r"\{([^{}]*)\}", text)
     if not match:
         return [text]

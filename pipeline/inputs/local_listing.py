@@ -1,4 +1,4 @@
-"""Lists the files of this machine."""
+"""Lists local files as shards."""
 
 from __future__ import annotations
 
@@ -11,45 +11,47 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline.errors import InputError
-from pipeline.file_types import LINKS, id_of, is_input, names_a_kind, refuse_unreadable
+from pipeline.file_types import LINKS, check_readable, image_id_of, is_input, matches_extension
 from pipeline.filenames import printable
-from pipeline.inputs.tables_in_folders import with_tables
-from pipeline.outcome import ReadOptions
+from pipeline.inputs.tables_in_folders import without_metadata_tables
+from pipeline.read_options import ReadOptions
 from pipeline.shards import LISTS, Shard
 
 Identity = tuple[int, int]
-"""Device and inode."""
+"""Device and inode of a folder."""
 
 
 def list_local(name: str, ignored: Counter[str], options: ReadOptions) -> Iterator[Shard]:
-    """The shards of a file, a folder or a pattern of this machine. Raises InputError."""
+    """Yields the shards of a local file, folder or glob pattern. Raises InputError."""
     path = Path(name).expanduser().absolute()
     if not os.path.lexists(path) and glob.has_magic(name):
         yield from _list_glob(path, ignored, options)
         return
     if not os.path.lexists(path):
         raise InputError(f"there is no {printable(name)}")
-    if os.path.isdir(path):  # noqa: PTH112 - Path's raises where it may not look
-        yield from with_tables(_in_folder(str(path), ignored), ignored, options)
+    if os.path.isdir(path):  # noqa: PTH112 - Path's raises without permission
+        yield from without_metadata_tables(_in_folder(str(path), ignored), ignored, options)
     else:
-        refuse_unreadable(str(path))
+        check_readable(str(path))
         yield _shard(str(path), path.name)
 
 
 def _list_glob(pattern: Path, ignored: Counter[str], options: ReadOptions) -> Iterator[Shard]:
-    """Image ids start where the wildcards do."""
+    """Yields the shards that match a pattern; their image_id is the path from the first wildcard on."""
     fixed = next(Path(*pattern.parts[:i]) for i, part in enumerate(pattern.parts) if glob.has_magic(part))
     matches = sorted(file for file in glob.glob(str(pattern), recursive=True) if not os.path.isdir(file))  # noqa: PTH112, PTH207
     if not matches:
         raise InputError(f"nothing matches {printable(str(pattern))}")
-    are_lists = names_a_kind(pattern.name, LISTS)
+    are_lists = matches_extension(pattern.name, LISTS)
     relatives = ((file, os.path.relpath(file, fixed)) for file in matches)
     found = (_shard(file, relative) for file, relative in relatives if are_lists or is_input(relative, ignored))
-    yield from found if names_a_kind(pattern.name, ["parquet"]) else with_tables(found, ignored, options)
+    yield from (
+        found if matches_extension(pattern.name, ["parquet"]) else without_metadata_tables(found, ignored, options)
+    )
 
 
 def _in_folder(folder: str, ignored: Counter[str]) -> Iterator[Shard]:
-    """The shards below a folder. One that cannot be listed is a shard that cannot be read."""
+    """Yields the shards below a folder. A folder that cannot be listed becomes a shard that cannot be read."""
     if not _entries(folder):
         return
     for path, is_folder in _walk(folder, ignored):
@@ -67,14 +69,14 @@ class _Folder:
     entries: Iterator[os.DirEntry[str]]
     identity: Identity
     linked: bool
-    """A link leads to it, or to one above it."""
+    """True if it, or a folder above it, was reached by a link."""
 
 
 def _walk(top: str, ignored: Counter[str]) -> Iterator[tuple[str, bool]]:
-    """Files below a folder in the order of their names, and, marked True, folders that cannot be listed.
+    """Yields the files below a folder in order of name, and, marked True, folders that cannot be listed.
 
-    Links to folders are followed, but not to one above; and, within a folder that a link led to, to none that was
-    listed before: else folders that link to each other would be listed by all ways there are.
+    Links to folders are followed, except to a folder above. Within a folder reached by a link, links to folders that
+    were already listed are skipped: otherwise folders that link to each other would be listed along every path.
     """
     identity = _identity(top)
     stack, above, listed = [_Folder(iter(_entries(top)), identity, linked=False)], {identity}, {identity}
@@ -121,14 +123,14 @@ def _identity(folder: str) -> Identity:
 def _is_folder(entry: os.DirEntry[str]) -> bool:
     try:
         return entry.is_dir()
-    except OSError:  # a link to itself, say
+    except OSError:  # e.g. a link to itself
         return False
 
 
 def _shard(path: str, relative: str) -> Shard:
     try:
-        status = os.stat(path)  # noqa: PTH116 - Path would be made for each of millions
+        status = os.stat(path)  # noqa: PTH116 - a Path for each of millions costs time
         size = status.st_size if stat.S_ISREG(status.st_mode) else -1
-        return Shard(path, id_of(relative), size, status.st_mtime_ns)
+        return Shard(path, image_id_of(relative), size, status.st_mtime_ns)
     except OSError:
-        return Shard(path, id_of(relative), -1, 0)  # a broken link, say: the reader says what is wrong
+        return Shard(path, image_id_of(relative), -1, 0)  # e.g. a broken link: the reader reports the error

@@ -1,4 +1,4 @@
-"""Lists the files of a store."""
+"""Lists the files of a store as shards."""
 
 from __future__ import annotations
 
@@ -11,33 +11,33 @@ from functools import partial
 import pyarrow.fs as pafs
 
 from pipeline.errors import InputError
-from pipeline.file_types import id_of, is_input, names_a_kind, refuse_unreadable
-from pipeline.inputs.tables_in_folders import with_tables
-from pipeline.outcome import ReadOptions
+from pipeline.file_types import check_readable, image_id_of, is_input, matches_extension
+from pipeline.inputs.tables_in_folders import without_metadata_tables
+from pipeline.read_options import ReadOptions
 from pipeline.shards import LISTS, Shard
 from pipeline.storage.filesystems import filesystem
-from pipeline.storage.other_stores import within_time
+from pipeline.storage.other_stores import with_timeout
 
 
 def look_up(url: str) -> pafs.FileInfo:
-    """What a store says of a name. Raises InputError."""
+    """Returns the store's file information of a URL. Raises InputError."""
     system, path = filesystem(url)
     try:
         return (
             system.get_file_info(path)
             if url.startswith("s3://")
-            else within_time(partial(system.get_file_info, path), url)
+            else with_timeout(partial(system.get_file_info, path), url)
         )
     except OSError as error:
         raise InputError(f"{url} cannot be listed: {error}") from error
 
 
 def list_remote(url: str, info: pafs.FileInfo, ignored: Counter[str], options: ReadOptions) -> Iterator[Shard]:
-    """The shards of a file, a folder or a pattern of a store. Raises InputError."""
+    """Yields the shards of a file, folder or glob pattern of a store. Raises InputError."""
     system, path = filesystem(url)
-    root = (url if url.endswith(path) else f"{url}/").removesuffix(path)  # of a store as a whole, "s3://bucket"
+    root = (url if url.endswith(path) else f"{url}/").removesuffix(path)  # "s3://bucket" for a whole bucket
     if info.type == pafs.FileType.File:
-        refuse_unreadable(path)
+        check_readable(path)
         yield _shard(info, root, path.rpartition("/")[2])
         return
     is_glob = info.type == pafs.FileType.NotFound and glob.has_magic(path)
@@ -53,8 +53,12 @@ def list_remote(url: str, info: pafs.FileInfo, ignored: Counter[str], options: R
         found = [one for one in found if one.type == pafs.FileType.File and _matches(one.path.split("/"), patterns)]
         if not found:
             raise InputError(f"nothing matches {url}")
-    shards = _shards(found, root, base, ignored, all_of_them=is_glob and names_a_kind(path, LISTS))
-    yield from shards if is_glob and names_a_kind(path, ["parquet"]) else with_tables(shards, ignored, options)
+    shards = _shards(found, root, base, ignored, all_of_them=is_glob and matches_extension(path, LISTS))
+    yield from (
+        shards
+        if is_glob and matches_extension(path, ["parquet"])
+        else without_metadata_tables(shards, ignored, options)
+    )
 
 
 def _before_wildcards(path: str) -> str:
@@ -63,7 +67,7 @@ def _before_wildcards(path: str) -> str:
 
 
 def _matches(parts: list[str], patterns: list[str]) -> bool:
-    """As a shell does: `*` stays within a name, `**` stands for any number of folders."""
+    """Matches as a shell does: `*` stays within a name, `**` stands for any number of folders."""
     if not patterns or not parts:
         return not parts and all(pattern == "**" for pattern in patterns)
     if patterns[0] == "**":
@@ -81,4 +85,4 @@ def _shards(
 
 
 def _shard(file: pafs.FileInfo, root: str, relative: str) -> Shard:
-    return Shard(root + file.path, id_of(relative), file.size, file.mtime_ns or 0)
+    return Shard(root + file.path, image_id_of(relative), file.size, file.mtime_ns or 0)

@@ -1,4 +1,4 @@
-"""A list of images from standard input: kept in a file while the process runs, so that it can be read twice."""
+"""A list of images from standard input, copied to a temporary file so that it can be read more than once."""
 
 from __future__ import annotations
 
@@ -11,31 +11,31 @@ from pathlib import Path
 from typing import TextIO
 
 from pipeline.errors import InputError
-from pipeline.readers.lists import starts_as_json
+from pipeline.readers.lists import looks_like_json_lines
 from pipeline.shards import STANDARD_INPUT, Shard
 
 PIECE_BYTES = 1 << 20
 
 
 def shard() -> Shard:
-    """The list, known by its content and this folder, to which its paths are relative. Raises InputError for none."""
+    """Returns the list as a shard, identified by its content and the current folder. Raises InputError if empty."""
     return _spooled(sys.stdin)
 
 
-@lru_cache(1)  # it can be read once
+@lru_cache(1)  # standard input can be read only once
 def _spooled(stream: TextIO | None) -> Shard:
     if stream is None or stream.isatty():
-        raise InputError(f"{STANDARD_INPUT} is a list on standard input, and nothing is piped into it")
+        raise InputError(f"{STANDARD_INPUT} is a list on standard input, but nothing is piped into it")
     digest, size, kind = hashlib.sha256(), 0, ""
     with tempfile.NamedTemporaryFile(prefix="shardtalk-", delete=False) as spooled:
         atexit.register(Path(spooled.name).unlink, missing_ok=True)
         while piece := stream.buffer.read(PIECE_BYTES):
-            kind = kind or ("jsonl" if starts_as_json(piece) else "txt")
+            kind = kind or ("jsonl" if looks_like_json_lines(piece) else "txt")
             digest.update(piece)
             size += len(piece)
             spooled.write(piece)
     if not size:
-        raise InputError(f"{STANDARD_INPUT} is a list on standard input, and that is empty")
+        raise InputError(f"{STANDARD_INPUT} is a list on standard input, but it is empty")
     path = Path(f"{spooled.name}.{kind}")
     Path(spooled.name).rename(path)
     atexit.register(path.unlink, missing_ok=True)

@@ -1,1 +1,1 @@
-"""An output folder while a job writes it: the lease, the commit log, parts, the manifest."""
+"""Writes an output folder: the lease, the commit log, the parts, the manifest."""

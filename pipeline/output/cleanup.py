@@ -1,4 +1,4 @@
-"""Deletes from an output folder what does not count."""
+"""Deletes uncommitted files from an output folder."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from pipeline.output.lease import LEASE
 from pipeline.storage.folder import UNFINISHED, Folder
 
 _UNFINISHED = ("._", ".part-", ".0", f".{HUGGING_FACE}")
-"""What the names of our files begin with while they are written."""
+"""Prefixes of the temporary names under which Shardtalk writes its files."""
 
 
 def sweep(folder: Folder, commit_log: CommitLog, *, confirm: Callable[[], None]) -> None:
-    """Deletes what does not count: data without a record, records that came late, and what a crash left unfinished.
+    """Deletes parts without a commit record, stale commit records, and temporary files that a crash left.
 
     Args:
-        confirm: called between listing and deleting; raises if this process may not write any more, for then what is
-            listed may be another's.
+        confirm: called between listing and deleting; raises if this process may no longer write, because the listed
+            files may then belong to another driver.
 
-    Raises OutputError for a record without its data: somebody took that away.
+    Raises OutputError for a commit record whose part was removed.
     """
     names, records = folder.names(), folder.names(COMMITS)
     claims = [name for name in folder.names(epochs.EPOCHS) if is_unfinished(name)]
@@ -42,5 +42,5 @@ def sweep(folder: Folder, commit_log: CommitLog, *, confirm: Callable[[], None])
 
 
 def is_unfinished(name: str) -> bool:
-    """Whether a crash may have left it in the place of one of our files. The lease's own is being renewed, perhaps."""
+    """Returns whether a file is a temporary one that a crash left; False for the lease's, which may be in use."""
     return name.startswith(_UNFINISHED) and name.endswith(".tmp") and name != UNFINISHED.format(LEASE)

@@ -1,7 +1,7 @@
-"""What is committed: the records of an output folder, and what is left to do.
+"""The commit log of an output folder: which rows are committed, and which remain to be captioned.
 
-A commit record is a small JSON file under `_commits/` that names one data file, the rows in it, and hashes of both.
-Data without a record is garbage. So is a record of a driver that had lost the output (`pipeline.output.epochs`).
+A commit record is a small JSON file under `_commits/` that names one part, the rows in it, and hashes of both.
+A part without a record is garbage. So is a record of a driver that had lost the output (`pipeline.output.epochs`).
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ SUFFIX = ".commit"  # readers of JSON folders must not take records for data
 
 @dataclass(frozen=True, slots=True, order=True)
 class RowRange:
-    """Rows of one shard, without a gap."""
+    """Consecutive rows of one shard."""
 
     shard: str
     """`Shard.id`."""
@@ -38,23 +38,23 @@ class RowRange:
     next_offset: int
     """Byte offset in the shard at which row `stop` begins."""
     last: bool
-    """The shard has no row `stop`."""
+    """True if the shard has no row `stop`."""
 
 
 @dataclass(frozen=True, slots=True)
 class Damage:
-    """Rows that stand for what could not be read of a shard that holds many images."""
+    """The error rows of a tar, Parquet file or list that report unreadable places in it."""
 
     rows: int
     reason: str
-    """Code and message of the first."""
+    """Error code and message of the first such row."""
     bytes: int = 0
-    """Of the shard that they cover; 0 where that is not known, as in Parquet files."""
+    """Bytes of the shard that they cover; 0 if unknown, as in Parquet files."""
 
 
 @dataclass(frozen=True, slots=True)
 class Commit:
-    """One data file and what is in it."""
+    """One committed part and its contents. Stored as JSON, in which `row_ranges` is called `intervals`."""
 
     file: str
     rows: int
@@ -62,26 +62,26 @@ class Commit:
     """Rows without a caption, by error code."""
     file_sha256: str
     keys_sha256: str
-    """Of its rows' shard, index and image_id (`hash_keys`)."""
+    """Hash of its rows' shard, index and image_id (`hash_keys`)."""
     row_ranges: list[RowRange]
     paths: dict[str, str]
-    """Path of each shard by its id, as text."""
+    """Path of each shard, as text, by shard id."""
     committed: float
-    """When, in seconds since 1970 by the driver's clock. For people: nothing depends on it."""
+    """Time of the commit in seconds since 1970 by the driver's clock. Informative: nothing depends on it."""
     replaces: str = ""
-    """File of a commit that does not count any more, now that this one does."""
+    """File of the commit that this one supersedes; empty if there is none."""
     epoch: str = ""
-    """Of the driver that wrote it: `pipeline.output.epochs.Epoch.id`."""
+    """`pipeline.output.epochs.Epoch.id` of the driver that wrote it."""
     damage: dict[str, Damage] = field(default_factory=dict)
-    """By shard id."""
+    """Unreadable places by shard id."""
 
     @property
     def record(self) -> str:
-        """Name of its record in the output."""
+        """Name of the commit record in the output folder."""
         return f"{COMMITS}/{self.file.rpartition('.')[0]}{SUFFIX}"
 
     def encode(self) -> bytes:
-        """The record's file."""
+        """Returns the contents of the commit record."""
         fields = asdict(self)
         del fields["row_ranges"]
         fields["intervals"] = [astuple(row_range) for row_range in self.row_ranges]
@@ -89,34 +89,34 @@ class Commit:
 
     @classmethod
     def decode(cls, data: bytes) -> Commit:
-        """Reads a record's file. Raises ValueError, KeyError or TypeError where it is none."""
+        """Parses a commit record. Raises ValueError, KeyError or TypeError if it is damaged."""
         fields = json.loads(data)
         row_ranges = [RowRange(*values) for values in fields["intervals"]]
         del fields["intervals"]
         damage = {shard: Damage(**found) for shard, found in dict(fields.get("damage", {})).items()}
         commit = cls(**fields | {"row_ranges": row_ranges, "damage": damage})
         if {row_range.shard for row_range in commit.row_ranges} != commit.paths.keys():
-            raise ValueError("its intervals and paths are not of the same shards")
+            raise ValueError("its intervals and paths name different shards")
         return commit
 
 
 @dataclass
 class CommitLog:
-    """All commit records of an output."""
+    """The commit records of an output folder."""
 
     commits: list[Commit] = field(default_factory=list)
     row_ranges: dict[str, list[RowRange]] = field(default_factory=dict)
-    """Of each shard, by its id."""
+    """Committed rows by shard id."""
     shard_ids: dict[str, str] = field(default_factory=dict)
     """Shard id by path."""
     superseded: list[Commit] = field(default_factory=list)
-    """Commits that others replace: what a crash left between the two."""
+    """Commits that others supersede, left by a crash before their deletion."""
     stale: list[Commit] = field(default_factory=list)
-    """Commits that do not count, of drivers that had lost the output."""
+    """Commits that do not count, written by drivers that had lost the output."""
 
     @classmethod
     def load(cls, folder: Folder) -> CommitLog:
-        """Reads the records. Raises OutputError for one that is torn."""
+        """Reads all commit records. Raises OutputError for a damaged one."""
         snapshot = epochs.read_snapshot(folder)
         names = [f"{COMMITS}/{name}" for name in folder.names(COMMITS) if name.endswith(SUFFIX) and name[0] != "."]
         commits = []
@@ -138,21 +138,21 @@ class CommitLog:
         return commit_log
 
     def add(self, commit: Commit) -> None:
-        """Counts a commit in."""
+        """Adds a commit."""
         self.commits.append(commit)
         for row_range in commit.row_ranges:
             self.row_ranges.setdefault(row_range.shard, []).append(row_range)
         self.shard_ids.update({path: shard for shard, path in commit.paths.items()})
 
     def remove(self, commit: Commit) -> None:
-        """Counts a commit out."""
+        """Removes a commit."""
         rest = [other for other in self.commits if other is not commit]
         self.commits, self.row_ranges, self.shard_ids = [], {}, {}
         for other in rest:
             self.add(other)
 
     def remaining_work(self, shards: Iterable[Shard]) -> Iterator[Span]:
-        """What is not committed, in order. Raises OutputError for a shard that has changed since it was captioned."""
+        """Yields the uncommitted spans in order. Raises OutputError for a shard that changed since it was captioned."""
         for shard in shards:
             shard_id, path = shard.id, printable(shard.path)
             if self.shard_ids.get(path, shard_id) != shard_id:
@@ -172,12 +172,12 @@ class CommitLog:
         return found
 
     def lost_share(self, shard: str, damage: Damage, size: int) -> float:
-        """Share of a shard that could not be read: 1 where no image could, else by its bytes, or by its rows.
+        """Returns the unreadable share of a shard, in [0, 1]: 1 if no image could be read, else by bytes or by rows.
 
         Args:
-            shard: its id.
-            damage: all there is of it.
-            size: of the shard, in bytes.
+            shard: id of the shard.
+            damage: all damage of the shard.
+            size: size of the shard in bytes.
         """
         rows = sum(row_range.stop - row_range.start for row_range in self.row_ranges[shard])
         if damage.rows >= rows:
@@ -186,12 +186,12 @@ class CommitLog:
 
     @property
     def rows(self) -> int:
-        """Committed rows."""
+        """Number of committed rows."""
         return sum(commit.rows for commit in self.commits)
 
     @property
     def errors(self) -> dict[str, int]:
-        """Committed rows without a caption, by error code."""
+        """Number of committed rows without a caption, by error code."""
         counts: dict[str, int] = {}
         for commit in self.commits:
             for code, count in commit.errors.items():
@@ -200,7 +200,7 @@ class CommitLog:
 
 
 def missing_ranges(shard: Shard, row_ranges: Sequence[RowRange]) -> Iterator[Span]:
-    """What the intervals of a shard leave out."""
+    """Yields the spans of a shard that none of its committed row ranges covers."""
     index, offset = 0, 0
     for row_range in sorted(row_ranges):
         if row_range.start > index:
@@ -212,7 +212,7 @@ def missing_ranges(shard: Shard, row_ranges: Sequence[RowRange]) -> Iterator[Spa
 
 
 def find_row_ranges(rows: pa.Table) -> list[RowRange]:
-    """The intervals that rows (with the columns of `schema.POSITION`) make up."""
+    """Returns the row ranges that the rows of a table (with the columns of `schema.POSITION`) form."""
     columns = [rows[name].to_pylist() for name in ("shard_id", "index", "next_offset", "last")]
     row_ranges: list[RowRange] = []
     for shard, index, next_offset, last in sorted(zip(*columns, strict=True)):
@@ -225,7 +225,7 @@ def find_row_ranges(rows: pa.Table) -> list[RowRange]:
 
 
 def hash_keys(rows: pa.Table) -> str:
-    """SHA-256 over shard, index and image_id of the rows, in any order, in hexadecimal."""
+    """Returns the SHA-256 of shard, index and image_id of all rows, in hexadecimal; independent of their order."""
     keys = zip(*(rows[name].to_pylist() for name in ("shard", "index", "image_id")), strict=True)
     digest = hashlib.sha256()
     for shard, index, image_id in sorted(keys):

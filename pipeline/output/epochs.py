@@ -1,11 +1,11 @@
-"""Whose commits count: every driver of an output gets a number of its own, and says which commits it found.
+"""Epochs decide which commits count: each driver of an output claims the next number and records the commits it found.
 
-_epochs/000007            the claim of driver 7, its lease's id; a driver without one, or with an older one, is over
-_epochs/000007-ID.json    what it found: the commits that count beside its own, and the job
+_epochs/000007            the claim of driver 7: the id of its lease; a driver with an older claim may no longer write
+_epochs/000007-ID.json    its snapshot: the commits that count besides its own, and the job
 
-Commit records carry their driver's epoch. Those count that are of the newest epoch, or that its driver found. So what a
-driver writes that was paused, lost the output and wakes up later does not count, whenever it comes. The order of the
-steps makes it so: claim, read the records, write what was found; and before anything is deleted: list, confirm, delete.
+Commit records carry their driver's epoch. A commit counts if it is of the newest epoch or in its snapshot. A driver
+that was paused, lost the output and resumes later therefore cannot add rows. This depends on the order of steps:
+claim, read the records, write the snapshot; and before any deletion: list, confirm, delete.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _NAME = re.compile(r"(\d{6,})(?:-(\w+)\.json)?")
 
 @dataclass(frozen=True)
 class Epoch:
-    """The time of one driver."""
+    """The turn of one driver."""
 
     number: int
     driver: str
@@ -33,40 +33,40 @@ class Epoch:
 
     @property
     def id(self) -> str:
-        """As commit records have it."""
+        """The id in commit records."""
         return f"{self.number:06}-{self.driver}"
 
     @property
     def claim_file(self) -> str:
-        """Name of its claim in the output."""
+        """Name of the claim in the output folder."""
         return f"{EPOCHS}/{self.number:06}"
 
     @property
     def snapshot_file(self) -> str:
-        """Name of the file that says what it found."""
+        """Name of the snapshot in the output folder."""
         return f"{EPOCHS}/{self.id}.json"
 
 
 @dataclass(frozen=True)
 class EpochSnapshot:
-    """What the newest driver found."""
+    """The commits that the newest driver found, and its job."""
 
     epoch: str
     files: frozenset[str]
-    """Of the commits that count beside its own."""
+    """Parts whose commits count besides those of this epoch."""
     job: Mapping[str, Any]
-    """What decides the rows."""
+    """The settings that determine the rows."""
 
     def includes(self, epoch: str, file: str) -> bool:
-        """Whether a commit of this epoch and file does."""
+        """Returns whether the commit of a part counts, given its epoch."""
         return epoch == self.epoch or file in self.files
 
 
 def claim(folder: Folder, driver: str) -> Epoch:
-    """Begins an epoch: from here on what older drivers write does not count. Raises OutputError if another was faster.
+    """Begins an epoch, after which commits of older drivers do not count. Raises OutputError if another was faster.
 
-    Where the filesystem cannot create exclusively, the last of several claims of a number counts, and `confirm` tells
-    the others.
+    If the filesystem cannot create files exclusively, the last of several claims of one number wins, and `is_newest`
+    is False for the others.
     """
     epoch = Epoch(max((number for number, _ in _listed(folder)), default=0) + 1, driver)
     try:
@@ -78,28 +78,28 @@ def claim(folder: Folder, driver: str) -> Epoch:
 
 
 def is_newest(folder: Folder, epoch: Epoch) -> bool:
-    """Whether no other driver has begun since. Whoever deletes lists first, then asks this."""
+    """Returns whether no other driver has begun since. Before deleting, list the files first and then call this."""
     try:
         mine = folder.read(epoch.claim_file) == epoch.driver.encode()
-    except FileNotFoundError:  # swept by a driver after the next
+    except FileNotFoundError:  # removed by a later driver
         return False
     return mine and not folder.exists(Epoch(epoch.number + 1, "").claim_file)
 
 
 def write_snapshot(folder: Folder, epoch: Epoch, files: Iterable[str], job: Mapping[str, Any]) -> None:
-    """Writes which commits count beside those of this epoch. Again with fewer files, it takes commits back."""
+    """Writes which commits count besides those of this epoch. Writing it again with fewer files uncommits the rest."""
     found = {"epoch": epoch.id, "files": sorted(files), "job": job}
     folder.write(epoch.snapshot_file, json.dumps(found, ensure_ascii=False).encode())
 
 
 def read_snapshot(folder: Folder) -> EpochSnapshot | None:
-    """What the newest driver found that has begun; None in an output of a version without epochs, and in a new one."""
+    """Reads the newest snapshot; returns None for a new output and for one of a version without epochs."""
     listed = _listed(folder)
     number = max((number for number, driver in listed if driver), default=0)
     if not number:
         return None
     drivers = [driver for n, driver in listed if n == number and driver]
-    if len(drivers) > 1:  # only where two could claim one number: the last that did
+    if len(drivers) > 1:  # only if the filesystem allows two claims of one number: the last one wins
         drivers = [d for d in drivers if d == _claimed_by(folder, number)] or drivers[-1:]
     name = Epoch(number, drivers[0]).snapshot_file
     try:
@@ -110,7 +110,7 @@ def read_snapshot(folder: Folder) -> EpochSnapshot | None:
 
 
 def remove_older(folder: Folder, epoch: Epoch) -> None:
-    """Deletes the files of older epochs, the oldest first, so that `is_newest` never finds a gap it takes for peace."""
+    """Deletes the files of older epochs, the oldest first: `is_newest` must not find the next number missing."""
     for number, driver in _listed(folder):
         if number < epoch.number:
             old = Epoch(number, driver)
@@ -125,6 +125,6 @@ def _claimed_by(folder: Folder, number: int) -> str:
 
 
 def _listed(folder: Folder) -> list[tuple[int, str]]:
-    """Number and driver of each file; the driver is empty for a claim. Sorted."""
+    """Returns number and driver of each file, sorted; the driver of a claim is empty."""
     matches = map(_NAME.fullmatch, folder.names(EPOCHS))
     return sorted((int(match[1]), match[2] or "") for match in matches if match)

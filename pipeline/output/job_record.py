@@ -1,4 +1,4 @@
-"""What an output is of: refuses folders and jobs that do not fit, and records the job that claims one."""
+"""The record of the job that writes an output folder, and the checks that folder and job fit together."""
 
 from __future__ import annotations
 
@@ -9,21 +9,21 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.errors import OutputError
-from pipeline.inputs.brace_expansion import named_by
-from pipeline.outcome import RULES
+from pipeline.inputs.brace_expansion import expand_input
 from pipeline.output import epochs
 from pipeline.output.cleanup import is_unfinished
 from pipeline.output.commit_log import CommitLog
 from pipeline.output.layout import JOB
 from pipeline.output.lease import LEASE
+from pipeline.read_options import RULES_VERSION
 from pipeline.shards import STANDARD_INPUT
 from pipeline.storage.filesystems import is_remote
 from pipeline.storage.folder import Folder
 
 
 def check_outside_inputs(output: str, inputs: Iterable[str]) -> None:
-    """Raises OutputError if the output lies in an input folder, where the next run would take it for input."""
-    for given in (name for text in inputs for name in named_by(text) if text != STANDARD_INPUT):
+    """Raises OutputError if the output lies inside an input folder, where the next run would read it as input."""
+    for given in (name for text in inputs for name in expand_input(text) if text != STANDARD_INPUT):
         if is_remote(output) or is_remote(given):
             inside = f"{output.rstrip('/')}/".startswith(f"{given.rstrip('/')}/")
         else:
@@ -34,20 +34,20 @@ def check_outside_inputs(output: str, inputs: Iterable[str]) -> None:
 
 
 def check_output_folder(folder: Folder) -> None:
-    """Raises OutputError for what cannot be a folder to write into, or holds files that are not of an output."""
+    """Raises OutputError for a path that cannot be an output folder, or a folder that holds other files."""
     if not is_remote(folder.url):
         place = Path(folder.path)
         there = next(path for path in (place, *place.parents) if os.path.lexists(path))
         if not there.is_dir():
-            raise OutputError(f"{folder.url} cannot be a folder for the rows: {there} is none")
+            raise OutputError(f"{folder.url} cannot be the output folder: {there} is not a folder")
         if not os.access(there, os.W_OK | os.X_OK):
-            raise OutputError(f"{folder.url} cannot be a folder for the rows: {there} is not to be written into")
+            raise OutputError(f"{folder.url} cannot be the output folder: {there} is not writable")
     if folder.exists(JOB):
         return
     try:
         found = [name for name in folder.names() if name != LEASE and not is_unfinished(name)]
-    except UnicodeDecodeError as error:  # pyarrow's, of other names in it
-        raise OutputError(f"{folder.url} cannot be a folder for the rows: {error}") from error
+    except UnicodeDecodeError as error:  # raised by pyarrow for names that are not UTF-8
+        raise OutputError(f"{folder.url} cannot be the output folder: {error}") from error
     if found and epochs.read_snapshot(folder) is None:
         raise OutputError(f"{folder.url} holds other files, such as {found[0]}; give an empty or new folder")
 
@@ -59,11 +59,11 @@ def check_is_output(folder: Folder) -> None:
 
 
 def check_same_job(folder: Folder, commit_log: CommitLog, job: Mapping[str, Any]) -> None:
-    """Raises OutputError for an output of a job that differs, saying in what. One without rows may be anybody's.
+    """Raises OutputError if the output was begun by a different job, naming the differences. Without rows, any job may.
 
     Args:
-        commit_log: what is committed.
-        job: what decides the captions, as nested JSON.
+        commit_log: the output's commits.
+        job: the settings that determine the captions, as nested JSON.
     """
     if not commit_log.commits:
         return
@@ -72,12 +72,12 @@ def check_same_job(folder: Folder, commit_log: CommitLog, job: Mapping[str, Any]
     differences = _differences(before, job)
     if differences:
         raise OutputError(
-            f"{folder.url} was begun by another job: {'; '.join(differences)}; give another output, or what it had then"
+            f"{folder.url} was begun by another job: {'; '.join(differences)}; give another output, or the old settings"
         )
 
 
 def read_job(folder: Folder) -> Mapping[str, Any]:
-    """What decides the rows of an output. Raises OutputError where it is damaged."""
+    """Reads the settings that determine the rows of an output. Raises OutputError if the record is damaged."""
     if snapshot := epochs.read_snapshot(folder):
         return snapshot.job
     try:
@@ -87,18 +87,18 @@ def read_job(folder: Folder) -> Mapping[str, Any]:
 
 
 def write_job(folder: Folder, job: Mapping[str, Any]) -> None:
-    """Makes the folder this job's, where `check_same_job` had nothing to say."""
+    """Records the job in its output folder, after `check_same_job`."""
     written = json.dumps(job, indent=2, ensure_ascii=False).encode()
     if not folder.exists(JOB) or folder.read(JOB) != written:
         folder.write(JOB, written)
 
 
-def check_reading_rules(folder: Folder, job: Mapping[str, Any], rules: Any = RULES) -> None:
-    """Raises OutputError for the output of a job that was begun under other rules of what is a row."""
+def check_reading_rules(folder: Folder, job: Mapping[str, Any], rules: Any = RULES_VERSION) -> None:
+    """Raises OutputError for an output that was begun under another version of the rules that turn input into rows."""
     if _rules(job) != rules:
         raise OutputError(
             f"{folder.url} was begun by a version of Shardtalk with other rules of what is a row (now each image of a"
-            " tar is one, and each damaged place); use that version for it, or give another output"
+            " tar is one, and each damaged place); use that version, or give another output"
         )
 
 

@@ -1,9 +1,9 @@
-"""One driver at a time: whoever writes an output holds its lease, a small file that is renewed while it lives.
+"""The lease of an output: a small file that the one driver allowed to write holds and renews.
 
-A lease whose owner is dead is taken over. Death is known at once where the owner was a process of this machine and PID
-namespace; elsewhere it is the silence of a lease that did not change while we watched it, so clocks need not agree. So
-is that of a lease that cannot be read. The lease keeps drivers apart; a driver that was only asleep, and believes that
-it still holds it, is told apart by its epoch (`pipeline.output.epochs`).
+The lease of a dead driver is taken over. A driver in this machine's PID namespace is known to be dead at once. A
+driver elsewhere, or an unreadable lease, counts as dead if the file did not change while it was watched, so clocks
+need not agree. A driver that was only paused and still believes to hold the lease is excluded by its epoch
+(`pipeline.output.epochs`).
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ from pipeline.storage.folder import Folder
 LEASE = "_lease.json"
 RENEW_INTERVAL_S = 10.0
 EXPIRY_S = 40.0
-"""Of an owner elsewhere that is taken for dead."""
+"""Time without renewal after which a driver on another machine counts as dead."""
 SETTLE_S = 2.0
-"""Longer than a small write takes: where files cannot be created exclusively, the last of several writers wins."""
+"""Longer than a small write takes: if files cannot be created exclusively, the last of several writers wins."""
 _ENDED = frozenset("ZXx")
-"""States of processes whose parent has not asked yet how they ended."""
+"""States in /proc of processes that ended and were not yet waited for."""
 
 
 @dataclass(frozen=True)
@@ -43,26 +43,26 @@ class Owner:
     id: str
     host: str
     place: str
-    """Boot of the machine, and PID namespace: where process numbers mean the same. Empty where that is not known."""
+    """Boot id and PID namespace, within which process ids are comparable; empty if unknown."""
     pid: int
     started: str
-    """When, in ticks since the boot: tells this process from others that had its number."""
+    """Start time in ticks since boot: distinguishes the process from others with the same id."""
     since: str
 
     @classmethod
     def me(cls) -> Owner:
-        """This process, for one lease."""
+        """Describes this process, with a new id for each lease."""
         since, pid = time.strftime("%Y-%m-%dT%H:%M:%S%z"), os.getpid()
         return cls(uuid.uuid4().hex, socket.gethostname(), _place(), pid, _start_time(pid), since)
 
     @property
     def is_alive(self) -> bool:
-        """Whether it is known to be: it runs here."""
+        """True if the owner is known to be alive: it ran on this host and its process still exists."""
         return self._was_here and _start_time(self.pid) == self.started
 
     @property
     def is_dead(self) -> bool:
-        """Whether it is known to be: it ran here, and does not any more."""
+        """True if the owner is known to be dead: it ran on this host and its process no longer exists."""
         return self._was_here and _start_time(self.pid) != self.started
 
     @property
@@ -74,7 +74,7 @@ class Owner:
 
 
 class Lease:
-    """A lease that this process holds, and its epoch. Made by `acquire`."""
+    """The lease that this process holds, and its epoch. Made by `acquire`."""
 
     def __init__(self, folder: Folder, owner: Owner, epoch: Epoch) -> None:
         self._folder, self._owner, self.epoch = folder, owner, epoch
@@ -82,13 +82,13 @@ class Lease:
         self._job: Mapping[str, Any] = {}
 
     def start(self, commit_log: CommitLog, job: Mapping[str, Any]) -> None:
-        """Writes that the commits of the ledger count, and no others of older drivers."""
+        """Begins the epoch: of older drivers' commits, only those in the commit log count."""
         self._job = job
         self.write_snapshot(commit_log)
         epochs.remove_older(self._folder, self.epoch)
 
     def write_snapshot(self, commit_log: CommitLog) -> None:
-        """Writes that commits do not count any more that were there at the beginning and are not in the ledger now."""
+        """Records that of older drivers' commits only those in the commit log count; uncommits the others."""
         epochs.write_snapshot(self._folder, self.epoch, [commit.file for commit in commit_log.commits], self._job)
 
     def confirm(self) -> None:
@@ -99,26 +99,26 @@ class Lease:
             raise OutputError(f"{self._folder.url} was taken over by {by}; this driver had been silent for too long")
 
     def renew(self) -> None:
-        """Shows that its owner lives. Raises OutputError as `confirm` does, or FileExistsError."""
+        """Renews the lease. Raises OutputError as `confirm` does, or FileExistsError."""
         version = self._folder.version(LEASE)
         self.confirm()
         self._renewals += 1
         self._folder.replace(LEASE, _encoded(self._owner, self._renewals), version)
 
     def release(self) -> None:
-        """Gives it back, if it is still ours."""
+        """Deletes the lease if this process still holds it."""
         if read_owner(self._folder) == self._owner:
             self._folder.remove(LEASE)
 
 
 @contextlib.contextmanager
 def hold(folder: Folder) -> Iterator[Lease]:
-    """Takes the lease of an output, as `acquire` does, renews it in the background, and gives it back."""
+    """Acquires the lease of an output, renews it in a thread, and releases it at the end of the context."""
     lease, ended = acquire(folder), threading.Event()
 
     def renew() -> None:
         while not ended.wait(RENEW_INTERVAL_S):
-            with contextlib.suppress(OSError, OutputError):  # the next commit says what is wrong
+            with contextlib.suppress(OSError, OutputError):  # the next commit raises
                 lease.renew()
 
     thread = threading.Thread(target=renew, daemon=True)
@@ -128,17 +128,17 @@ def hold(folder: Folder) -> Iterator[Lease]:
     finally:
         ended.set()
         thread.join()
-        with contextlib.suppress(OSError):  # which says less than what went wrong before; the next driver sees us dead
+        with contextlib.suppress(OSError):  # must not hide an earlier error; the next driver sees that we are dead
             lease.release()
 
 
 def read_owner(folder: Folder) -> Owner | None:
-    """Who holds the lease of an output, dead or alive; None where nobody does, or it cannot be read."""
+    """Returns the owner of an output's lease, dead or alive; None if there is no lease or it is unreadable."""
     return _decoded(_read(folder))
 
 
 def acquire(folder: Folder, *, wait_s: float = 1.0) -> Lease:
-    """Takes the lease. Raises OutputError if its owner lives, after waiting for a sign where it runs elsewhere."""
+    """Acquires the lease. Raises OutputError if its owner is alive; waits for renewals of an owner elsewhere."""
     owner = Owner.me()
     _wait_until_free(folder, wait_s)
     try:
@@ -158,7 +158,7 @@ def acquire(folder: Folder, *, wait_s: float = 1.0) -> Lease:
 
 
 def _wait_until_free(folder: Folder, wait_s: float) -> None:
-    """Returns once there is no lease, or its owner is dead; then the lease is gone."""
+    """Returns once there is no lease or its owner is dead, and deletes it. Raises OutputError if the owner is alive."""
     found, waited = _read(folder), 0.0
     owner = _decoded(found)
     while found is not None and not (owner and owner.is_dead) and waited < EXPIRY_S:
@@ -176,7 +176,7 @@ def _wait_until_free(folder: Folder, wait_s: float) -> None:
 
 
 def _read(folder: Folder) -> bytes | None:
-    """The lease; None if there is none. What is in it may be anything."""
+    """Returns the contents of the lease, unchecked; None if there is none."""
     try:
         return folder.read(LEASE)
     except FileNotFoundError:
@@ -184,7 +184,7 @@ def _read(folder: Folder) -> bytes | None:
 
 
 def _decoded(data: bytes | None) -> Owner | None:
-    """The owner; None if the lease is torn, say, or of another version."""
+    """Returns the owner; None if the lease is damaged or of another version."""
     try:
         fields: dict[str, Any] = json.loads(data or b"")
         fields.pop("renewals")
@@ -198,7 +198,7 @@ def _encoded(owner: Owner, renewals: int) -> bytes:
 
 
 def _place() -> str:
-    """Of this process: boot and PID namespace; empty where the system does not say."""
+    """Returns boot id and PID namespace of this process; empty if the system does not provide them."""
     try:
         boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
         return f"{boot} {Path('/proc/self/ns/pid').readlink()}"
@@ -207,7 +207,7 @@ def _place() -> str:
 
 
 def _start_time(pid: int) -> str:
-    """When the process of this number started, in ticks since the boot; empty if there is none, or only its remains."""
+    """Returns the start time of a process in ticks since boot; empty if it does not exist or has ended."""
     try:
         state, *fields = Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()
     except (OSError, ValueError):

@@ -1,4 +1,4 @@
-"""What of a shard could not be read, told apart from images that could not be decoded: a lost shard is not one row."""
+"""Finds the rows that report an unreadable shard, or part of one, rather than an image that could not be decoded."""
 
 from __future__ import annotations
 
@@ -14,19 +14,20 @@ from pipeline.shards import ShardFormat, format_of
 
 SHARD_ERRORS = frozenset({ErrorCode.TRUNCATED_SHARD, ErrorCode.CORRUPT_SHARD})
 SHARD_OR_IMAGE_ERRORS = frozenset({ErrorCode.UNREADABLE, "changed_input"})
-"""Of a shard where the row has the shard's name, of an image where it has its own."""
+"""Errors of a shard if the row's image_id is the shard's name, of an image otherwise."""
 MAX_REASON_CHARACTERS = 300
-"""Of a reason in a commit record."""
+"""Maximum length of a reason in a commit record."""
 
 
 def find_damage(
     rows: pa.Table, shard_ids: Mapping[str, str], known: Mapping[str, Damage] | None = None
 ) -> dict[str, Damage]:
-    """The rows (of `schema.ROW`) that stand for what could not be read of a shard of many images, by shard id.
+    """Counts the rows that report unreadable places in tars, Parquet files and lists, by shard id.
 
     Args:
+        rows: a table of `schema.ROW`.
         shard_ids: shard id by path.
-        known: that of the same rows as it was found before, for the bytes; else they are in the column `num_bytes`.
+        known: damage of the same rows from an earlier commit, for its bytes; None: the column `num_bytes` has them.
     """
     codes, bytes_of = pa.array(sorted(SHARD_ERRORS | SHARD_OR_IMAGE_ERRORS)), "num_bytes"
     found: dict[str, Damage] = {}
@@ -43,6 +44,6 @@ def find_damage(
 
 
 def _is_named_after(image_id: str, path: str) -> bool:
-    """Whether a row has the name of its shard, or that and a place in it, and not an image's."""
+    """Returns whether an image_id is the file name of its shard, or that and a byte offset, rather than an image's."""
     name = path.rpartition("/")[2]
     return (image_id == name or image_id.startswith(f"{name}@")) and format_of(name) != ShardFormat.IMAGE

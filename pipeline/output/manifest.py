@@ -17,7 +17,7 @@ from pipeline.storage.folder import Folder
 
 
 def is_finished(folder: Folder, commit_log: CommitLog) -> bool:
-    """Whether the manifest is there, and of these commits. A driver that woke up late may have written an older one."""
+    """Returns whether there is a manifest that lists these commits. A paused driver may have written an older one."""
     if not folder.exists(MANIFEST):
         return False
     try:
@@ -34,12 +34,12 @@ def finish(
     run: Mapping[str, Any],
     confirm: Callable[[], None],
 ) -> dict[str, Any]:
-    """Writes the manifest, and returns it.
+    """Writes and returns the manifest.
 
     Args:
-        job: as given to `write_job`.
-        run: what is worth knowing of the run that finished it: timings, versions.
-        confirm: as `sweep` takes it.
+        job: the settings given to `write_job`.
+        run: statistics, device and versions of the run that completed the output.
+        confirm: raises if this process may no longer write, as for `sweep`.
     """
     sweep(folder, commit_log, confirm=confirm)
     manifest = {
@@ -60,7 +60,7 @@ def finish(
     try:
         folder.replace(MANIFEST, json.dumps(manifest, indent=2, ensure_ascii=False).encode(), before)
     except FileExistsError as error:
-        raise OutputError(f"{folder.url} was finished by another driver meanwhile") from error
+        raise OutputError(f"{folder.url} was completed by another driver in the meantime") from error
     return manifest
 
 
@@ -72,7 +72,7 @@ def _files(commit_log: CommitLog) -> dict[str, dict[str, Any]]:
 
 
 def _describe_to_datasets(job: Mapping[str, Any]) -> dict[str, Any]:
-    """Which files are data, and the types of the columns: `datasets` guesses those of JSON by the first part."""
+    """Describes data files and column types to Hugging Face `datasets`, which infers JSON types from the first part."""
 
     def feature(field: pa.Field) -> dict[str, Any]:
         if pa.types.is_list(field.type) and pa.types.is_struct(field.type.value_type):

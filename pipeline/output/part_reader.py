@@ -1,4 +1,4 @@
-"""Reads the rows of an output."""
+"""Reads the committed rows of an output."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from pipeline.storage.folder import Folder
 
 
 def read_rows(folder: Folder, commit_log: CommitLog, columns: list[str] | None = None) -> Iterator[pa.Table]:
-    """The committed rows, a table per part."""
+    """Yields the committed rows, one table per part."""
     for commit in sorted(commit_log.commits, key=lambda commit: commit.file):
         yield read_part(folder, commit.file, columns)
 
 
 def read_part(folder: Folder, name: str, columns: list[str] | None = None) -> pa.Table:
-    """The rows of a part, or some columns of them. Raises OSError or ValueError for one that is damaged."""
+    """Returns all or some columns of a part. Raises OSError or ValueError if it is damaged."""
     data = folder.read(name)
     if name.endswith(".parquet"):
         # With threads, a process that ends soon after may abort while pyarrow's pool is still starting (26.0).

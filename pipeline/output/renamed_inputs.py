@@ -1,4 +1,4 @@
-"""Finds inputs that are in the output already under another name: they would be captioned twice."""
+"""Finds inputs that the output already holds under another path, and that would be captioned twice."""
 
 from __future__ import annotations
 
@@ -11,13 +11,14 @@ from pipeline.output.commit_log import CommitLog
 from pipeline.shards import Shard
 
 MAX_SAME_NAME = 100
-"""Files that are compared where nothing but the last part of their names is the same."""
+"""Maximum number of files compared by their last path component alone."""
 
 
 def check_not_renamed(commit_log: CommitLog, shards: Iterable[Shard]) -> None:
-    """Raises OutputError if files of the output are among the inputs under another name.
+    """Raises OutputError if the output holds some of the inputs under another path.
 
     Args:
+        commit_log: the output's commits.
         shards: all inputs.
     """
     found = list(find_renamed(commit_log, shards))
@@ -26,16 +27,16 @@ def check_not_renamed(commit_log: CommitLog, shards: Iterable[Shard]) -> None:
         others = f", and so it is with {len(found) - 1} others" if len(found) > 1 else ""
         raise OutputError(
             f"{now} is {then} in this output (same size and time of change){others}: it would be captioned twice;"
-            " give the inputs by the names they had then (links at their old places will do), or another output"
+            " give the inputs by their old paths (links there suffice), or another output"
         )
 
 
 def find_renamed(commit_log: CommitLog, shards: Iterable[Shard]) -> Iterator[tuple[str, str]]:
-    """Yields the names, now and in the output, of each shard that is there under another one.
+    """Yields the path now and the path in the output of each shard that was renamed.
 
-    It is the same if the last part of its name, its size and its time of change are, and the other name is not among
-    the inputs any more. So are files of a folder that was moved, is mounted elsewhere, or is reached by a link. A copy
-    with another time of change is another file.
+    A shard counts as renamed if last path component, size and time of change agree, and the old path is no longer
+    among the inputs: its folder was moved, is mounted elsewhere, or is reached by a link. A copy with another time of
+    change is a different file.
     """
     listed = list(shards)
     names = [printable(shard.path) for shard in listed]
@@ -57,7 +58,7 @@ def find_renamed(commit_log: CommitLog, shards: Iterable[Shard]) -> Iterator[tup
 
 
 def _was(shard: Shard, path: str, ending: str) -> str:
-    """Its id if it had this path. Bytes of a name that are no text are in no ledger: they are taken from the shard."""
+    """Returns the shard's id if it had this path; bytes that are not text come from the shard, as logs hold text."""
     return replace(shard, path=path.removesuffix(printable(ending)) + ending).id
 
 

@@ -1,4 +1,4 @@
-"""Takes back rows that ended in an error which may have passed, so that the next plan finds them undone."""
+"""Uncommits rows whose error may be transient, so that they are captioned again."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ import pyarrow.compute as pc
 
 from pipeline.errors import DataError
 from pipeline.filenames import printable
-from pipeline.outcome import DEFAULTS, ReadOptions
 from pipeline.output.commit_log import Commit, CommitLog, RowRange
 from pipeline.output.layout import MANIFEST
 from pipeline.output.lease import Lease
 from pipeline.output.part_reader import read_part
 from pipeline.output.writer import write_part
+from pipeline.read_options import DEFAULTS, ReadOptions
 from pipeline.schema import ErrorCode
 from pipeline.shards import Shard, ShardFormat
 from pipeline.storage.folder import Folder
@@ -29,15 +29,15 @@ RETRYABLE = frozenset({ErrorCode.UNREADABLE, ErrorCode.OUT_OF_MEMORY})
 def uncommit_errors(
     folder: Folder, commit_log: CommitLog, shards: Iterable[Shard], mine: Lease, *, options: ReadOptions = DEFAULTS
 ) -> int:
-    """Uncommits the rows of these shards that ended in a retryable error; returns how many.
+    """Uncommits the rows of these shards that have a retryable error; returns their number.
 
-    In a file that has changed since, and held no image that was captioned, every error is one.
+    If a file has changed since and none of its images was captioned, all its errors are retryable.
 
-    Each part that holds some is replaced at once by one without them. A row whose place in its shard cannot be found,
-    because the shard still cannot be read, stays.
+    Each part that holds such rows is atomically replaced by one without them. A row stays if its position in the
+    shard cannot be determined because the shard is still unreadable.
 
     Args:
-        options: how the shards are read.
+        options: the options by which the shards are read.
     """
     named = {printable(shard.path): shard for shard in shards}
     mended = _changed(commit_log, named)
@@ -46,14 +46,14 @@ def uncommit_errors(
         return 0
     mine.confirm()
     if folder.exists(MANIFEST):
-        folder.remove(MANIFEST)  # from here on the output is not complete
+        folder.remove(MANIFEST)  # from here on the output is incomplete
     return sum(
         _replace(folder, commit_log, commit, named, mine, mended=mended, options=options) for commit in concerned
     )
 
 
 def _changed(commit_log: CommitLog, named: Mapping[str, Shard]) -> set[str]:
-    """Paths of the files that are others than those in the output, and that have one row, or none but of damage."""
+    """Returns the paths of files that changed since they were captioned, and that have one row or only damage rows."""
     changed = {path for path, shard in named.items() if commit_log.shard_ids.get(path, shard.id) != shard.id}
     damage = commit_log.damage() if changed else {}
     lost = {shard for shard, found in damage.items() if commit_log.lost_share(shard, found, 0) == 1.0}
@@ -85,7 +85,7 @@ def _replace(
         path = commit.paths[row_range.shard]
         dropped = {index for shard, index in places if shard == path and row_range.start <= index < row_range.stop}
         kept = _without(row_range, dropped, named[path], options) if dropped and path in named else None
-        if kept is None:  # as it was
+        if kept is None:  # the range stays as it is
             places -= {(path, index) for index in dropped}
         row_ranges += [row_range] if kept is None else kept
     if not places:
@@ -102,14 +102,14 @@ def _replace(
         commit_log.add(writing(folder, rest, row_ranges, commit.paths, damage=known))
     else:
         mine.write_snapshot(commit_log)
-    mine.confirm()  # whoever comes after this has found that the old commit does not count
+    mine.confirm()  # any driver that begins after this has seen that the old commit does not count
     folder.remove(commit.record)
     folder.remove(commit.file)
     return len(rows) - len(rest)
 
 
 def _without(row_range: RowRange, dropped: Container[int], shard: Shard, options: ReadOptions) -> list[RowRange] | None:
-    """What is left of an interval; None if the byte offset of a dropped row cannot be found."""
+    """Returns a row range without the dropped rows; None if the byte offset of a dropped row cannot be found."""
     pieces = list(_pieces(row_range, dropped))
     inner = [piece.stop for piece in pieces if piece.stop < row_range.stop]
     try:
@@ -132,7 +132,7 @@ def _pieces(row_range: RowRange, dropped: Container[int]) -> Iterator[RowRange]:
 
 
 def _offsets(shard: Shard, indexes: Sequence[int], options: ReadOptions) -> dict[int, int]:
-    """Byte offset from which each of these rows can be read. Walks a tar. Raises DataError or OSError."""
+    """Returns the byte offset from which each row can be read. Walks a tar. Raises DataError or OSError."""
     if shard.format in (ShardFormat.PARQUET, ShardFormat.LIST):  # their rows are found by number
         return dict.fromkeys(indexes, 0)
     found = {row.index: row.start for row in islice(tar_rows(shard, options), max(indexes) + 1)}

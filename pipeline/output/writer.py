@@ -1,4 +1,4 @@
-"""Writes captioned rows as committed fragments: a data file first, then the record that makes it count."""
+"""Writes captioned rows as committed parts: first the part, then the commit record that makes it count."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ from pipeline.storage.folder import Folder
 
 
 def encode_parquet(rows: pa.Table) -> bytes:
-    """One Parquet file."""
+    """Encodes rows as one Parquet file."""
     buffer = io.BytesIO()
     pq.write_table(rows, buffer, compression="zstd")
     return buffer.getvalue()
 
 
 def encode_jsonl(rows: pa.Table) -> bytes:
-    """One JSON object a line, UTF-8, with every column of the schema."""
+    """Encodes rows as JSON lines in UTF-8, each with every column of the schema."""
     return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows.to_pylist()).encode()
 
 
@@ -37,17 +37,18 @@ ENCODERS: Mapping[str, Callable[[pa.Table], bytes]] = {"parquet": encode_parquet
 
 
 class PartWriter:
-    """Gathers rows and commits them in fragments of useful size.
+    """Buffers rows and commits them in parts.
 
     Args:
         folder: the output.
-        commit_log: gets every commit.
+        commit_log: every commit is added to it.
         file_format: "parquet" or "jsonl".
-        rows_per_file: rows of a full fragment.
-        commit_interval_s: a fragment is committed after this time even if it is not full: what a crash can cost.
-        confirm: called before a record is written; raises if this process may not commit any more.
-        epoch: of this driver.
-        clock: seconds that pass.
+        rows_per_file: number of rows in a full part.
+        commit_interval_s: maximum age of buffered rows in seconds, after which a smaller part is committed; a crash
+            costs at most this much work.
+        confirm: called before a commit record is written; raises if this process may no longer commit.
+        epoch: this driver's `Epoch.id`.
+        clock: monotonic time in seconds.
     """
 
     def __init__(
@@ -69,7 +70,7 @@ class PartWriter:
         self._since = 0.0
 
     def write(self, rows: pa.Table) -> None:
-        """Takes rows of `schema.CAPTIONED`, in any order; commits when there are enough or they have waited long."""
+        """Buffers rows of `schema.CAPTIONED`, in any order; commits them once a part is full or they are too old."""
         if not self._waiting:
             self._since = self._clock()
         self._waiting.append(rows)
@@ -79,11 +80,11 @@ class PartWriter:
 
     @property
     def rows_waiting(self) -> int:
-        """Taken and not committed."""
+        """Number of buffered rows that are not yet committed."""
         return sum(map(len, self._waiting))
 
     def commit(self) -> None:
-        """Commits what waits. A crash before the last line leaves the old state, after it the new."""
+        """Commits all buffered rows. A crash before the last line leaves the old state, a crash after it the new."""
         if not self._waiting:
             return
         rows = pa.concat_tables(self._waiting)
@@ -106,18 +107,20 @@ def write_part(
     confirm: Callable[[], None] = lambda: None,
     epoch: str = "",
 ) -> Commit:
-    """Writes rows as one fragment, and then its record, which makes it count.
+    """Writes rows as one part, then the commit record that makes it count.
 
     Args:
-        rows: with the columns of `schema.ROW`.
-        row_ranges: what the rows make up.
-        paths: of the intervals' shards.
-        replaces: the file of a commit that stops to count at the same moment.
-        damage: known of these rows; None where their `num_bytes` tell.
-        confirm: called before the record is written; raises if this process may not commit any more.
-        epoch: of this driver.
+        folder: the output.
+        rows: a table with the columns of `schema.ROW`.
+        row_ranges: the row ranges that the rows form.
+        paths: path of each shard in `row_ranges`, by shard id.
+        file_format: "parquet" or "jsonl".
+        replaces: file of the commit that this one supersedes; empty if there is none.
+        damage: unreadable places by shard id; None computes them from the rows, which then have `num_bytes`.
+        confirm: called before the commit record is written; raises if this process may no longer commit.
+        epoch: this driver's `Epoch.id`.
     """
-    # Named by what is in it, and by who writes: no driver that was paused ever writes over another's file.
+    # The name depends on rows and epoch, so a driver that was paused never overwrites another's part.
     name = "part-" + hashlib.sha256(f"{epoch} {row_ranges!r}".encode()).hexdigest()[:16]
     data = ENCODERS[file_format](rows.select(extended(ROW, rows.column_names).names))
     commit = Commit(

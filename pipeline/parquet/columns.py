@@ -11,16 +11,16 @@ import pyarrow as pa
 from pipeline.errors import DataError
 from pipeline.schema import ErrorCode
 
-NAMES = ("__key__", "key", "image_id", "id", "file_name", "filename", "path", "url")
+KEY_COLUMNS = ("__key__", "key", "image_id", "id", "file_name", "filename", "path", "url")
 """Columns that may name a row, the first that is there."""
-IMAGES = ("image", "jpg", "jpeg", "png", "webp", "bytes", "img", "images", "image_bytes")
+IMAGE_COLUMNS = ("image", "jpg", "jpeg", "png", "webp", "bytes", "img", "images", "image_bytes")
 """Columns that are taken for images where there are several; `image` before all others."""
-LONGEST_HASH = 64
+MAX_HASH_BYTES = 64
 """Bytes of values of one size that are no images, but hashes or UUIDs."""
 SHOWN = 20
 
 
-class Kind(StrEnum):
+class ImageKind(StrEnum):
     """How a column holds images."""
 
     BYTES = "bytes"
@@ -37,7 +37,7 @@ class Column:
     """Dotted."""
     path: tuple[int, ...]
     """Index of the column, and of each field in the struct before it."""
-    kind: pa.DataType
+    dtype: pa.DataType
     """Of its values, without the lists around them."""
     leaves: tuple[int, ...]
     """Indexes of the Parquet columns in which it is stored."""
@@ -47,19 +47,19 @@ class Column:
     def leaves_of(self, field: str) -> tuple[int, ...]:
         """Of a field of a struct; empty where it has none of this name, or is no struct."""
         leaf = self.leaves[0]
-        if not pa.types.is_struct(self.kind):
+        if not pa.types.is_struct(self.dtype):
             return ()
-        for i in range(self.kind.num_fields):
-            below = self.kind.field(i)
+        for i in range(self.dtype.num_fields):
+            below = self.dtype.field(i)
             if below.name == field:
                 return tuple(range(leaf, leaf + _num_leaves(below.type)))
             leaf += _num_leaves(below.type)
         return ()
 
     @property
-    def holds(self) -> Kind | None:
+    def image_kind(self) -> ImageKind | None:
         """How it holds images; None if it cannot."""
-        return _kind_of(self.kind)
+        return _image_kind(self.dtype)
 
 
 def columns(schema: pa.Schema) -> Iterator[Column]:
@@ -71,9 +71,9 @@ def columns(schema: pa.Schema) -> Iterator[Column]:
 
 
 def _columns_of(field: pa.Field, name: str, path: tuple[int, ...], leaf: int, *, in_lists: bool) -> Iterator[Column]:
-    kind = plain(field.type)
-    while _is_list(kind) and _kind_of(kind) is None:
-        kind, in_lists = plain(kind.value_type), True
+    kind = storage_type(field.type)
+    while _is_list(kind) and _image_kind(kind) is None:
+        kind, in_lists = storage_type(kind.value_type), True
     if pa.types.is_map(kind):  # is stored as a list of structs
         kind, in_lists = pa.struct([kind.key_field.with_name("key"), kind.item_field.with_name("value")]), True
     yield Column(name, path, kind, tuple(range(leaf, leaf + _num_leaves(kind))), in_lists)
@@ -84,7 +84,7 @@ def _columns_of(field: pa.Field, name: str, path: tuple[int, ...], leaf: int, *,
             leaf += _num_leaves(below.type)
 
 
-def image_column(schema: pa.Schema, named: str, key: str = "") -> Column:
+def find_image_column(schema: pa.Schema, named: str, key: str = "") -> Column:
     """The column of images. Raises DataError where there is none, or more than one that it could be.
 
     Args:
@@ -94,44 +94,46 @@ def image_column(schema: pa.Schema, named: str, key: str = "") -> Column:
     found = list(columns(schema))
     if named:
         column = _named(found, named, "image_column")
-        if column.holds is not None:
+        if column.image_kind is not None:
             return column
-        inside = [one for one in found if one.name.startswith(f"{named}.") and one.holds]
+        inside = [one for one in found if one.name.startswith(f"{named}.") and one.image_kind]
         chosen = _candidates(inside, set())
         if len(chosen) != 1:
             told = _choice(chosen or inside, "image_column") if inside else ""
-            raise DataError(ErrorCode.NO_IMAGE, f"the column {named} is of {column.kind}, which holds no images{told}")
+            raise DataError(ErrorCode.NO_IMAGE, f"the column {named} is of {column.dtype}, which holds no images{told}")
         return chosen[0]
-    candidates = _candidates(found, {*NAMES, key})
-    chosen = [one for one in candidates if one.name == IMAGES[0]] or [one for one in candidates if one.name in IMAGES]
+    candidates = _candidates(found, {*KEY_COLUMNS, key})
+    chosen = [one for one in candidates if one.name == IMAGE_COLUMNS[0]] or [
+        one for one in candidates if one.name in IMAGE_COLUMNS
+    ]
     chosen = chosen or candidates
     if len(chosen) == 1:
         return chosen[0]
     if not chosen:
-        texts = ", ".join(one.name for one in found if one.holds == Kind.TEXT)
+        texts = ", ".join(one.name for one in found if one.image_kind == ImageKind.TEXT)
         told = f"; --image_column takes one of paths, URLs or base64 text: {texts}" if texts else ""
-        kinds = ", ".join(f"{one.name} ({one.kind})" for one in found[:SHOWN]) or "none: the file has no columns"
+        kinds = ", ".join(f"{one.name} ({one.dtype})" for one in found[:SHOWN]) or "none: the file has no columns"
         raise DataError(ErrorCode.NO_IMAGE, f"there is no column of images{told or f' among {kinds}'}")
     raise DataError(ErrorCode.NO_IMAGE, f"several columns could be the images{_choice(chosen, 'image_column')}")
 
 
-def key_column(schema: pa.Schema, named: str, image: Column) -> Column | None:
+def find_key_column(schema: pa.Schema, named: str, image: Column) -> Column | None:
     """The column that names the rows; None where there is none. Raises DataError for one that is not there."""
     found = list(columns(schema))
     if named:
         return _named(found, named, "key_column")
     found = [one for one in found if one.path[: len(image.path)] != image.path]
     by_name = {one.name: one for one in found if len(one.path) == 1 and not one.in_lists}
-    return next((by_name[name] for name in NAMES if name in by_name), None)
+    return next((by_name[name] for name in KEY_COLUMNS if name in by_name), None)
 
 
-def has_column(schema: pa.Schema, named: str, key: str) -> bool:
+def has_image_column(schema: pa.Schema, named: str, key: str) -> bool:
     """Whether a file has a column of images, or several."""
     found = list(columns(schema))
-    return any(one.name == named for one in found) if named else bool(_candidates(found, {*NAMES, key}))
+    return any(one.name == named for one in found) if named else bool(_candidates(found, {*KEY_COLUMNS, key}))
 
 
-def top_level(schema: pa.Schema, names: Collection[str], image: Column) -> list[Column]:
+def sibling_columns(schema: pa.Schema, names: Collection[str], image: Column) -> list[Column]:
     """Those of the columns of these names that are there and are not the images', each name once."""
     found = {one.name: one for one in columns(schema) if len(one.path) == 1 and one.path[0] != image.path[0]}
     return [found[name] for name in sorted(names) if name in found]
@@ -142,13 +144,20 @@ def _candidates(found: list[Column], names: Collection[str]) -> list[Column]:
     outer: list[Column] = []
     for one in found:
         is_inside = any(one.path[: len(above.path)] == above.path for above in outer)
-        if not is_inside and one.name not in names and one.holds in (Kind.BYTES, Kind.STRUCT) and not _is_hash(one):
+        if (
+            not is_inside
+            and one.name not in names
+            and one.image_kind in (ImageKind.BYTES, ImageKind.STRUCT)
+            and not _is_hash(one)
+        ):
             outer.append(one)
     if outer:
         return outer
-    others = [one for one in found if one.holds in (Kind.NUMBERS, Kind.TEXT) and one.name not in names]
-    called = [one for one in others if one.name.rpartition(".")[2] in IMAGES]
-    return called or [one for one in others if one.holds == Kind.NUMBERS and _is_bytes(one.kind) and not one.in_lists]
+    others = [one for one in found if one.image_kind in (ImageKind.NUMBERS, ImageKind.TEXT) and one.name not in names]
+    called = [one for one in others if one.name.rpartition(".")[2] in IMAGE_COLUMNS]
+    return called or [
+        one for one in others if one.image_kind == ImageKind.NUMBERS and _is_bytes(one.dtype) and not one.in_lists
+    ]
 
 
 def _named(found: list[Column], name: str, option: str) -> Column:
@@ -175,22 +184,26 @@ def _choice(chosen: list[Column], option: str) -> str:
     return f"; --{option} takes one of {', '.join(names)}"
 
 
-def _kind_of(kind: pa.DataType) -> Kind | None:
-    kind = plain(kind)
+def _image_kind(kind: pa.DataType) -> ImageKind | None:
+    kind = storage_type(kind)
     if _is_binary(kind):
-        return Kind.BYTES
+        return ImageKind.BYTES
     if is_text(kind):
-        return Kind.TEXT
-    if _is_list(kind) and pa.types.is_integer(plain(kind.value_type)):
-        return Kind.NUMBERS
+        return ImageKind.TEXT
+    if _is_list(kind) and pa.types.is_integer(storage_type(kind.value_type)):
+        return ImageKind.NUMBERS
     if pa.types.is_struct(kind):
-        inner = {kind.field(i).name: plain(kind.field(i).type) for i in range(kind.num_fields)}
-        has_bytes = "bytes" in inner and _kind_of(inner["bytes"]) in (Kind.BYTES, Kind.NUMBERS, Kind.TEXT)
-        return Kind.STRUCT if has_bytes or ("path" in inner and is_text(inner["path"])) else None
+        inner = {kind.field(i).name: storage_type(kind.field(i).type) for i in range(kind.num_fields)}
+        has_bytes = "bytes" in inner and _image_kind(inner["bytes"]) in (
+            ImageKind.BYTES,
+            ImageKind.NUMBERS,
+            ImageKind.TEXT,
+        )
+        return ImageKind.STRUCT if has_bytes or ("path" in inner and is_text(inner["path"])) else None
     return None
 
 
-def plain(kind: pa.DataType) -> pa.DataType:
+def storage_type(kind: pa.DataType) -> pa.DataType:
     """A type without what only says how it is stored: dictionaries and extensions."""
     while True:
         if isinstance(kind, pa.BaseExtensionType):
@@ -212,11 +225,11 @@ def _is_binary(kind: pa.DataType) -> bool:
 
 
 def _is_hash(column: Column) -> bool:
-    return bool(pa.types.is_fixed_size_binary(column.kind) and column.kind.byte_width <= LONGEST_HASH)
+    return bool(pa.types.is_fixed_size_binary(column.dtype) and column.dtype.byte_width <= MAX_HASH_BYTES)
 
 
 def _is_bytes(kind: pa.DataType) -> bool:
-    return bool(plain(kind.value_type) in (pa.uint8(), pa.int8()))
+    return bool(storage_type(kind.value_type) in (pa.uint8(), pa.int8()))
 
 
 def _is_list(kind: pa.DataType) -> bool:
@@ -226,7 +239,7 @@ def _is_list(kind: pa.DataType) -> bool:
 
 
 def _num_leaves(kind: pa.DataType) -> int:
-    kind = plain(kind)
+    kind = storage_type(kind)
     if pa.types.is_struct(kind):
         return sum(_num_leaves(kind.field(i).type) for i in range(kind.num_fields))
     if pa.types.is_map(kind):

@@ -19,16 +19,16 @@ BUFFER_BYTES = 1 << 20
 """Read of a column at a time; else all of it that a row group holds."""
 
 
-class ForeignFile:
+class CheckedParquetFile:
     """Raises DataError for what pyarrow cannot read, OSError for what the file itself cannot be read.
 
     pyarrow raises OSError for both; so the file remembers which ones were its own.
     """
 
     def __init__(self, file: BinaryIO) -> None:
-        self._watched = _Watched(file)
-        with self._foreign("no Parquet file"):
-            self._file = pq.ParquetFile(self._watched, pre_buffer=False, buffer_size=BUFFER_BYTES)
+        self._recording = _ErrorRecordingFile(file)
+        with self._pyarrow_boundary("no Parquet file"):
+            self._file = pq.ParquetFile(self._recording, pre_buffer=False, buffer_size=BUFFER_BYTES)
             self.schema: pa.Schema = self._file.schema_arrow
             metadata = self._file.metadata
             self.num_rows: int = metadata.num_rows
@@ -37,7 +37,7 @@ class ForeignFile:
             self._first_rows: list[int] = [0, *accumulate(self._rows)]
             self._first_bytes: list[int] = [_first_byte(group) for group in self._groups]
 
-    def __enter__(self) -> ForeignFile:
+    def __enter__(self) -> CheckedParquetFile:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -67,7 +67,7 @@ class ForeignFile:
 
     def entries_in(self, group: int, leaf: int) -> int:
         """Entries of all lists of a column in a row group; one that is empty or null counts as one."""
-        with self._foreign("the footer is damaged"):
+        with self._pyarrow_boundary("the footer is damaged"):
             return int(self._groups[group].column(leaf).num_values)
 
     def values(self, group: int, leaves: Sequence[int], count: int, skip: int = 0) -> Iterator[pa.Scalar | DataError]:
@@ -92,7 +92,7 @@ class ForeignFile:
             yield damage
 
     def _values(self, group: int, leaves: Sequence[int], batch_rows: int, skip: int) -> Iterator[pa.Scalar]:
-        with self._foreign("cannot be read"):
+        with self._pyarrow_boundary("cannot be read"):
             batches = iter(
                 self._file.reader.iter_batches(
                     batch_rows, row_groups=[group], column_indices=list(leaves), use_threads=False
@@ -100,7 +100,7 @@ class ForeignFile:
             )
         number = 0
         while True:
-            with self._foreign("cannot be read"):
+            with self._pyarrow_boundary("cannot be read"):
                 batch = next(batches, None)
                 values = [] if batch is None else list(batch.column(0)[max(0, skip - number) :])
             if batch is None:
@@ -109,17 +109,17 @@ class ForeignFile:
             number += len(batch)
 
     @contextlib.contextmanager
-    def _foreign(self, what: str) -> Iterator[None]:
+    def _pyarrow_boundary(self, what: str) -> Iterator[None]:
         """Around pyarrow on bytes that others wrote: whatever it raises says that these are damaged."""
         try:
             yield
         except Exception as error:  # whatever a damaged file makes pyarrow raise
-            if self._watched.failure is not None:
-                raise self._watched.failure from error
+            if self._recording.failure is not None:
+                raise self._recording.failure from error
             raise DataError(ErrorCode.CORRUPT_SHARD, f"{what}: {type(error).__name__}: {error}") from error
 
 
-class _Watched(io.RawIOBase):
+class _ErrorRecordingFile(io.RawIOBase):
     """A file that remembers why it could not be read."""
 
     def __init__(self, file: BinaryIO) -> None:

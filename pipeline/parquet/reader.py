@@ -19,10 +19,17 @@ import pyarrow as pa
 
 from pipeline.errors import DataError
 from pipeline.filenames import printable
-from pipeline.outcome import DEFAULTS, ReadOptions
-from pipeline.parquet.columns import Column, Kind, has_column, image_column, key_column, top_level
-from pipeline.parquet.file import ForeignFile
-from pipeline.parquet.values import Image, images_in, sibling_of, text_of
+from pipeline.parquet.columns import (
+    Column,
+    ImageKind,
+    find_image_column,
+    find_key_column,
+    has_image_column,
+    sibling_columns,
+)
+from pipeline.parquet.file import CheckedParquetFile
+from pipeline.parquet.values import Image, extract_images, key_text, sibling_text
+from pipeline.read_options import DEFAULTS, ReadOptions
 from pipeline.schema import ErrorCode
 
 ROWS_PER_BYTE = 16
@@ -45,13 +52,13 @@ class Row:
 def has_images(file: BinaryIO, options: ReadOptions) -> bool:
     """Whether a Parquet file has a column of images, or several. True where it is damaged: its row will say so."""
     try:
-        with ForeignFile(file) as foreign:
-            return has_column(foreign.schema, options.image_column, options.key_column)
+        with CheckedParquetFile(file) as parquet:
+            return has_image_column(parquet.schema, options.image_column, options.key_column)
     except DataError:
         return True
 
 
-class Table:
+class ParquetShard:
     """A Parquet file of images. Raises DataError for one that holds none, or cannot be read.
 
     Args:
@@ -61,12 +68,12 @@ class Table:
     """
 
     def __init__(self, file: BinaryIO, size: int, options: ReadOptions = DEFAULTS) -> None:
-        self._file = ForeignFile(file)
+        self._file = CheckedParquetFile(file)
         schema = self._file.schema
-        self._image = image_column(schema, options.image_column, options.key_column)
+        self._image = find_image_column(schema, options.image_column, options.key_column)
         # Of a value that is read alone: no struct on the way has another field then.
         self._inside = [0] * (len(self._image.path) - 1)
-        self._key = key_column(schema, options.key_column, self._image)
+        self._key = find_key_column(schema, options.key_column, self._image)
         self._schema = schema
         counts = [self._count(group, size) for group in range(self._file.num_groups)]
         self._starts = [0, *accumulate(counts)]
@@ -83,7 +90,7 @@ class Table:
         A damaged image has a row that says so. Raises DataError where the file promised more rows than it has, OSError
         where it cannot be read now.
         """
-        beside = top_level(self._schema, siblings, self._image)
+        beside = sibling_columns(self._schema, siblings, self._image)
         for group in range(bisect_right(self._starts, start) - 1, self._file.num_groups):
             first = max(start, self._starts[group])
             entries = self._entries(group, first - self._starts[group], beside)
@@ -99,12 +106,12 @@ class Table:
     def _count(self, group: int, size: int) -> int:
         """Images in a row group, by the footer, but for lists of lists of bytes."""
         count, leaf = self._file.rows_in(group), self._image.leaves[0]
-        if self._image.holds != Kind.NUMBERS:  # else each byte is an entry
+        if self._image.image_kind != ImageKind.NUMBERS:  # else each byte is an entry
             entries = self._file.entries_in(group, leaf)
             count = entries if self._image.in_lists else max(count, entries)
         elif self._image.in_lists:
             lists = self._file.values(group, self._image.leaves, count)
-            count = sum(1 if isinstance(v, DataError) else len(images_in(v, self._inside)) for v in lists)
+            count = sum(1 if isinstance(v, DataError) else len(extract_images(v, self._inside)) for v in lists)
         if not 0 <= count <= ROWS_PER_BYTE * size:
             raise DataError(ErrorCode.CORRUPT_SHARD, f"the footer says that {size:,} bytes hold {count:,} images")
         return count
@@ -121,7 +128,7 @@ class Table:
             return
         count, number = self._count_of(group), self._starts[group] + skip
         images = self._images(group, skip, count)
-        is_text = self._image.holds == Kind.TEXT  # whose paths are its images
+        is_text = self._image.image_kind == ImageKind.TEXT  # whose paths are its images
         keys, paths = self._keys(group, skip, count), repeat(None) if is_text else self._paths(group, skip, count)
         others = self._siblings(group, skip, count, beside)
         for i, (image, key, path, found) in enumerate(zip(images, keys, paths, others)):  # noqa: B905
@@ -138,7 +145,7 @@ class Table:
             if isinstance(value, DataError):
                 damage = value
                 break
-            images = images_in(value, self._inside)
+            images = extract_images(value, self._inside)
             if found + len(images) > count:
                 damage = DataError(ErrorCode.CORRUPT_SHARD, "its row group holds more images than its footer says")
                 break
@@ -151,21 +158,21 @@ class Table:
             yield _name(None, None, self._starts[group] + i), damage, {}
 
     def _images(self, group: int, skip: int, count: int) -> Iterator[Image]:
-        leaves = self._image.leaves_of("bytes") if self._image.holds == Kind.STRUCT else self._image.leaves
+        leaves = self._image.leaves_of("bytes") if self._image.image_kind == ImageKind.STRUCT else self._image.leaves
         if not leaves:
             yield from [None] * (count - skip)
             return
         for value in self._file.values(group, leaves, count, skip):
-            yield value if isinstance(value, DataError) else images_in(value, self._inside)[0]
+            yield value if isinstance(value, DataError) else extract_images(value, self._inside)[0]
 
     def _paths(self, group: int, skip: int, count: int) -> Iterator[str | None]:
         """The paths in Hugging Face's struct, or in the column itself; None where there is none."""
-        leaves = self._image.leaves if self._image.holds == Kind.TEXT else self._image.leaves_of("path")
+        leaves = self._image.leaves if self._image.image_kind == ImageKind.TEXT else self._image.leaves_of("path")
         if not leaves:
             yield from [None] * (count - skip)
             return
         for value in self._file.values(group, leaves, count, skip):
-            found = None if isinstance(value, DataError) else images_in(value, self._inside)[0]
+            found = None if isinstance(value, DataError) else extract_images(value, self._inside)[0]
             yield found if isinstance(found, str) else None
 
     def _keys(self, group: int, skip: int, count: int) -> Iterator[str | None]:
@@ -174,13 +181,13 @@ class Table:
             return
         inside = [0] * (len(self._key.path) - 1)
         for value in self._file.values(group, self._key.leaves, count, skip):
-            yield None if isinstance(value, DataError) else text_of(_below(value, inside))
+            yield None if isinstance(value, DataError) else key_text(_below(value, inside))
 
     def _siblings(self, group: int, skip: int, count: int, beside: Sequence[Column]) -> Iterator[dict[str, bytes]]:
         columns = [self._file.values(group, column.leaves, count, skip) for column in beside]
         for _ in range(skip, count):
             values = ((column.name, next(read)) for column, read in zip(beside, columns, strict=True))
-            texts = ((name, None if isinstance(value, DataError) else sibling_of(value)) for name, value in values)
+            texts = ((name, None if isinstance(value, DataError) else sibling_text(value)) for name, value in values)
             yield {name: text for name, text in texts if text is not None}
 
 

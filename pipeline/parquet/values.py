@@ -14,12 +14,12 @@ from typing import Any
 import pyarrow as pa
 
 from pipeline.errors import DataError
-from pipeline.parquet.columns import is_text, plain
+from pipeline.parquet.columns import is_text, storage_type
 from pipeline.schema import ErrorCode
 
 Image = bytes | str | DataError | None
 """Encoded bytes; where they lie; what is wrong; None for null."""
-LONGEST_PATH = 4096
+MAX_PATH_LENGTH = 4096
 _BASE64 = re.compile(r"[A-Za-z0-9+/_\-\s]+={0,2}\s*")
 _SIGNATURES = (
     b"\xff\xd8\xff",
@@ -36,7 +36,7 @@ _SIGNATURES = (
 """First bytes of images: how base64 is told from a path that is made of the same letters."""
 
 
-def images_in(value: pa.Scalar, path: Sequence[int]) -> list[Image]:
+def extract_images(value: pa.Scalar, path: Sequence[int]) -> list[Image]:
     """The images of a value, those of lists one by one: a null or an empty list is one that is missing.
 
     Args:
@@ -46,13 +46,13 @@ def images_in(value: pa.Scalar, path: Sequence[int]) -> list[Image]:
     if value is None:
         return [None]
     if pa.types.is_struct(value.type) and path:
-        return images_in(value[path[0]], path[1:])
+        return extract_images(value[path[0]], path[1:])
     if _is_nested(value):
-        return [image for entry in value.values for image in images_in(entry, path)] or [None]
+        return [image for entry in value.values for image in extract_images(entry, path)] or [None]
     return [_image(value)]
 
 
-def text_of(value: pa.Scalar | None) -> str | None:
+def key_text(value: pa.Scalar | None) -> str | None:
     """A name as text: bytes that are no text in hexadecimal; None for null."""
     value = None if value is None else _inner(value)
     if value is None:
@@ -68,7 +68,7 @@ def text_of(value: pa.Scalar | None) -> str | None:
     return _as_text(value)
 
 
-def sibling_of(value: pa.Scalar) -> bytes | None:
+def sibling_text(value: pa.Scalar) -> bytes | None:
     """A value as it would stand in a file: what is nested as JSON; None for null."""
     inner = _inner(value)
     if inner is None:
@@ -94,7 +94,7 @@ def _as_text(value: pa.Scalar) -> str:
 def _image(value: pa.Scalar) -> Image:
     if pa.types.is_struct(value.type):
         inner = {value.type.field(i).name: i for i in range(value.type.num_fields)}
-        data = images_in(value[inner["bytes"]], ())[0] if "bytes" in inner else None
+        data = extract_images(value[inner["bytes"]], ())[0] if "bytes" in inner else None
         return data if data is not None or "path" not in inner else _location(value[inner["path"]])
     if is_text(value.type):
         return _from_text(_raw(value))
@@ -133,9 +133,9 @@ def _from_text(raw: bytes) -> Image:
             return DataError(ErrorCode.NO_IMAGE, "a data: URL that is not of base64")
         return _decoded(text) or DataError(ErrorCode.NO_IMAGE, "a data: URL whose base64 is damaged")
     data = _decoded(text) if _BASE64.fullmatch(text) else None
-    if data and (len(text) > LONGEST_PATH or data.startswith(_SIGNATURES)):
+    if data and (len(text) > MAX_PATH_LENGTH or data.startswith(_SIGNATURES)):
         return data
-    if len(text) > LONGEST_PATH:
+    if len(text) > MAX_PATH_LENGTH:
         return DataError(ErrorCode.NO_IMAGE, f"a text of {len(text):,} characters: neither base64 nor a path")
     return text
 
@@ -159,7 +159,7 @@ def _inner(value: pa.Scalar) -> Any:
 
 def _is_nested(value: pa.Scalar) -> bool:
     """Whether it is a list of values rather than of an image's bytes."""
-    return isinstance(value, pa.ListScalar) and not pa.types.is_integer(plain(value.type.value_type))
+    return isinstance(value, pa.ListScalar) and not pa.types.is_integer(storage_type(value.type.value_type))
 
 
 def _raw(value: pa.Scalar) -> bytes:

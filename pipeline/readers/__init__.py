@@ -1,1 +1,1 @@
-"""Readers: spans of shards of any form → Arrow tables of encoded images."""
+"""Readers: spans of shards of any format → Arrow tables of encoded images."""

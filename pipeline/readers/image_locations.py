@@ -1,4 +1,4 @@
-"""Reads an image from where a list or a table says that it lies: a path, the URL of a store, or of the web."""
+"""Reads an image from the location that a list or Parquet file gives: a path, a URL of a store, or a web URL."""
 
 from __future__ import annotations
 
@@ -12,30 +12,30 @@ from urllib.parse import unquote, urlsplit
 
 from pipeline.errors import DataError, InputError
 from pipeline.filenames import printable
-from pipeline.outcome import refuse_too_large
+from pipeline.read_options import check_size
 from pipeline.schema import ErrorCode
 from pipeline.shards import ShardFormat, format_of
 from pipeline.storage import http_images, other_stores
 from pipeline.storage.filesystems import filesystem, is_remote, is_s3, open_at
 
 _FILE = "file://"
-SILENT_S = 60.0
-"""For which a store that did not answer is not asked again."""
-_silent: dict[str, tuple[float, InputError]] = {}
-"""Stores that gave no answer: until when nobody asks them again, and why."""
-_answered: set[str] = set()
+UNREACHABLE_S = 60.0
+"""Seconds for which a store that did not answer counts as unreachable."""
+_unreachable: dict[str, tuple[float, InputError]] = {}
+"""Stores that did not answer: the monotonic time until which they are not asked again, and the error."""
+_reachable: set[str] = set()
 
 
-def fetch(location: str, folder: str, *, confined: bool, max_bytes: int) -> bytes:
-    """The bytes of an image. Raises DataError.
+def read_image_at(location: str, folder: str, *, confined: bool, max_bytes: int) -> bytes:
+    """Reads the encoded image at a location. Raises DataError.
 
     Args:
         location: a path, which need not be UTF-8, or a URL.
-        folder: to which a path is relative; of this machine or a URL.
-        confined: only what lies below `folder`, links resolved, is read, and images from the web.
-        max_bytes: an image of more is not read.
+        folder: the folder to which a path is relative: a local path or a URL.
+        confined: whether only files below `folder`, links resolved, and images from the web may be read.
+        max_bytes: maximum size of the image in bytes.
     """
-    location = location if confined else _meant(location, folder)
+    location = location if confined else _clean_location(location, folder)
     if http_images.is_web(location):
         return http_images.get(location, max_bytes)
     url = _resolved(location, folder)
@@ -43,7 +43,7 @@ def fetch(location: str, folder: str, *, confined: bool, max_bytes: int) -> byte
         raise _unreadable(f"{url} lies outside of {folder}; --images_root names a folder that paths may lead into")
     form = format_of(url)
     if form != ShardFormat.IMAGE:
-        raise _unreadable(f"{url} is no image, but a {form}; name it as an input")
+        raise _unreadable(f"{url} is not an image but a {form}; name it as an input")
     try:
         return _read(url, max_bytes)
     except (OSError, InputError, ValueError) as error:  # ValueError: a zero byte in a path
@@ -51,10 +51,10 @@ def fetch(location: str, folder: str, *, confined: bool, max_bytes: int) -> byte
         raise _unreadable(f"{url}: {reason}") from error
 
 
-def _meant(location: str, folder: str) -> str:
-    """What a line of a list names. Spaces and quotes around it, and ~, count where a file of this machine has them."""
+def _clean_location(location: str, folder: str) -> str:
+    """Strips spaces and quotes around a location and expands ~, unless a local file has exactly that name."""
     tidy = location.strip()
-    if len(tidy) > 2 and tidy[0] == tidy[-1] and tidy[0] in "\"'":  # noqa: PLR2004 - and something between them
+    if len(tidy) > 2 and tidy[0] == tidy[-1] and tidy[0] in "\"'":  # noqa: PLR2004 - two quotes and something between them
         tidy = tidy[1:-1]
     if tidy == location and not tidy.startswith("~"):
         return location
@@ -93,10 +93,10 @@ def _read(url: str, max_bytes: int) -> bytes:
         if not stat.S_ISREG(status.st_mode):  # opening a pipe would wait for ever
             raise OSError(errno.EINVAL, "not a regular file")
     elif not is_s3(url):
-        _require_answer(url)
+        _check_reachable(url)
     with open_at(url) as file:
         size = file.seek(0, os.SEEK_END)
-        refuse_too_large(size, max_bytes)
+        check_size(size, max_bytes)
         file.seek(0)
         return file.read()
 
@@ -105,27 +105,27 @@ def _unreadable(message: str) -> DataError:
     return DataError(ErrorCode.UNREADABLE, printable(message))
 
 
-def _require_answer(url: str) -> None:
-    """Asks the store of a URL something, if it has not answered yet. Raises InputError where it does not.
+def _check_reachable(url: str) -> None:
+    """Checks once that the store of a URL answers. Raises InputError if it does not.
 
-    So the many images of a list that lie in a store without an answer do not each wait for it.
+    This way the many images of a list do not each wait for a store that does not answer.
     """
     scheme, _, rest = url.partition("://")
     store = f"{scheme}://{rest.partition('/')[0]}"
-    if store in _answered:
+    if store in _reachable:
         return
-    until, error = _silent.get(store, (0.0, None))
+    until, error = _unreachable.get(store, (0.0, None))
     if error and time.monotonic() < until:
         raise error
 
     def ask() -> None:
         system, path = filesystem(url)
-        with contextlib.suppress(OSError):  # an answer, too
+        with contextlib.suppress(OSError):  # an error is an answer, too
             system.get_file_info(path)
 
     try:
-        other_stores.within_time(ask, store)
+        other_stores.with_timeout(ask, store)
     except InputError as silence:
-        _silent[store] = time.monotonic() + SILENT_S, silence
+        _unreachable[store] = time.monotonic() + UNREACHABLE_S, silence
         raise
-    _answered.add(store)
+    _reachable.add(store)

@@ -1,6 +1,6 @@
-"""Lists of images: a path or URL in each line of a text, or in a column of CSV, TSV or JSON lines.
+"""Reads lists of images: a path or URL in each line of a text file, or in a column of CSV, TSV or JSON lines.
 
-Lines are read one by one, and none is longer than `LONGEST_LINE`.
+Lines are read one by one; a line longer than `MAX_LINE_BYTES` becomes an error row.
 """
 
 from __future__ import annotations
@@ -12,15 +12,15 @@ from dataclasses import dataclass, field
 from typing import Any, BinaryIO
 
 from pipeline.errors import DataError
-from pipeline.file_types import recognised
+from pipeline.file_types import recognize
 from pipeline.filenames import EXTENSIONS
-from pipeline.outcome import ReadOptions
+from pipeline.read_options import ReadOptions
 from pipeline.schema import ErrorCode
 from pipeline.shards import extension_of
 
-LONGEST_LINE = 1 << 20
-"""Bytes; a longer one is an error row."""
-PATHS = (
+MAX_LINE_BYTES = 1 << 20
+"""Maximum length of a line in bytes; a longer one is an error row."""
+PATH_COLUMNS = (
     "path",
     "file_name",
     "filename",
@@ -33,25 +33,25 @@ PATHS = (
     "image_url",
     "img",
 )
-"""Columns that may hold the paths, the first that is there."""
-KEYS = ("__key__", "key", "image_id", "id")
-"""Columns that may name the rows, the first that is there; else the path does."""
+"""Columns that may hold the paths; the first existing one is used."""
+KEY_COLUMNS = ("__key__", "key", "image_id", "id")
+"""Columns that may hold the image_id; the first existing one is used, or else the path."""
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 _UTF_16 = (b"\xff\xfe", b"\xfe\xff")
 _HEAD_BYTES = 64 << 10
-"""By which it is found whether a list is one."""
+"""Number of bytes that are checked to be text."""
 _MOST_ZEROS = 4
-"""One byte in as many: in UTF-16, every second one of what is ASCII is zero."""
+"""If more than one byte in this many is zero, the text counts as UTF-16: every second byte of ASCII is zero there."""
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A line that names an image, or should."""
+    """One image of a list, or the error in its place."""
 
     name: str
-    """What the row is called; as the operating system has names, so not always UTF-8."""
+    """image_id of the row, as the operating system encodes names: not necessarily UTF-8."""
     location: str | DataError
-    """Path or URL; or what is wrong with the line."""
+    """Path or URL, or the error of the line."""
     next_offset: int
     """Byte offset of the next line."""
     siblings: dict[str, bytes] = field(default_factory=dict)
@@ -64,22 +64,23 @@ class _Line:
     text: str | DataError
 
 
-def entries(
+def read_entries(
     file: BinaryIO, kind: str, options: ReadOptions, *, start: int = 0, offset: int = 0, siblings: Collection[str] = ()
 ) -> Iterator[Entry]:
-    """The entries from number `start` on.
+    """Yields the entries of a list from index `start` on.
 
     Args:
-        file: at its beginning.
-        kind: extension of the list: csv, tsv, jsonl, ndjson, or any other for a text.
-        options: which columns to take.
-        offset: where entry `start` begins; 0 where that is not known, and the entries before are counted.
+        file: the list, positioned at its beginning.
+        kind: extension of the list: csv, tsv, jsonl, ndjson, or any other for plain text.
+        options: names of the columns.
+        start: index of the first entry.
+        offset: byte offset of entry `start`; 0 if unknown, in which case the entries before it are counted.
         siblings: columns kept beside the path.
 
-    Raises DataError for a list whose columns do not say where the paths are.
+    Raises DataError for a file that is not a list, or if the column of paths cannot be determined.
     """
     head = file.read(_HEAD_BYTES)
-    if problem := _no_list(head):
+    if problem := _not_a_list(head):
         raise DataError(ErrorCode.CORRUPT_SHARD, problem)
     first = len(BYTE_ORDER_MARK) if head.startswith(BYTE_ORDER_MARK) else 0
     if kind in ("csv", "tsv"):
@@ -95,31 +96,31 @@ def entries(
         number += 1
 
 
-def starts_as_json(head: bytes) -> bool:
-    """Whether the first bytes of a list are those of JSON lines."""
+def looks_like_json_lines(head: bytes) -> bool:
+    """Returns whether the first bytes of a list look like JSON lines."""
     return head.removeprefix(BYTE_ORDER_MARK).lstrip()[:1] in (b"{", b'"')
 
 
-def _no_list(head: bytes) -> str:
-    """Why the first bytes are not those of lines that end in a line feed, and what to do; empty where they are."""
+def _not_a_list(head: bytes) -> str:
+    """Returns why a file is not a list of lines, with advice, by its first bytes; empty if it is one."""
     if head.startswith(_UTF_16) or (head.count(0) * _MOST_ZEROS > len(head) and b"\n" in head):
         return "the list is UTF-16; save it as UTF-8"
-    if 0 in head and (what := recognised(head)):
-        return f"no list, but {what}"
+    if 0 in head and (what := recognize(head)):
+        return f"not a list but {what}"
     if b"\n" in head:
         return ""
     if 0 in head:
-        return "the list has zero bytes, and no line ends; `tr '\\0' '\\n'` makes lines of what they part"
+        return "the list is separated by zero bytes; convert them to line feeds with `tr '\\0' '\\n'`"
     return "the lines end in carriage returns alone; save the list with line feeds" if b"\r" in head.strip() else ""
 
 
 def _lines(file: BinaryIO, offset: int) -> Iterator[_Line]:
-    """The lines that are not blank."""
+    """Yields the lines that are not blank."""
     file.seek(offset)
-    while data := file.readline(LONGEST_LINE):
+    while data := file.readline(MAX_LINE_BYTES):
         start, offset = offset, offset + len(data)
-        if len(data) == LONGEST_LINE and not data.endswith(b"\n"):
-            while (rest := file.readline(LONGEST_LINE)) and not rest.endswith(b"\n"):
+        if len(data) == MAX_LINE_BYTES and not data.endswith(b"\n"):
+            while (rest := file.readline(MAX_LINE_BYTES)) and not rest.endswith(b"\n"):
                 offset += len(rest)
             offset += len(rest)
             yield _Line(
@@ -145,12 +146,13 @@ def _of_json(line: _Line, options: ReadOptions, siblings: Collection[str]) -> En
     try:
         value = json.loads(line.text)
     except (ValueError, RecursionError) as error:
-        problem = f"the line at byte {line.start} is no JSON: {type(error).__name__}: {error}"
+        problem = f"the line at byte {line.start} is not JSON: {type(error).__name__}: {error}"
         return _damaged(line, DataError(ErrorCode.UNREADABLE, problem))
     if isinstance(value, str):
         return Entry(value, value, line.stop)
     if not isinstance(value, Mapping):
-        return _damaged(line, DataError(ErrorCode.NO_IMAGE, f"the line at byte {line.start} is no object and no text"))
+        problem = f"the line at byte {line.start} is neither an object nor a string"
+        return _damaged(line, DataError(ErrorCode.NO_IMAGE, problem))
     try:
         path = _path_column(list(value), options)
     except DataError as error:
@@ -163,7 +165,7 @@ def _entry(values: Mapping[str, Any], path: str, line: _Line, options: ReadOptio
     if not isinstance(location, str) or not location:
         problem = f"the line at byte {line.start} has no path in {path}"
         return _damaged(line, DataError(ErrorCode.NO_IMAGE, problem))
-    key = values.get(options.key_column or next((name for name in KEYS if name in values), path))
+    key = values.get(options.key_column or next((name for name in KEY_COLUMNS if name in values), path))
     name = location if key is None or key == "" else _as_text(key)
     found = {name: _as_text(values[name]) for name in siblings if values.get(name) is not None and name != path}
     texts = {name: text.encode("utf-8", "surrogatepass") for name, text in found.items()}
@@ -175,16 +177,14 @@ def _as_text(value: Any) -> str:
 
 
 def _path_column(names: Sequence[str], options: ReadOptions) -> str:
-    """Raises DataError where none is known by its name."""
+    """Returns the name of the column of paths. Raises DataError if it cannot be determined."""
     named = options.path_column
     if named and names.count(named) == 1:
         return named
     known = {name.strip().lower(): name for name in names}
-    found = None if named else next((known[name] for name in PATHS if name in known), None)
+    found = None if named else next((known[name] for name in PATH_COLUMNS if name in known), None)
     if found is None or names.count(found) > 1:
-        told = (
-            f"path_column is {named}, and the list has" if named else "which column holds the paths is not known among"
-        )
+        told = f"path_column is {named}, but the list has" if named else "the column of paths is unknown; the list has"
         raise DataError(ErrorCode.NO_IMAGE, f"{told} {', '.join(names)}; --path_column takes one of them")
     return found
 
@@ -192,12 +192,12 @@ def _path_column(names: Sequence[str], options: ReadOptions) -> str:
 def _of_table(
     file: BinaryIO, starts: tuple[int, int], delimiter: str, options: ReadOptions, siblings: Collection[str]
 ) -> Iterator[Entry]:
-    """The records of CSV or TSV, whose first one names the columns; or, in one column without a name, paths.
+    """Yields the records of CSV or TSV. The first record names the columns; a single unnamed column holds paths.
 
-    Where a comma separates countries' decimals, spreadsheets write CSV with semicolons.
+    In countries with decimal commas, spreadsheets separate the columns of CSV by semicolons.
 
     Args:
-        starts: byte offset of the first line, and of the first record that is wanted; 0 for the first of all.
+        starts: byte offset of the first line, and of the first record to yield; 0 yields all.
     """
     first, offset = starts
     header = next(_records(file, first, delimiter), None)
@@ -209,7 +209,7 @@ def _of_table(
     if delimiter == "," and len(names) == 1 and ";" in names[0]:
         delimiter, names = ";", next(csv.reader(names, delimiter=";"))
     has_header = len(names) > 1 or bool(options.path_column) or not _is_location(names[0])
-    path = _path_column(names, options) if has_header else PATHS[0]
+    path = _path_column(names, options) if has_header else PATH_COLUMNS[0]
     columns = names if has_header else [path]
     records = _records(file, offset or (line.stop if has_header else first), delimiter, columns.index(path))
     for at, values in records:
@@ -226,13 +226,13 @@ def _is_location(text: str) -> bool:
 def _records(
     file: BinaryIO, offset: int, delimiter: str, path: int | None = None
 ) -> Iterator[tuple[_Line, list[str] | DataError]]:
-    """The records of CSV, with the lines that each takes.
+    """Yields the records of CSV with the lines that they occupy.
 
-    A record takes several lines where a quote is closed in a later one. Where that made one path of several lines, or a
-    field that is too long, its first line alone is an error, and the next line is read.
+    A record spans several lines if a quote is closed on a later line. If that would make a path of several lines, or
+    a field that is too long, only its first line is an error, and reading continues with the next line.
 
     Args:
-        path: index of the column of paths.
+        path: index of the column of paths; None for the header.
     """
     while True:
         taken = list[_Line]()

@@ -1,7 +1,7 @@
-"""Cuts spans of large shards into pieces, so that one large shard keeps many readers busy.
+"""Splits spans of large shards into pieces, so that one large shard keeps many readers busy.
 
-A row's number is its identity, so where a piece begins is known only once all samples before it were counted: the
-headers of a tar are read once, from many places at a time; a Parquet file says it in its footer.
+Rows are identified by their index, so the beginning of a piece is known only after counting all samples before it:
+the headers of a tar are read once, from many places at a time; a Parquet file has row counts in its footer.
 """
 
 from __future__ import annotations
@@ -11,9 +11,9 @@ from dataclasses import replace
 from functools import partial
 
 from pipeline.errors import DataError
-from pipeline.outcome import DEFAULTS, ReadOptions
-from pipeline.parquet.reader import Table
-from pipeline.readers.lists import entries
+from pipeline.parquet.reader import ParquetShard
+from pipeline.read_options import DEFAULTS, ReadOptions
+from pipeline.readers.lists import read_entries
 from pipeline.shards import Shard, ShardFormat, Span, TarContext, extension_of
 from pipeline.storage.filesystems import CONNECTIONS
 from pipeline.storage.prefetch import prefetch_map
@@ -21,28 +21,33 @@ from pipeline.storage.shard_file import open_shard
 from pipeline.tar.damage import find_header
 from pipeline.tar.elements import Element, Member
 from pipeline.tar.rows import tar_rows
-from pipeline.tar.samples import FreshIds
+from pipeline.tar.samples import IdAssigner
 from pipeline.tar.walk import walk
 
 PIECE_BYTES = 256 << 20
-"""Some thousand photos: little enough that at the end of a job none waits long for the last."""
+"""Target size of a piece of a tar or Parquet file, some thousand photos: small enough for an even end of a job."""
 PIECE_IMAGES = 1_000
-"""Of a list."""
+"""Number of images in a piece of a list."""
 SEGMENT_BYTES = 64 << 20
-"""Of a tar whose headers are read one after the other."""
-SEARCHED_BYTES = 16 << 20
-"""Within which a segment's first header should be: few members are larger."""
+"""Size of the segments of a tar whose headers are walked concurrently."""
+SEARCH_BYTES = 16 << 20
+"""Number of bytes at the beginning of a segment that are searched for a header: few members are larger."""
 
 
-def split(spans: Iterable[Span], *, wanted: int, piece_bytes: int, options: ReadOptions = DEFAULTS) -> list[Span]:
-    """The spans; where fewer than `wanted` of them are of tars and Parquet files, those of large ones in pieces.
+def split_spans(
+    spans: Iterable[Span], *, min_pieces: int, piece_bytes: int, options: ReadOptions = DEFAULTS
+) -> list[Span]:
+    """Splits spans of large shards if there are fewer than `min_pieces` spans of tars, Parquet files and lists.
 
-    What cannot be read lies in the last piece, whose reader will say so in a row.
+    An unreadable place lies in the last piece of its shard, whose reader reports it in a row.
+
+    Args:
+        piece_bytes: target size of a piece in bytes.
     """
     of_shard: dict[Shard, list[Span]] = {}
     for span in spans:
         of_shard.setdefault(span.shard, []).append(span)
-    is_enough = sum(len(them) for shard, them in of_shard.items() if shard.format != ShardFormat.IMAGE) >= wanted
+    is_enough = sum(len(them) for shard, them in of_shard.items() if shard.format != ShardFormat.IMAGE) >= min_pieces
     pieces: list[Span] = []
     for shard, them in of_shard.items():
         if not is_enough and shard.format == ShardFormat.LIST:
@@ -57,8 +62,8 @@ def split(spans: Iterable[Span], *, wanted: int, piece_bytes: int, options: Read
 
 
 def _pieces_of_tar(shard: Shard, spans: list[Span], piece_bytes: int, options: ReadOptions) -> Iterator[Span]:
-    """The spans of one tar, in order, in pieces that know what their ids need to know of the rows before."""
-    ids, waiting = FreshIds(), spans[::-1]
+    """Yields the pieces of one tar's spans in order, each with the `TarContext` that its reader needs."""
+    ids, waiting = IdAssigner(), spans[::-1]
     piece, began_at, renamed = None, 0, dict[int, str]()
     try:
         for row in tar_rows(shard, options, _elements(shard), ids):
@@ -74,16 +79,16 @@ def _pieces_of_tar(shard: Shard, spans: list[Span], piece_bytes: int, options: R
             if row.index in ids.renamed:
                 renamed[row.index] = ids.renamed.pop(row.index)
     except OSError:
-        piece = piece and replace(piece, tar_context=None)  # its reader finds out
+        piece = piece and replace(piece, tar_context=None)  # its reader walks the headers itself and reports the error
     yield from filter(None, [piece])
     yield from waiting[::-1]
 
 
 def _elements(shard: Shard) -> Iterator[Element]:
-    """The elements of a tar, by its headers alone. Raises OSError.
+    """Yields the elements of a tar from its headers. Raises OSError.
 
-    Its segments are walked at the same time, each from what looks like a header. What a walk found counts only if the
-    walk before it ended where it began; else the segment is walked again from there.
+    Segments are walked concurrently, each from the first apparent header in it. A walk is used only if the walk before
+    it ends where this one begins; otherwise the segment is walked again from there.
     """
     starts = range(0, shard.size, SEGMENT_BYTES)
     walks = prefetch_map(partial(_walk_segment, shard), starts, threads=CONNECTIONS, depth=2 * CONNECTIONS)
@@ -91,7 +96,7 @@ def _elements(shard: Shard) -> Iterator[Element]:
     for start, found in zip(starts, walks, strict=True):
         stop = start + SEGMENT_BYTES
         if reached >= min(stop, shard.size):
-            continue  # inside of a large member
+            continue  # the segment lies inside a large member
         known = [element for element in found if element.start >= reached]
         if not known or known[0].start != reached:
             known = list(_walk(shard, reached, stop))
@@ -99,20 +104,20 @@ def _elements(shard: Shard) -> Iterator[Element]:
         last = known[-1]
         reached = last.stop
     if last is None or isinstance(last, Member):
-        yield from _walk(shard, reached, None)  # which ends without padding
+        yield from _walk(shard, reached, None)  # reports the missing padding
 
 
 def _walk_segment(shard: Shard, start: int) -> list[Element]:
-    """The elements that begin in a segment, as far as they can be found without knowing where it begins."""
+    """Returns the elements that begin in a segment, from the first apparent header on."""
     found: list[Element] = []
     try:
         with open_shard(shard, skim=True) as file:
-            offset = find_header(file, start=start, stop=min(start + SEARCHED_BYTES, shard.size)) if start else 0
+            offset = find_header(file, start=start, stop=min(start + SEARCH_BYTES, shard.size)) if start else 0
         if offset is not None:
             for element in _walk(shard, offset, start + SEGMENT_BYTES):
-                found.append(element)  # one by one: those before a failure are kept
+                found.append(element)  # one by one: elements before a failure are kept
     except OSError:
-        pass  # whoever walks there for certain meets it again
+        pass  # the walk that continues from here raises it again
     return found
 
 
@@ -128,7 +133,7 @@ def _pieces_of_parquet(span: Span, piece_bytes: int, options: ReadOptions) -> It
     piece = span
     try:
         with open_shard(span.shard, skim=True) as file:
-            groups = Table(file, span.shard.size, options).groups
+            groups = ParquetShard(file, span.shard.size, options).groups
     except (DataError, OSError):
         groups = []
     for row, offset in groups:
@@ -145,7 +150,7 @@ def _pieces_of_list(span: Span, options: ReadOptions) -> Iterator[Span]:
         with open_shard(span.shard) as file:
             kind = extension_of(span.shard.data or span.shard.path)
             for index, entry in enumerate(
-                entries(file, kind, options, start=span.start, offset=span.offset), span.start
+                read_entries(file, kind, options, start=span.start, offset=span.offset), span.start
             ):
                 if index == span.stop:
                     break
@@ -154,5 +159,5 @@ def _pieces_of_list(span: Span, options: ReadOptions) -> Iterator[Span]:
                     piece = replace(span, start=index, offset=offset)
                 offset = entry.next_offset
     except (DataError, OSError):
-        pass  # its reader will say so
+        pass  # the reader of the piece reports the error
     yield piece

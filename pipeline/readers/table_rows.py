@@ -1,4 +1,4 @@
-"""The rows of Parquet files and of lists: encoded images, those that lie elsewhere read many at a time."""
+"""Reads the rows of Parquet files and lists; images at other locations are read concurrently."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ from functools import partial
 
 from pipeline.errors import DataError
 from pipeline.filenames import printable
-from pipeline.outcome import Outcome, ReadOptions, refuse_too_large
-from pipeline.parquet.reader import Table
-from pipeline.readers.image_locations import fetch
-from pipeline.readers.lists import entries
-from pipeline.schema import ErrorCode
+from pipeline.parquet.reader import ParquetShard
+from pipeline.read_options import ReadOptions, check_size
+from pipeline.readers.image_locations import read_image_at
+from pipeline.readers.lists import read_entries
+from pipeline.schema import EncodedRow, ErrorCode
 from pipeline.shards import Shard, ShardFormat, Span, extension_of
 from pipeline.storage.filesystems import open_at
 from pipeline.storage.shard_file import open_shard
 
 THREADS, DEPTH = 32, 64
-"""Images that lie elsewhere are read at a time, and wait for their turn."""
-AHEAD_BYTES = 16 << 20
-"""Of an image that is read ahead of its turn: those that wait stay within 1 GiB. A larger one is read in its turn."""
+"""Number of images at other locations that are read concurrently, and that may wait for their turn."""
+PREFETCH_BYTES = 16 << 20
+"""Maximum size of a prefetched image, which bounds waiting ones to 1 GiB. A larger image is read in its turn."""
 
-HELD_BYTES = 64 << 20
-"""Of images in the table itself that wait for one that lies elsewhere."""
+MAX_BUFFERED_BYTES = 64 << 20
+"""Maximum total size of images from the table itself that wait for an image at another location."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,21 +38,21 @@ class _Row:
     siblings: Mapping[str, bytes]
 
 
-def parquet_outcomes(span: Span, options: ReadOptions) -> Generator[Outcome]:
-    """The outcomes of a span of a Parquet file, in order. Raises DataError or OSError where it cannot be read on."""
+def read_parquet(span: Span, options: ReadOptions) -> Generator[EncodedRow]:
+    """Yields the rows of a span of a Parquet file in order. Raises DataError or OSError if it becomes unreadable."""
     missing = DataError(ErrorCode.NO_IMAGE, "the row's image is null")
     with open_shard(span.shard) as file:
-        found = Table(file, span.shard.size, options).rows(span.start, options.siblings)
+        found = ParquetShard(file, span.shard.size, options).rows(span.start, options.siblings)
         rows = (
             _Row(row.name, row.next_offset, missing if row.image is None else row.image, row.siblings) for row in found
         )
-        yield from _outcomes(rows, span.shard, options, confined=True)
+        yield from _read_images(rows, span.shard, options, confined=True)
 
 
-def list_outcomes(span: Span, options: ReadOptions) -> Generator[Outcome]:
-    """The outcomes of a span of a list, in order. Raises DataError or OSError where it cannot be read on."""
+def read_list(span: Span, options: ReadOptions) -> Generator[EncodedRow]:
+    """Yields the rows of a span of a list in order. Raises DataError or OSError if it becomes unreadable."""
     with open_shard(span.shard) as file:
-        found = entries(
+        found = read_entries(
             file,
             extension_of(span.shard.data or span.shard.path),
             options,
@@ -61,63 +61,63 @@ def list_outcomes(span: Span, options: ReadOptions) -> Generator[Outcome]:
             siblings=options.siblings,
         )
         rows = (_Row(printable(row.name), row.next_offset, row.location, row.siblings) for row in found)
-        yield from _outcomes(rows, span.shard, options, confined=False)
+        yield from _read_images(rows, span.shard, options, confined=False)
 
 
-def image_at(path: str, row: int, options: ReadOptions) -> bytes:
-    """The image of one row of a Parquet file or a list. Raises DataError, OSError or InputError."""
+def read_row_image(path: str, row: int, options: ReadOptions) -> bytes:
+    """Reads the image of one row of a Parquet file or list. Raises DataError, OSError or InputError."""
     with open_at(path, skim=True) as file:
         size = file.seek(0, os.SEEK_END)
     span = Span(Shard(path, "", size, 0), start=row)
-    outcomes = (
-        list_outcomes(span, options) if span.shard.format == ShardFormat.LIST else parquet_outcomes(span, options)
-    )
-    with closing(outcomes) as rows:
+    encoded_rows = read_list(span, options) if span.shard.format == ShardFormat.LIST else read_parquet(span, options)
+    with closing(encoded_rows) as rows:
         image = next(rows).image
     if isinstance(image, DataError):
         raise image
     return image
 
 
-def _outcomes(rows: Iterable[_Row], shard: Shard, options: ReadOptions, *, confined: bool) -> Generator[Outcome]:
-    """The rows in their order, with the images of those that lie elsewhere. Rows that need none do not wait."""
-    read = partial(fetch, folder=_folder(shard, options), confined=confined)
+def _read_images(rows: Iterable[_Row], shard: Shard, options: ReadOptions, *, confined: bool) -> Generator[EncodedRow]:
+    """Yields the rows in order, with images at other locations read; rows that hold their image do not wait."""
+    read = partial(read_image_at, folder=_folder(shard, options), confined=confined)
     waiting: deque[tuple[_Row, Future[bytes] | None]] = deque()
     with ThreadPoolExecutor(THREADS) as pool:
         try:
             for row in rows:
-                ahead = min(AHEAD_BYTES, options.max_image_bytes)
+                ahead = min(PREFETCH_BYTES, options.max_image_bytes)
                 future = pool.submit(read, row.image, max_bytes=ahead) if isinstance(row.image, str) else None
                 waiting.append((row, future))
-                while waiting and (not waiting[0][1] or len(waiting) > DEPTH or _held(waiting) > HELD_BYTES):
-                    yield _outcome(*waiting.popleft(), read, options.max_image_bytes)
+                while waiting and (
+                    not waiting[0][1] or len(waiting) > DEPTH or _buffered_bytes(waiting) > MAX_BUFFERED_BYTES
+                ):
+                    yield _finish_row(*waiting.popleft(), read, options.max_image_bytes)
         except (DataError, OSError):
-            yield from (_outcome(*one, read, options.max_image_bytes) for one in waiting)
+            yield from (_finish_row(*one, read, options.max_image_bytes) for one in waiting)
             raise
         else:
-            yield from (_outcome(*one, read, options.max_image_bytes) for one in waiting)
+            yield from (_finish_row(*one, read, options.max_image_bytes) for one in waiting)
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
 
 
-def _held(waiting: Iterable[tuple[_Row, object]]) -> int:
-    """Bytes of images that wait for others before them."""
+def _buffered_bytes(waiting: Iterable[tuple[_Row, object]]) -> int:
+    """Returns the total size of images from the table itself that wait for earlier rows."""
     return sum(len(row.image) for row, _ in waiting if isinstance(row.image, bytes))
 
 
-def _outcome(row: _Row, future: Future[bytes] | None, read: Callable[..., bytes], max_bytes: int) -> Outcome:
+def _finish_row(row: _Row, future: Future[bytes] | None, read: Callable[..., bytes], max_bytes: int) -> EncodedRow:
     image = row.image
     try:
         if future:
             image = future.result()
         elif isinstance(image, bytes):
-            refuse_too_large(len(image), max_bytes)
+            check_size(len(image), max_bytes)
     except DataError as error:
         image = error
-        if future and error.code == ErrorCode.TOO_LARGE and max_bytes > AHEAD_BYTES:
+        if future and error.code == ErrorCode.TOO_LARGE and max_bytes > PREFETCH_BYTES:
             image = _read_now(row.image, read, max_bytes)
     assert not isinstance(image, str)
-    return Outcome(row.image_id, row.next_offset, image, row.siblings)
+    return EncodedRow(row.image_id, row.next_offset, image, row.siblings)
 
 
 def _read_now(location: bytes | str | DataError, read: Callable[..., bytes], max_bytes: int) -> bytes | DataError:
@@ -128,5 +128,5 @@ def _read_now(location: bytes | str | DataError, read: Callable[..., bytes], max
 
 
 def _folder(shard: Shard, options: ReadOptions) -> str:
-    """To which paths in the shard are relative."""
+    """Returns the folder to which paths in the shard are relative."""
     return options.images_root or shard.path.rpartition("/")[0] or "/"

@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from pipeline.datasets.annotations import number_of
+from pipeline.datasets.annotations import coco_number
 from pipeline.output.commit_log import CommitLog
 from pipeline.output.part_reader import read_rows
 from pipeline.storage.folder import Folder
@@ -47,5 +47,5 @@ def _vis(row: dict[str, Any]) -> dict[str, Any]:
 
 
 def _coco(row: dict[str, Any]) -> dict[str, Any]:
-    number = number_of(row["image_id"])
+    number = coco_number(row["image_id"])
     return {"image_id": row["image_id"] if number is None else number, "caption": row["caption"]}

@@ -16,10 +16,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline.errors import OutputError
-from pipeline.outcome import ReadOptions
 from pipeline.output.commit_log import CommitLog
 from pipeline.output.layout import JOB, MANIFEST, PART
 from pipeline.output.part_reader import read_part
+from pipeline.read_options import ReadOptions
 from pipeline.schema import ROW
 from pipeline.storage.folder import Folder
 
@@ -27,7 +27,7 @@ _DRAW = "draw"
 
 
 @dataclass(frozen=True)
-class Shown:
+class GalleryRows:
     """The rows to show, and how many there are of which kind."""
 
     rows: pa.Table
@@ -38,7 +38,7 @@ class Shown:
     """Rows without a caption, by error code, shown or not."""
 
 
-def rows_to_show(folder: Folder, *, max_images: int, seed: int = 0) -> Shown:
+def select_rows(folder: Folder, *, max_images: int, seed: int = 0) -> GalleryRows:
     """All rows of an output, or a uniform sample of `max_images` of them.
 
     Raises OutputError if there are none, or a part is damaged.
@@ -55,7 +55,7 @@ def rows_to_show(folder: Folder, *, max_images: int, seed: int = 0) -> Shown:
     if not total:
         raise OutputError(f"{folder.url} holds no rows; give the folder that `shardtalk caption` wrote")
     kept = kept.drop_columns(_DRAW).sort_by([("shard", "ascending"), ("index", "ascending")])
-    return Shown(kept, total, dict(errors.most_common()))
+    return GalleryRows(kept, total, dict(errors.most_common()))
 
 
 def describe_job(folder: Folder, total: int) -> dict[str, Any]:
@@ -78,7 +78,7 @@ def describe_job(folder: Folder, total: int) -> dict[str, Any]:
 
 def read_options(folder: Folder) -> ReadOptions:
     """How the job read its inputs, as far as it is known. Raises OutputError for a record that is damaged."""
-    return ReadOptions.of_job(_record(folder, JOB))
+    return ReadOptions.from_job(_record(folder, JOB))
 
 
 def _parts(folder: Folder) -> Iterator[pa.Table]:

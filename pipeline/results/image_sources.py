@@ -10,8 +10,8 @@ from operator import itemgetter
 
 from pipeline.errors import InputError
 from pipeline.filenames import from_printable
-from pipeline.outcome import DEFAULTS, ReadOptions, refuse_too_large
-from pipeline.readers.table_rows import image_at
+from pipeline.read_options import DEFAULTS, ReadOptions, check_size
+from pipeline.readers.table_rows import read_row_image
 from pipeline.shards import Shard, ShardFormat, format_of
 from pipeline.storage import http_images
 from pipeline.storage.filesystems import is_remote, open_at
@@ -22,7 +22,7 @@ from pipeline.tar.samples import Row
 
 
 @dataclass(frozen=True, slots=True)
-class Source:
+class ImageSource:
     """Where the bytes of one image are."""
 
     path: str
@@ -31,7 +31,7 @@ class Source:
     """Of a Parquet file or a list."""
 
 
-def sources(rows: Iterable[tuple[str, int]], options: ReadOptions = DEFAULTS) -> Iterator[Source | None]:
+def locate_images(rows: Iterable[tuple[str, int]], options: ReadOptions = DEFAULTS) -> Iterator[ImageSource | None]:
     """Where the image of each row is; None where it cannot be found. Reads headers only, each tar once.
 
     Args:
@@ -42,29 +42,29 @@ def sources(rows: Iterable[tuple[str, int]], options: ReadOptions = DEFAULTS) ->
         indices = [index for _, index in group]
         path = _existing(shard)
         if format_of(path) in (ShardFormat.PARQUET, ShardFormat.LIST):
-            yield from (Source(path, row=index) for index in indices)
+            yield from (ImageSource(path, row=index) for index in indices)
             continue
         if not path.lower().endswith(".tar"):
-            yield from (Source(path) for _ in indices)
+            yield from (ImageSource(path) for _ in indices)
             continue
         walk, found = _walk(path, options), None
         for index in indices:
             while (found is None or found.index < index) and (following := next(walk, None)):
                 found = following
-            yield Source(path, found) if found and found.index == index else None
+            yield ImageSource(path, found) if found and found.index == index else None
 
 
-def read_source(source: Source, options: ReadOptions = DEFAULTS) -> bytes:
+def read_image_source(source: ImageSource, options: ReadOptions = DEFAULTS) -> bytes:
     """The encoded image. Raises OSError, DataError or InputError for one that is gone or has changed."""
     if source.in_tar:
         return read_image(_shard(source.path), source.in_tar, DEFAULTS)
     if source.row >= 0:
-        return image_at(source.path, source.row, options)
+        return read_row_image(source.path, source.row, options)
     if is_web(source.path):
         return http_images.get(source.path)
     with open_regular(source.path) as file:
         image = read_bounded(file, options.max_image_bytes)
-    refuse_too_large(len(image), options.max_image_bytes)
+    check_size(len(image), options.max_image_bytes)
     return image
 
 

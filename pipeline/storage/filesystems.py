@@ -12,7 +12,7 @@ import pyarrow.fs as pafs
 
 from pipeline.errors import InputError
 from pipeline.storage import other_stores
-from pipeline.storage.remote_file import RANGE_BYTES, PyArrowSource, RemoteFile, Source, Version
+from pipeline.storage.remote_file import RANGE_BYTES, FileVersion, PyArrowSource, RangeSource, RemoteFile
 
 READ_AHEAD_BYTES = 1 << 20
 SKIMMED_BYTES = 4 << 10, 1 << 20
@@ -59,7 +59,7 @@ def _connected(scheme: str, host: str) -> tuple[pafs.FileSystem, str]:
         raise InputError(f"{scheme}://{host} cannot be opened: {error}") from error
 
 
-def open_at(url: str, offset: int = 0, *, skim: bool = False, listed: Version | None = None) -> BinaryIO:
+def open_at(url: str, offset: int = 0, *, skim: bool = False, listed: FileVersion | None = None) -> BinaryIO:
     """A file for reading, from a byte offset on. Local paths need not be UTF-8.
 
     Opening or reading raises OSError; ChangedError where an object of S3 is not what was listed, or is replaced while
@@ -79,7 +79,7 @@ def open_at(url: str, offset: int = 0, *, skim: bool = False, listed: Version | 
     return file
 
 
-def _source(url: str, listed: Version | None) -> Source:
+def _source(url: str, listed: FileVersion | None) -> RangeSource:
     system, path = filesystem(url)
     if not is_s3(url):
         return PyArrowSource(system, path)

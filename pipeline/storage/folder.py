@@ -18,7 +18,7 @@ import pyarrow.fs as pafs
 from pipeline.errors import OutputError, WriteError
 from pipeline.filenames import is_text, printable
 from pipeline.storage.filesystems import filesystem, is_s3, open_at
-from pipeline.storage.paths import plain
+from pipeline.storage.paths import normalize_path
 
 SPOOLED_BYTES = 16 << 20
 """Of a file that is written remotely: more wait on this machine's disk."""
@@ -68,7 +68,7 @@ class Folder:
     def __init__(self, url: str) -> None:
         if not is_text(url):
             raise OutputError(f"{printable(url)} is not UTF-8; give another name")
-        self.url = url = plain(url)
+        self.url = url = normalize_path(url)
         self.system, self.path = filesystem(url)
         self._local = isinstance(self.system, pafs.LocalFileSystem)
 

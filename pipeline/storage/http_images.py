@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
 
 from pipeline.errors import DataError
-from pipeline.outcome import MAX_IMAGE_BYTES, refuse_too_large
+from pipeline.read_options import MAX_IMAGE_BYTES, check_size
 from pipeline.schema import ErrorCode
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ _TRANSIENT = frozenset([408, 425, 429, 500, 502, 503, 504])
 _OK = 200
 
 
-class _PassingError(Exception):
+class _TransientError(Exception):
     """A failure that may have passed when it is tried again."""
 
     def __init__(self, message: str, wait_s: float | None = None) -> None:
@@ -57,7 +57,7 @@ def get(url: str, max_bytes: int = MAX_IMAGE_BYTES) -> bytes:
     for attempt in range(1, ATTEMPTS + 1):
         try:
             return _attempt(url, max_bytes)
-        except _PassingError as error:
+        except _TransientError as error:
             if attempt == ATTEMPTS or (error.wait_s or 0) > LONGEST_WAIT_S:
                 raise DataError(ErrorCode.UNREADABLE, f"{error}, after {attempt} attempts") from error
             time.sleep(pause * random.uniform(0.5, 1.0) if error.wait_s is None else error.wait_s)
@@ -81,30 +81,30 @@ def _attempt(url: str, max_bytes: int) -> bytes:
     except exceptions.MaxRetryError as error:
         if isinstance(error.reason, exceptions.ResponseError):
             raise DataError(ErrorCode.UNREADABLE, f"redirected more than {REDIRECTS} times") from error
-        raise _PassingError(str(error.reason or error)) from error
+        raise _TransientError(str(error.reason or error)) from error
     except exceptions.SSLError as error:
         raise DataError(ErrorCode.UNREADABLE, str(error)) from error
     except (exceptions.HTTPError, http.client.HTTPException, OSError) as error:
-        raise _PassingError(f"{type(error).__name__}: {error}") from error
+        raise _TransientError(f"{type(error).__name__}: {error}") from error
     except ValueError as error:  # of parsing the URL, or headers
         raise DataError(ErrorCode.UNREADABLE, f"{type(error).__name__}: {error}") from error
 
 
 def _body(response: urllib3.BaseHTTPResponse, max_bytes: int) -> bytes:
     if response.status in _TRANSIENT:
-        raise _PassingError(f"HTTP status {response.status}", _retry_after(response.headers.get("Retry-After", "")))
+        raise _TransientError(f"HTTP status {response.status}", _retry_after(response.headers.get("Retry-After", "")))
     if response.status != _OK:
         raise DataError(ErrorCode.UNREADABLE, f"HTTP status {response.status}")
     announced = response.headers.get("Content-Length", "")
     if announced.isdecimal():
-        refuse_too_large(int(announced), max_bytes)
+        check_size(int(announced), max_bytes)
     deadline, pieces, received = time.monotonic() + DEADLINE_S, [], 0
     for piece in response.stream(PIECE_BYTES, decode_content=True):
         received += len(piece)
         if received > max_bytes:
             raise DataError(ErrorCode.TOO_LARGE, f"more bytes than max_image_bytes, which is {max_bytes:,}")
         if time.monotonic() > deadline:
-            raise _PassingError(f"not all of it came within {DEADLINE_S:g} s")
+            raise _TransientError(f"not all of it came within {DEADLINE_S:g} s")
         pieces.append(piece)
     return b"".join(pieces)
 

@@ -15,7 +15,7 @@ import pyarrow.fs as pafs
 
 from pipeline.errors import InputError
 
-LONGEST_ANSWER_S = 20.0
+ANSWER_TIMEOUT_S = 20.0
 """Of a store's first answer: clients try for many minutes to find credentials that are not there."""
 _ENDS_THE_PROCESS = frozenset(["abfs", "abfss", "az"])
 """Schemes of Azure, whose client in pyarrow ends the process where it finds no credentials: fsspec's is taken."""
@@ -28,13 +28,13 @@ def connect(scheme: str, host: str) -> tuple[pafs.FileSystem, str]:
     Args:
         host: a bucket or container, in URLs of some schemes with an account.
     """
-    return within_time(lambda: _opened(scheme, host), f"{scheme}://{host}")
+    return with_timeout(lambda: _opened(scheme, host), f"{scheme}://{host}")
 
 
 def _opened(scheme: str, host: str) -> tuple[pafs.FileSystem, str]:
     if scheme in ("gs", "gcs"):
         user, _, bucket = host.rpartition("@")
-        limit = timedelta(seconds=LONGEST_ANSWER_S)
+        limit = timedelta(seconds=ANSWER_TIMEOUT_S)
         return pafs.GcsFileSystem(anonymous=user == "anonymous", retry_time_limit=limit), bucket
     if scheme not in _ENDS_THE_PROCESS:
         try:
@@ -106,7 +106,7 @@ def _as_os_error() -> Iterator[None]:
         raise OSError(f"{type(error).__name__}: {error}") from error
 
 
-def within_time(ask: Callable[[], Result], url: str) -> Result:
+def with_timeout(ask: Callable[[], Result], url: str) -> Result:
     """What a store answers to the first question about a URL.
 
     Raises InputError for a failure, and where it does not answer in time. The thread that waits is left behind: it ends
@@ -123,7 +123,7 @@ def within_time(ask: Callable[[], Result], url: str) -> Result:
 
     thread = threading.Thread(target=asking, daemon=True)
     thread.start()
-    thread.join(LONGEST_ANSWER_S)
+    thread.join(ANSWER_TIMEOUT_S)
     if answers:
         return answers[0]
     if failures and isinstance(failures[0], InputError):
@@ -131,4 +131,4 @@ def within_time(ask: Callable[[], Result], url: str) -> Result:
     if failures:
         reason = " ".join(str(failures[0]).split()) or type(failures[0]).__name__
         raise InputError(f"{url} cannot be opened: {reason}") from failures[0]
-    raise InputError(f"{url} did not answer within {LONGEST_ANSWER_S:g} s; are there credentials for it?")
+    raise InputError(f"{url} did not answer within {ANSWER_TIMEOUT_S:g} s; are there credentials for it?")

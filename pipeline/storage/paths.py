@@ -11,7 +11,7 @@ from pipeline.errors import InputError
 _FILE = "file://"
 
 
-def plain(name: str) -> str:
+def normalize_path(name: str) -> str:
     """`file:///in` and `/x/../in` as `/in`; other names as they are.
 
     What is before a `..` is resolved, for a link's parent is not the folder that the link is in. Raises InputError for

@@ -32,7 +32,7 @@ _REFUSALS = ("ACCESS_DENIED", "(HTTP status 403)")
 
 
 @dataclass(frozen=True, slots=True)
-class Version:
+class FileVersion:
     """What a listing tells of a file, so that another one in its place is noticed."""
 
     size: int
@@ -40,14 +40,14 @@ class Version:
     """0 where it is not known."""
 
 
-class FinalError(OSError):
+class PermanentError(OSError):
     """An answer that does not change when it is asked for again."""
 
 
-_FINAL = (FinalError, ChangedError, FileNotFoundError, PermissionError, IsADirectoryError)
+_FINAL = (PermanentError, ChangedError, FileNotFoundError, PermissionError, IsADirectoryError)
 
 
-class Source(Protocol):
+class RangeSource(Protocol):
     """A file somewhere else, by ranges. Its methods raise OSError; ChangedError if it is not the file that it was."""
 
     def size(self) -> int:
@@ -74,7 +74,7 @@ class RemoteFile(io.RawIOBase):
         range_bytes: of a request at most.
     """
 
-    def __init__(self, source: Source, *, range_bytes: int = RANGE_BYTES) -> None:
+    def __init__(self, source: RangeSource, *, range_bytes: int = RANGE_BYTES) -> None:
         super().__init__()
         self._source, self._range_bytes = source, range_bytes
         self._position = 0
@@ -130,7 +130,7 @@ class RemoteFile(io.RawIOBase):
 
     def _size(self) -> int:
         self._wait()
-        return retried(self._source.size, before_next=self._source.disconnect)
+        return with_retries(self._source.size, before_next=self._source.disconnect)
 
     def _range(self, start: int) -> memoryview:
         """The range that begins at `start`; asks for the one behind it where they are read in a row."""
@@ -163,7 +163,9 @@ class RemoteFile(io.RawIOBase):
 
     def _bytes(self, start: int, stop: int) -> bytearray:
         buffer = bytearray()
-        retried(lambda: self._source.read_into(buffer, start + len(buffer), stop), before_next=self._source.disconnect)
+        with_retries(
+            lambda: self._source.read_into(buffer, start + len(buffer), stop), before_next=self._source.disconnect
+        )
         return buffer
 
 
@@ -210,7 +212,7 @@ class PyArrowSource:
         return self._file
 
 
-def retried(
+def with_retries(
     request: Callable[[], Result], *, attempts: int = ATTEMPTS, before_next: Callable[[], object] = lambda: None
 ) -> Result:
     """The result of a request that is made again, after a pause, where it raises an OSError that may pass.

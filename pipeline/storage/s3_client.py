@@ -30,7 +30,7 @@ from botocore.exceptions import (
     UnauthorizedSSOTokenError,
 )
 
-from pipeline.storage.remote_file import ATTEMPTS, FinalError, retried
+from pipeline.storage.remote_file import ATTEMPTS, PermanentError, with_retries
 
 CONNECTIONS = 64
 """Kept to a store, by all threads of the process."""
@@ -53,15 +53,15 @@ class ExpiredCredentialsError(OSError):
     """The credentials were good once. Those of a role or of a file that somebody renews are read again."""
 
 
-class RefusedError(FinalError):
+class PreconditionFailedError(PermanentError):
     """A condition of the request does not hold: `If-Match` or `If-None-Match`."""
 
 
-class OutOfRangeError(FinalError):
+class OutOfRangeError(PermanentError):
     """The object ends before the range."""
 
 
-class UnsupportedError(FinalError):
+class UnsupportedError(PermanentError):
     """The store does not know this kind of request."""
 
 
@@ -69,7 +69,7 @@ _KINDS: Mapping[int, tuple[type[OSError], int]] = {
     HTTPStatus.NOT_FOUND: (FileNotFoundError, errno.ENOENT),
     HTTPStatus.UNAUTHORIZED: (PermissionError, errno.EACCES),
     HTTPStatus.FORBIDDEN: (PermissionError, errno.EACCES),
-    HTTPStatus.PRECONDITION_FAILED: (RefusedError, errno.EEXIST),
+    HTTPStatus.PRECONDITION_FAILED: (PreconditionFailedError, errno.EEXIST),
     HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE: (OutOfRangeError, errno.EINVAL),
     HTTPStatus.NOT_IMPLEMENTED: (UnsupportedError, errno.ENOTSUP),
 }
@@ -82,7 +82,7 @@ def request(operation: str, path: str, **options: Any) -> dict[str, Any]:
     Raises FileNotFoundError, PermissionError, one of the errors above, or another OSError. Its text has the code of the
     store's answer.
     """
-    bucket, key = split(path)
+    bucket, key = split_path(path)
     where = {"Bucket": bucket} | ({"Key": key} if key else {})
     used = None
     try:
@@ -91,14 +91,14 @@ def request(operation: str, path: str, **options: Any) -> dict[str, Any]:
     except (ClientError, BotoCoreError, urllib3.exceptions.HTTPError) as error:
         raised = as_os_error(error, path)
         if isinstance(raised, ExpiredCredentialsError):
-            _forget(used)
+            _reload_credentials(used)
         raise raised from error
     return answer
 
 
-def ask(operation: str, path: str, *, attempts: int = ATTEMPTS, **options: Any) -> dict[str, Any]:
+def request_with_retries(operation: str, path: str, *, attempts: int = ATTEMPTS, **options: Any) -> dict[str, Any]:
     """As `request`, made again where that may help."""
-    return retried(lambda: request(operation, path, **options), attempts=attempts)
+    return with_retries(lambda: request(operation, path, **options), attempts=attempts)
 
 
 def head(path: str, *, attempts: int = LOOKUP_ATTEMPTS) -> dict[str, Any]:
@@ -117,17 +117,17 @@ def head(path: str, *, attempts: int = LOOKUP_ATTEMPTS) -> dict[str, Any]:
                 raise
             return answer | {"ContentLength": int(size)}
 
-    return retried(once, attempts=attempts)
+    return with_retries(once, attempts=attempts)
 
 
-def entries(path: str, *, recursive: bool, limit: int | None = None) -> Iterator[dict[str, Any]]:
+def list_objects(path: str, *, recursive: bool, limit: int | None = None) -> Iterator[dict[str, Any]]:
     """What is below a folder, page by page: objects with Key, Size, LastModified; without `recursive` also "Prefix"."""
-    bucket, key = split(path)
+    bucket, key = split_path(path)
     options: dict[str, Any] = {"Prefix": f"{key}/" if key else ""}
     options |= {} if recursive else {"Delimiter": "/"}
     options |= {"MaxKeys": limit} if limit else {}
     while True:
-        page = ask("list_objects_v2", bucket, attempts=LOOKUP_ATTEMPTS, **options)
+        page = request_with_retries("list_objects_v2", bucket, attempts=LOOKUP_ATTEMPTS, **options)
         yield from page.get("Contents", [])
         yield from page.get("CommonPrefixes", [])
         if limit or not page.get("IsTruncated"):
@@ -137,7 +137,7 @@ def entries(path: str, *, recursive: bool, limit: int | None = None) -> Iterator
 
 def keys_below(path: str) -> Iterator[str]:
     """Bucket and key of what is below a folder, by botocore's own pages of the older listing: for `verify`."""
-    bucket, key = split(path)
+    bucket, key = split_path(path)
     pages = _client().get_paginator("list_objects").paginate(Bucket=bucket, Prefix=f"{key}/" if key else "")
     try:
         yield from (f"{bucket}/{entry['Key']}" for page in pages for entry in page.get("Contents", []))
@@ -162,14 +162,14 @@ def put(path: str, data: bytes | BinaryIO, **conditions: str) -> str:
         file.seek(0)
         return request("put_object", path, Body=file, ContentMD5=digest, **conditions)
 
-    return str(retried(once).get("ETag", ""))
+    return str(with_retries(once).get("ETag", ""))
 
 
 def _md5() -> Any:
     return hashlib.md5(usedforsecurity=False)  # of the transfer; the header wants this one
 
 
-def split(path: str) -> tuple[str, str]:
+def split_path(path: str) -> tuple[str, str]:
     """Bucket and key. Raises FileNotFoundError for a name that no store can have."""
     with contextlib.suppress(UnicodeEncodeError):
         path.encode()
@@ -227,7 +227,7 @@ def _connected(aws: tuple[tuple[str, str], ...]) -> Any:
     return session.client("s3", config=config)
 
 
-def _forget(used: Any) -> None:
+def _reload_credentials(used: Any) -> None:
     """Has credentials looked up again by the next request, unless another thread has seen to that."""
     if used is not None and _client() is used:
         with _LOCK:

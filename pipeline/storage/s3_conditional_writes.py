@@ -14,10 +14,10 @@ from pipeline.storage import s3_client
 from pipeline.storage.remote_file import RemoteFile
 from pipeline.storage.s3_object import S3Source
 
-CREATE = {"IfNoneMatch": "*"}
-NEVER = {"IfMatch": f'"{"0" * 32}"'}
+IF_ABSENT = {"IfNoneMatch": "*"}
+NEVER_MATCHES = {"IfMatch": f'"{"0" * 32}"'}
 """Holds for no object."""
-_KNOWN: dict[tuple[str, str, str], bool] = {}
+_SUPPORTED: dict[tuple[str, str, str], bool] = {}
 """Whether there is such a condition, by endpoint, bucket and its name."""
 
 
@@ -26,25 +26,25 @@ def create(path: str, data: bytes) -> bool:
 
     Raises FileExistsError if it is there, with other bytes than these, and OSError.
     """
-    place = _place(path, CREATE)
-    if not _KNOWN.get(place, True):
+    place = _place(path, IF_ABSENT)
+    if not _SUPPORTED.get(place, True):
         return False
-    if place not in _KNOWN and _read(path)[0] is not None:
+    if place not in _SUPPORTED and _read(path)[0] is not None:
         raise FileExistsError(errno.EEXIST, f"{path} is there")
     try:
-        s3_client.put(path, data, **CREATE)
+        s3_client.put(path, data, **IF_ABSENT)
     except s3_client.UnsupportedError:
-        _KNOWN[place] = False
+        _SUPPORTED[place] = False
         return False
-    except s3_client.RefusedError as error:
+    except s3_client.PreconditionFailedError as error:
         if _read(path)[0] != data:  # else the answer to us was lost, and we asked again
             raise FileExistsError(errno.EEXIST, f"{path} is there") from error
     created = False
     try:
-        created = _is_refused(path, data, CREATE)
+        created = _is_refused(path, data, IF_ABSENT)
     finally:
         if not created:
-            s3_client.ask("delete_object", path)
+            s3_client.request_with_retries("delete_object", path)
     return created
 
 
@@ -53,16 +53,16 @@ def replace(path: str, data: bytes, etag: str) -> bool:
 
     Raises FileExistsError if it is another, or gone, and OSError.
     """
-    if _place(path, NEVER) not in _KNOWN:
+    if _place(path, NEVER_MATCHES) not in _SUPPORTED:
         found, its_etag = _read(path)
         if found is None or its_etag != etag:
             raise FileExistsError(errno.EEXIST, f"{path} was written by another")
-        _is_refused(path, found, NEVER)
-    if not _KNOWN[_place(path, NEVER)]:
+        _is_refused(path, found, NEVER_MATCHES)
+    if not _SUPPORTED[_place(path, NEVER_MATCHES)]:
         return False
     try:
         s3_client.put(path, data, IfMatch=etag)
-    except (s3_client.RefusedError, FileNotFoundError) as error:
+    except (s3_client.PreconditionFailedError, FileNotFoundError) as error:
         if _read(path)[0] != data:  # else the answer to us was lost, and we asked again
             raise FileExistsError(errno.EEXIST, f"{path} was written by another") from error
     return True
@@ -81,18 +81,18 @@ def _read(path: str) -> tuple[bytes | None, str]:
 def _is_refused(path: str, data: bytes, condition: dict[str, str]) -> bool:
     """Whether the store refuses a write that does not meet a condition; tried with what is there, once for a bucket."""
     place = _place(path, condition)
-    if place not in _KNOWN:
+    if place not in _SUPPORTED:
         try:
             s3_client.put(path, data, **condition)
-        except s3_client.RefusedError:
-            _KNOWN[place] = True
+        except s3_client.PreconditionFailedError:
+            _SUPPORTED[place] = True
         except s3_client.UnsupportedError:
-            _KNOWN[place] = False
+            _SUPPORTED[place] = False
         else:
-            _KNOWN[place] = False
-    return _KNOWN[place]
+            _SUPPORTED[place] = False
+    return _SUPPORTED[place]
 
 
 def _place(path: str, condition: dict[str, str]) -> tuple[str, str, str]:
     endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL") or ""
-    return endpoint, s3_client.split(path)[0], next(iter(condition))
+    return endpoint, s3_client.split_path(path)[0], next(iter(condition))

@@ -49,9 +49,9 @@ class S3Handler(pafs.FileSystemHandler):  # type: ignore[misc]
     def get_file_info_selector(self, selector: pafs.FileSelector) -> list[pafs.FileInfo]:
         """What is in a folder, or below it."""
         base = selector.base_dir.rstrip("/")
-        bucket, _ = s3_client.split(base)
+        bucket, _ = s3_client.split_path(base)
         found, names = [], set()
-        for entry in s3_client.entries(base, recursive=selector.recursive):
+        for entry in s3_client.list_objects(base, recursive=selector.recursive):
             path = f"{bucket}/{entry.get('Key', entry.get('Prefix'))}"
             if path.endswith("/"):  # a folder, or what consoles put for one
                 names.add(path.rstrip("/"))
@@ -68,7 +68,7 @@ class S3Handler(pafs.FileSystemHandler):  # type: ignore[misc]
     def delete_file(self, path: str) -> None:
         """Deletes an object. Whether it was there, not every store says."""
         with contextlib.suppress(FileNotFoundError):
-            s3_client.ask("delete_object", path)
+            s3_client.request_with_retries("delete_object", path)
 
     def delete_dir(self, path: str) -> None:
         """Deletes all that is below it."""
@@ -76,8 +76,8 @@ class S3Handler(pafs.FileSystemHandler):  # type: ignore[misc]
 
     def delete_dir_contents(self, path: str, missing_dir_ok: bool = True) -> None:
         """Deletes all that is below it."""
-        bucket, _ = s3_client.split(path)
-        keys = [entry["Key"] for entry in s3_client.entries(path.rstrip("/"), recursive=True)]
+        bucket, _ = s3_client.split_path(path)
+        keys = [entry["Key"] for entry in s3_client.list_objects(path.rstrip("/"), recursive=True)]
         with ThreadPoolExecutor(DELETED_AT_ONCE) as pool:  # one request for all would need a checksum, or another
             list(pool.map(lambda key: self.delete_file(f"{bucket}/{key}"), keys))
 
@@ -92,8 +92,8 @@ class S3Handler(pafs.FileSystemHandler):  # type: ignore[misc]
 
     def copy_file(self, src: str, dest: str) -> None:
         """Copies an object within the store."""
-        bucket, key = s3_client.split(src)
-        s3_client.ask("copy_object", dest, CopySource={"Bucket": bucket, "Key": key})
+        bucket, key = s3_client.split_path(src)
+        s3_client.request_with_retries("copy_object", dest, CopySource={"Bucket": bucket, "Key": key})
 
     def open_input_stream(self, path: str) -> pa.NativeFile:
         """For reading front to back."""
@@ -107,14 +107,14 @@ class S3Handler(pafs.FileSystemHandler):  # type: ignore[misc]
 
     def open_output_stream(self, path: str, metadata: dict[str, str] | None) -> pa.NativeFile:
         """The object is there once the stream is closed."""
-        return pa.PythonFile(_Written(path), mode="w")
+        return pa.PythonFile(_ObjectWriter(path), mode="w")
 
     def open_append_stream(self, path: str, metadata: dict[str, str] | None) -> pa.NativeFile:
         """Never: objects do not grow."""
         raise OSError(errno.ENOTSUP, f"{path}: an object cannot be appended to")
 
 
-class _Written(io.RawIOBase):
+class _ObjectWriter(io.RawIOBase):
     """Waits for all of an object."""
 
     def __init__(self, path: str) -> None:
@@ -135,7 +135,7 @@ class _Written(io.RawIOBase):
 
 
 def _look_up(path: str) -> pafs.FileInfo:
-    _, key = s3_client.split(path := path.rstrip("/"))
+    _, key = s3_client.split_path(path := path.rstrip("/"))
     refusal: OSError | None = None
     if key:
         try:
@@ -145,7 +145,7 @@ def _look_up(path: str) -> pafs.FileInfo:
             pass
         except PermissionError as error:  # a folder may be listed whose name may not be asked for
             refusal = error
-    for _ in s3_client.entries(path, recursive=True, limit=1):
+    for _ in s3_client.list_objects(path, recursive=True, limit=1):
         return pafs.FileInfo(path, pafs.FileType.Directory)
     if refusal:
         raise refusal

@@ -16,17 +16,17 @@ from botocore.exceptions import BotoCoreError
 
 from pipeline.errors import ChangedError
 from pipeline.storage import s3_client
-from pipeline.storage.remote_file import Version
+from pipeline.storage.remote_file import FileVersion
 
 PIECE_BYTES = 1 << 20
 """Taken from a connection at a time: as much is lost at most where it breaks."""
-CLOCK_S = 2
+CLOCK_TOLERANCE_S = 2
 """By how much the times of a listing and of an answer may differ for one object: stores round them up or down."""
 _RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+)")
 
 
 @dataclass(frozen=True)
-class _Found:
+class _ObjectInfo:
     """An object as an answer describes it."""
 
     size: int
@@ -34,18 +34,18 @@ class _Found:
     modified_s: float | None
 
     @classmethod
-    def of(cls, answer: dict[str, Any], size: int) -> _Found:
+    def of(cls, answer: dict[str, Any], size: int) -> _ObjectInfo:
         modified = answer.get("LastModified")
         return cls(size, answer.get("ETag", ""), modified.timestamp() if isinstance(modified, datetime) else None)
 
-    def is_still(self, before: _Found) -> bool:
+    def is_same_object(self, before: _ObjectInfo) -> bool:
         same_time = before.etag or self.modified_s == before.modified_s
         return self.size == before.size and self.etag == before.etag and bool(same_time)
 
-    def was(self, listed: Version) -> bool:
+    def matches_listing(self, listed: FileVersion) -> bool:
         if self.modified_s is None or not listed.mtime_ns:
             return self.size == listed.size
-        return self.size == listed.size and abs(self.modified_s - listed.mtime_ns / 1e9) <= CLOCK_S
+        return self.size == listed.size and abs(self.modified_s - listed.mtime_ns / 1e9) <= CLOCK_TOLERANCE_S
 
 
 class S3Source:
@@ -59,15 +59,15 @@ class S3Source:
     ChangedError is raised.
     """
 
-    def __init__(self, path: str, listed: Version | None = None) -> None:
+    def __init__(self, path: str, listed: FileVersion | None = None) -> None:
         self._path, self._listed = path, listed
-        self._found: _Found | None = None
+        self._found: _ObjectInfo | None = None
 
     def size(self) -> int:
         """Bytes of the object."""
         if self._found is None:
             answer = s3_client.head(self._path, attempts=1)
-            self._agree(_Found.of(answer, answer["ContentLength"]))
+            self._check_object(_ObjectInfo.of(answer, answer["ContentLength"]))
         return self._known().size
 
     @property
@@ -86,10 +86,10 @@ class S3Source:
         )  # not weak
         try:
             answer = s3_client.request("get_object", self._path, Range=f"bytes={start}-{stop - 1}", **condition)
-        except s3_client.RefusedError as error:
+        except s3_client.PreconditionFailedError as error:
             raise self._changed("it was replaced while it was read") from error
         except s3_client.OutOfRangeError as error:
-            self._look_again(start, error)
+            self._check_end(start, error)
             return
         with contextlib.closing(answer["Body"]) as body:
             skipped, length = self._described(answer, start, stop)
@@ -110,42 +110,46 @@ class S3Source:
         """Bytes of the body before the range, and in it."""
         status = answer["ResponseMetadata"]["HTTPStatusCode"]
         if status == HTTPStatus.OK:  # the whole object
-            self._agree(_Found.of(answer, answer["ContentLength"]))
+            self._check_object(_ObjectInfo.of(answer, answer["ContentLength"]))
             return start, max(0, min(stop, self._known().size) - start)
         match = _RANGE.fullmatch(answer.get("ContentRange", ""))
         if status != HTTPStatus.PARTIAL_CONTENT or not match:
             raise OSError(errno.EIO, f"{self._path}: status {status} and no Content-Range answer a range")
         first, last, size = map(int, match.groups())
-        self._agree(_Found.of(answer, size))
+        self._check_object(_ObjectInfo.of(answer, size))
         if first != start or last >= stop:
             raise OSError(errno.EIO, f"{self._path}: {match[0]} is not the range that was asked for, from {start}")
         return 0, min(stop, size) - start
 
-    def _look_again(self, start: int, error: OSError) -> None:
+    def _check_end(self, start: int, error: OSError) -> None:
         """Returns if the object does end before `start`."""
         known, self._found = self._found, None
         if self.size() > start and known is None:
             raise OSError(errno.EIO, str(error)) from error  # may pass
         if known:
-            self._agree(known)
+            self._check_object(known)
 
-    def _known(self) -> _Found:
+    def _known(self) -> _ObjectInfo:
         if self._found is None:
             raise OSError(errno.EIO, f"{self._path} has not been looked at")
         return self._found
 
-    def _agree(self, found: _Found) -> None:
+    def _check_object(self, found: _ObjectInfo) -> None:
         """Takes what an answer says of the object. Raises ChangedError if it is another, OSError if that is not so."""
         if not self._is_expected(found):
             answer = s3_client.head(self._path, attempts=1)
-            if self._is_expected(_Found.of(answer, answer["ContentLength"])):
+            if self._is_expected(_ObjectInfo.of(answer, answer["ContentLength"])):
                 raise OSError(errno.EIO, f"{self._path}: an answer that describes another object")
             when = "while it was read" if self._found else "after it was listed"
             raise self._changed(f"it was replaced {when}")
         self._found = self._found or found
 
-    def _is_expected(self, found: _Found) -> bool:
-        return found.is_still(self._found) if self._found else not self._listed or found.was(self._listed)
+    def _is_expected(self, found: _ObjectInfo) -> bool:
+        return (
+            found.is_same_object(self._found)
+            if self._found
+            else not self._listed or found.matches_listing(self._listed)
+        )
 
     def _changed(self, how: str) -> ChangedError:
         return ChangedError(errno.ESTALE, f"s3://{self._path} is another object than it was: {how}")

@@ -11,7 +11,7 @@ from typing import BinaryIO, cast
 from pipeline.shards import Shard, ShardFormat
 from pipeline.storage import http_images
 from pipeline.storage.filesystems import is_remote, open_at
-from pipeline.storage.remote_file import Version
+from pipeline.storage.remote_file import FileVersion
 
 PIECE_BYTES = 1 << 20
 """Read at a time."""
@@ -27,12 +27,12 @@ _NOT_FILES = {
 def open_shard(shard: Shard, offset: int = 0, *, skim: bool = False) -> BinaryIO:
     """The shard for reading, as `storage.open_at` opens it. Raises OSError, or DataError for an image from the web."""
     if shard.size < 0:  # opening a pipe would wait for ever
-        raise OSError(errno.EINVAL, _why_not(shard.path))
+        raise OSError(errno.EINVAL, _why_unreadable(shard.path))
     if shard.format == ShardFormat.IMAGE and http_images.is_web(shard.path):
         return io.BytesIO(http_images.get(shard.path))
     if shard.format == ShardFormat.IMAGE and not is_remote(shard.path):
         return open_regular(shard.path)
-    listed = None if shard.data else Version(shard.size, shard.mtime_ns)
+    listed = None if shard.data else FileVersion(shard.size, shard.mtime_ns)
     return open_at(shard.data or shard.path, offset, skim=skim, listed=listed)
 
 
@@ -57,7 +57,7 @@ def read_bounded(file: BinaryIO, limit: int) -> bytes:
     return b"".join(pieces)
 
 
-def _why_not(path: str) -> str:
+def _why_unreadable(path: str) -> str:
     """Why something that was listed cannot be read."""
     if is_remote(path):
         return "cannot be looked at"

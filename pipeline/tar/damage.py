@@ -8,19 +8,19 @@ from collections.abc import Iterator
 from typing import BinaryIO
 
 from pipeline.errors import DataError
-from pipeline.file_types import COMPRESSION, recognised
+from pipeline.file_types import COMPRESSION, recognize
 from pipeline.schema import ErrorCode
-from pipeline.tar.elements import Gap, Padding, padded
+from pipeline.tar.elements import Gap, Padding, padded_size
 from pipeline.tar.headers import BLOCK, is_header
 
-SEARCHED_BYTES = 1 << 20
+SEARCH_BYTES = 1 << 20
 """Read at a time where a header is looked for."""
 RECORD = tarfile.RECORDSIZE
 _MAGIC, _MAGIC_AT = b"ustar", 257
 _CHECKSUM, _CHECKSUM_AT = re.compile(rb"[ 0]*[0-7]{3,6}[ \0]"), 148
 
 
-def at_zeros(file: BinaryIO, start: int, size: int) -> Gap | Padding:
+def classify_zeros(file: BinaryIO, start: int, size: int) -> Gap | Padding:
     """What begins with a block of zeros: the end of the tar, or of one behind which another one begins, or damage."""
     first = _skip_zeros(file, start, size)
     if first == size:
@@ -36,20 +36,20 @@ def at_zeros(file: BinaryIO, start: int, size: int) -> Gap | Padding:
     if is_followed and behind - start >= 2 * BLOCK and (behind - start == 2 * BLOCK or behind % RECORD == 0):
         return Padding(start, behind)
     zeros = DataError(ErrorCode.CORRUPT_SHARD, f"zeros instead of a header at byte {start}")
-    return gap(file, start, size, zeros, searched=behind)
+    return skip_damage(file, start, size, zeros, searched=behind)
 
 
-def gap(file: BinaryIO, start: int, size: int, damage: DataError, *, searched: int) -> Gap:
+def skip_damage(file: BinaryIO, start: int, size: int, damage: DataError, *, searched: int) -> Gap:
     """Damage up to the next header, or to the padding at the end of the tar, or to the end."""
     file.seek(start)
     head = file.read(BLOCK) if start == 0 else b""
     found, filled = (None, size) if head.startswith(COMPRESSION) else _search(file, searched, size, grid=start)
-    if found is None and (what := recognised(head)):
+    if found is None and (what := recognize(head)):
         return Gap(start, size, ErrorCode.CORRUPT_SHARD, f"no tar, but {what} ({damage.message})")
     if found is None and damage.code == ErrorCode.TRUNCATED_SHARD:
         return Gap(start, size, damage.code, f"{damage.message}; {size - start} bytes lost")
     if found is None:
-        stop = start + padded(max(filled, start + 1) - start)
+        stop = start + padded_size(max(filled, start + 1) - start)
         stop = stop if size - stop >= BLOCK else size
         message = f"{damage.message}; {stop - start} bytes lost, behind which no header is found"
         return Gap(start, stop, ErrorCode.CORRUPT_SHARD, message)
@@ -76,7 +76,7 @@ def _search(file: BinaryIO, start: int, stop: int, *, grid: int) -> tuple[int | 
     at, filled, kept, step = start, start, b"", 8 * BLOCK  # small at first: in a tar of nothing but damage, it is near
     while at < stop:
         file.seek(at + len(kept))
-        read, step = file.read(step), min(2 * step, SEARCHED_BYTES)
+        read, step = file.read(step), min(2 * step, SEARCH_BYTES)
         chunk = kept + read
         candidates = [] if not chunk.strip(b"\0") else sorted({*_with_magic(chunk), *_on_grid(chunk, at - grid)})
         for i in candidates:
@@ -109,7 +109,7 @@ def _skip_zeros(file: BinaryIO, start: int, size: int) -> int:
     """Byte offset of the first byte that is not zero; `size` if there is none."""
     file.seek(start)
     at = start
-    while chunk := file.read(SEARCHED_BYTES):
+    while chunk := file.read(SEARCH_BYTES):
         rest = chunk.lstrip(b"\0")
         if rest:
             return min(size, at + len(chunk) - len(rest))
@@ -126,7 +126,7 @@ def _zeros_before(file: BinaryIO, offset: int) -> int:
     while first > 0:
         file.seek(max(0, first - step))
         rest = file.read(min(step, first)).rstrip(b"\0")
-        first, step = max(0, first - step), SEARCHED_BYTES
+        first, step = max(0, first - step), SEARCH_BYTES
         if rest:
             first += len(rest)
             break

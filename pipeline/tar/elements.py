@@ -7,7 +7,7 @@ from typing import BinaryIO, Literal, NamedTuple
 from pipeline.errors import DataError
 from pipeline.filenames import printable
 from pipeline.schema import ErrorCode
-from pipeline.tar.headers import BLOCK, MAX_EXTENDED_BYTES, Parts, Sparse, number
+from pipeline.tar.headers import BLOCK, MAX_EXTENDED_BYTES, Parts, Sparse, parse_number
 
 Kind = Literal["file", "rest of a file", "hard link", "symbolic link", "other"]
 
@@ -36,7 +36,7 @@ class Member(NamedTuple):
         return self.kind in ("file", "rest of a file")
 
     @property
-    def unpacked(self) -> int:
+    def unpacked_bytes(self) -> int:
         """Bytes of its content, or those of what is stored if they are more."""
         return max(self.sparse.size, self.size) if self.sparse else self.size
 
@@ -60,7 +60,7 @@ class Padding(NamedTuple):
 Element = Member | Gap | Padding
 
 
-def content(file: BinaryIO, member: Member) -> bytes:
+def read_member(file: BinaryIO, member: Member) -> bytes:
     """The bytes of a file of the tar; those of a sparse one unpacked. Raises DataError or OSError."""
     if member.kind == "rest of a file":
         message = f"{printable(member.name)!r} begins in another volume of the tar; unpack all volumes with `tar -xM`"
@@ -73,7 +73,7 @@ def content(file: BinaryIO, member: Member) -> bytes:
     return _unpacked(data, member.sparse, member.data) if member.sparse else data
 
 
-def padded(count: int) -> int:
+def padded_size(count: int) -> int:
     """Bytes that so many take up in a tar."""
     return -(-count // BLOCK) * BLOCK
 
@@ -82,7 +82,7 @@ def _unpacked(data: bytes, sparse: Sparse, offset: int) -> bytes:
     """The content of a sparse file. Raises DataError where its map makes no sense."""
     parts = sparse.parts
     if parts is None:
-        parts, data = _map_before(data, offset)
+        parts, data = _map_in_data(data, offset)
     whole, read = bytearray(sparse.size), 0
     for first, count in parts:
         if first + count > sparse.size or read + count > len(data):
@@ -92,13 +92,13 @@ def _unpacked(data: bytes, sparse: Sparse, offset: int) -> bytes:
     return bytes(whole)
 
 
-def _map_before(data: bytes, offset: int) -> tuple[Parts, bytes]:
+def _map_in_data(data: bytes, offset: int) -> tuple[Parts, bytes]:
     """The parts of a sparse file that are listed before its data, a number a line, and the data."""
     numbers, wanted, at = list[int](), 1, 0
     while len(numbers) < wanted:
         end = data.find(b"\n", at, min(at + BLOCK, MAX_EXTENDED_BYTES))
         if end < 0:
             raise DataError(ErrorCode.CORRUPT_SHARD, f"the map of a sparse file at byte {offset} has no end")
-        numbers.append(number(data[at:end].decode("ascii", "replace"), offset))
+        numbers.append(parse_number(data[at:end].decode("ascii", "replace"), offset))
         wanted, at = 1 + 2 * numbers[0], end + 1
-    return tuple(zip(numbers[1::2], numbers[2::2], strict=True)), data[padded(at) :]
+    return tuple(zip(numbers[1::2], numbers[2::2], strict=True)), data[padded_size(at) :]

@@ -53,7 +53,7 @@ class Sparse:
 
 
 @dataclass(slots=True)
-class Extended:
+class ExtendedHeader:
     """What extended headers say of the member behind them."""
 
     records: dict[str, str] = field(default_factory=dict)
@@ -67,12 +67,12 @@ class Extended:
         if size is None:
             return None
         if f"{_SPARSE}map" in self.records:
-            numbers = [number(text, offset) for text in self.records[f"{_SPARSE}map"].split(",") if text]
+            numbers = [parse_number(text, offset) for text in self.records[f"{_SPARSE}map"].split(",") if text]
         elif self.records.get(f"{_SPARSE}major") == "1":
-            return Sparse(number(size, offset), None)
+            return Sparse(parse_number(size, offset), None)
         else:
-            numbers = [number(text, offset) for text in self.parts]
-        return Sparse(number(size, offset), tuple(zip(numbers[::2], numbers[1::2], strict=False)))
+            numbers = [parse_number(text, offset) for text in self.parts]
+        return Sparse(parse_number(size, offset), tuple(zip(numbers[::2], numbers[1::2], strict=False)))
 
     def size(self, otherwise: int) -> int:
         """Bytes of the member's data, if they say it."""
@@ -95,7 +95,7 @@ class Header(NamedTuple):
     """Of a link."""
 
 
-def parse(block: bytes, offset: int) -> Header:
+def parse_header(block: bytes, offset: int) -> Header:
     """A block as a header. Raises DataError if it is none."""
     found = _parse_plain(block)
     if found:
@@ -135,12 +135,12 @@ def _parse_plain(block: bytes) -> Header | None:
 def is_header(block: bytes) -> bool:
     """Whether a block can be a member's header: its sum is right, and it has a name and a size."""
     try:
-        return bool(parse(block, 0).name)
+        return bool(parse_header(block, 0).name)
     except DataError:
         return False
 
 
-def add_extended(info: Header, data: bytes, into: Extended) -> None:
+def add_extended(info: Header, data: bytes, into: ExtendedHeader) -> None:
     """Notes what an extended header says, as far as it makes sense: the rest of one that is damaged is passed over.
 
     So are global headers: they carry comments, and each member names itself.
@@ -203,7 +203,7 @@ def _field(data: bytes, offset: int) -> int:
     return int(digits or b"0", 8)
 
 
-def number(text: str, offset: int) -> int:
+def parse_number(text: str, offset: int) -> int:
     """A number of a PAX header. Raises DataError."""
     if not _NUMBER.fullmatch(text):
         raise DataError(ErrorCode.CORRUPT_SHARD, f"{printable(text[:20])!r} is no size, at byte {offset}")

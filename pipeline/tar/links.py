@@ -17,7 +17,7 @@ MAX_LINKS = 40
 """From one link to the next, as Linux follows them."""
 
 
-class Links:
+class LinkResolver:
     """Finds what links lead to. The first one costs a walk over the headers of the whole tar. To be closed.
 
     Memory holds the names of the members once there is a link, and none before.
@@ -40,7 +40,7 @@ class Links:
         if self._file is not None:
             self._file.close()
 
-    def follow(self, link: Member) -> Member:
+    def resolve(self, link: Member) -> Member:
         """The file that a link leads to, over other links. Raises DataError where there is none, or OSError."""
         if not self._starts:
             for element in walk(self.file, size=self._shard.size):

@@ -10,21 +10,30 @@ from typing import BinaryIO
 
 from pipeline.errors import DataError
 from pipeline.filenames import printable
-from pipeline.outcome import LARGE_SIBLINGS, MAX_SIBLING_BYTES, Outcome, ReadOptions, refuse_too_large
-from pipeline.schema import ErrorCode
+from pipeline.read_options import LARGE_SIBLINGS, MAX_SIBLING_BYTES, ReadOptions, check_size
+from pipeline.schema import EncodedRow, ErrorCode
 from pipeline.shards import Shard, Span
 from pipeline.storage.shard_file import open_shard
-from pipeline.tar.elements import Element, Gap, Member, content
-from pipeline.tar.links import Links
-from pipeline.tar.samples import FreshIds, Ids, KnownIds, Row, Sample, grouped, images_among, rows
+from pipeline.tar.elements import Element, Gap, Member, read_member
+from pipeline.tar.links import LinkResolver
+from pipeline.tar.samples import (
+    IdAssigner,
+    IdSource,
+    RecordedIds,
+    Row,
+    Sample,
+    group_samples,
+    image_matcher,
+    sample_rows,
+)
 from pipeline.tar.walk import walk
 
-HELD_BYTES = 64 << 20
+MAX_BUFFERED_BYTES = 64 << 20
 """Of a sample: members beyond that are read once it is known where the sample ends."""
 
 
 def tar_rows(
-    shard: Shard, options: ReadOptions, elements: Iterable[Element] | None = None, ids: Ids | None = None
+    shard: Shard, options: ReadOptions, elements: Iterable[Element] | None = None, ids: IdSource | None = None
 ) -> Iterator[Row]:
     """All rows of a tar, by its headers alone. Raises OSError.
 
@@ -36,29 +45,29 @@ def tar_rows(
         with open_shard(shard, skim=True) as file:
             yield from tar_rows(shard, options, walk(file, size=shard.size), ids)
     else:
-        yield from _named(shard, options, grouped(elements), ids or FreshIds())
+        yield from _named(shard, options, group_samples(elements), ids or IdAssigner())
 
 
-def tar_outcomes(span: Span, options: ReadOptions) -> Iterator[Outcome]:
+def read_tar(span: Span, options: ReadOptions) -> Iterator[EncodedRow]:
     """The outcomes of a span of a tar, in order. Raises OSError where it cannot be read on."""
     shard = span.shard
-    ids, first = _before(span, options)
+    ids, first = _context_of(span, options)
     ignored, row = Counter[str](), None
-    with open_shard(shard, span.offset) as file, closing(Links(shard)) as links:
+    with open_shard(shard, span.offset) as file, closing(LinkResolver(shard)) as links:
         reader = _Reader(file, links, options, skipped=span.start - first)
-        found = grouped(walk(file, size=shard.size, offset=span.offset), reader.take)
+        found = group_samples(walk(file, size=shard.size, offset=span.offset), reader.read_ahead)
         for row in _named(shard, options, found, ids, index=first, ignored=ignored):
             if row.index >= span.start:
-                yield reader.outcome(row)
+                yield reader.read_row(row)
     if row is None and not first:
         nothing = DataError(ErrorCode.EMPTY_SHARD, "the tar holds no images")
-        yield Outcome(file_name(shard), shard.size, nothing, ignored=ignored)
+        yield EncodedRow(file_name(shard), shard.size, nothing, ignored=ignored)
 
 
 def read_image(shard: Shard, row: Row, options: ReadOptions) -> bytes:
     """The bytes of one row's image. Raises DataError or OSError."""
-    with closing(Links(shard)) as links:
-        image = _Reader(links.file, links, options).outcome(row).image
+    with closing(LinkResolver(shard)) as links:
+        image = _Reader(links.file, links, options).read_row(row).image
     if isinstance(image, DataError):
         raise image
     return image
@@ -73,23 +82,23 @@ def _named(
     shard: Shard,
     options: ReadOptions,
     found: Iterable[Sample | Gap | Member],
-    ids: Ids,
+    ids: IdSource,
     *,
     index: int = 0,
     ignored: Counter[str] | None = None,
 ) -> Iterator[Row]:
-    is_image = images_among(options.image_members)
-    return rows(found, is_image=is_image, name=file_name(shard), ids=ids, index=index, ignored=ignored)
+    is_image = image_matcher(options.image_members)
+    return sample_rows(found, is_image=is_image, name=file_name(shard), ids=ids, index=index, ignored=ignored)
 
 
-def _before(span: Span, options: ReadOptions) -> tuple[Ids, int]:
+def _context_of(span: Span, options: ReadOptions) -> tuple[IdSource, int]:
     """What gives ids to the rows of a span, and the index of the first row that begins at its offset.
 
     Where nobody has told, the headers before are walked: an id depends on those before it.
     """
     if span.tar_context:
-        return KnownIds(span.tar_context.renamed), span.tar_context.first
-    ids, first = FreshIds(), 0
+        return RecordedIds(span.tar_context.renamed), span.tar_context.first
+    ids, first = IdAssigner(), 0
     if span.offset:
         with open_shard(span.shard, skim=True) as file:
             before = takewhile(lambda element: element.start < span.offset, walk(file, size=span.shard.size))
@@ -108,34 +117,34 @@ class _Reader:
         skipped: images to pass over before the first to be read.
     """
 
-    def __init__(self, file: BinaryIO, links: Links, options: ReadOptions, *, skipped: int = 0) -> None:
+    def __init__(self, file: BinaryIO, links: LinkResolver, options: ReadOptions, *, skipped: int = 0) -> None:
         self._file, self._links, self._options, self._skipped = file, links, options, skipped
-        self._is_image = images_among(options.image_members)
+        self._is_image = image_matcher(options.image_members)
         self._endings = tuple(f".{name.lower()}" for name in options.siblings)
 
-    def take(self, member: Member, held: int) -> bytes | None:
+    def read_ahead(self, member: Member, buffered_bytes: int) -> bytes | None:
         """The bytes of a member that a row will want, unless they are better read later."""
         if self._is_image(member.name):
             if self._skipped:
                 self._skipped -= 1
                 return None
-        elif not member.name.lower().endswith(self._endings) or member.unpacked > MAX_SIBLING_BYTES:
+        elif not member.name.lower().endswith(self._endings) or member.unpacked_bytes > MAX_SIBLING_BYTES:
             return None
-        if member.kind != "file" or member.unpacked > self._options.max_image_bytes:
+        if member.kind != "file" or member.unpacked_bytes > self._options.max_image_bytes:
             return None
-        if held and held + member.unpacked > HELD_BYTES:
+        if buffered_bytes and buffered_bytes + member.unpacked_bytes > MAX_BUFFERED_BYTES:
             return None
         try:
-            return content(self._file, member)
+            return read_member(self._file, member)
         except DataError:  # the row will say so
             return None
 
-    def outcome(self, row: Row) -> Outcome:
+    def read_row(self, row: Row) -> EncodedRow:
         """What becomes of a row."""
         if row.sample is None:
             gap = row.gap or Gap(row.start, row.next_offset, ErrorCode.CORRUPT_SHARD, "damage")
             damage, lost_bytes = DataError(gap.code, gap.message), gap.stop - gap.start
-            return Outcome(row.image_id, row.next_offset, damage, ignored=row.ignored, lost_bytes=lost_bytes)
+            return EncodedRow(row.image_id, row.next_offset, damage, ignored=row.ignored, lost_bytes=lost_bytes)
         ignored, sample, image_of = Counter(row.ignored), row.sample, row.extension
         beside = {name: self._sibling(sample, image_of, name.lower(), ignored) for name in self._options.siblings}
         found = {name: data for name, data in beside.items() if data is not None}
@@ -143,7 +152,7 @@ class _Reader:
             image: bytes | DataError = self._bytes(row.sample, row.extension, self._options.max_image_bytes)
         except DataError as error:
             image = error
-        return Outcome(row.image_id, row.next_offset, image, found, ignored)
+        return EncodedRow(row.image_id, row.next_offset, image, found, ignored)
 
     def _sibling(self, sample: Sample, image: str, extension: str, ignored: Counter[str]) -> bytes | None:
         """Beside "left.jpg" lies "left.txt", or else "txt". Counts one that is too large."""
@@ -162,6 +171,6 @@ class _Reader:
             return data
         member, file = sample.members[extension], self._file
         if not member.is_file:
-            member, file = self._links.follow(member), self._links.file
-        refuse_too_large(member.unpacked, max_bytes)
-        return content(file, member)
+            member, file = self._links.resolve(member), self._links.file
+        check_size(member.unpacked_bytes, max_bytes)
+        return read_member(file, member)

@@ -17,10 +17,10 @@ from typing import BinaryIO, Protocol
 from pipeline.errors import DataError
 from pipeline.filenames import EXTENSIONS, printable
 from pipeline.shards import extension_of
-from pipeline.tar.elements import Element, Gap, Member, content
+from pipeline.tar.elements import Element, Gap, Member, read_member
 from pipeline.tar.walk import walk
 
-Take = Callable[[Member, int], bytes | None]
+ReadAhead = Callable[[Member, int], bytes | None]
 """Reads a member's bytes as the walk passes it, or does not. Is told how many bytes its sample holds already."""
 
 
@@ -37,7 +37,7 @@ class Sample:
     """By lower-case extension without the first dot, "" for a member that has none; None where it was not taken."""
     members: dict[str, Member] = field(default_factory=dict)
     """By the same."""
-    held: int = 0
+    buffered_bytes: int = 0
     """Bytes of the files that were taken."""
     hidden: int = 0
     """Files between them that the operating system of a Mac puts beside others."""
@@ -66,13 +66,13 @@ class Row:
     sample. Row 0 has those before it, too."""
 
 
-class Ids(Protocol):
+class IdSource(Protocol):
     """Gives each row an id that no other row of the tar has."""
 
     def choose(self, index: int, candidates: Sequence[str]) -> str: ...  # noqa: D102
 
 
-class FreshIds:
+class IdAssigner:
     """The first candidate that no row before has, or the last one with a number. Must see all rows from row 0 on."""
 
     def __init__(self) -> None:
@@ -82,7 +82,7 @@ class FreshIds:
         """Those by row that are not their first candidate."""
 
     def choose(self, index: int, candidates: Sequence[str]) -> str:
-        """As `Ids.choose`."""
+        """As `IdSource.choose`."""
         chosen = next((candidate for candidate in candidates if candidate not in self._taken), None)
         while chosen is None or chosen in self._taken:
             number = self._numbers[candidates[-1]] = self._numbers.get(candidates[-1], 1) + 1
@@ -93,18 +93,18 @@ class FreshIds:
         return chosen
 
 
-class KnownIds:
-    """The ids that `FreshIds` chose, for a reader that begins in the middle."""
+class RecordedIds:
+    """The ids that `IdAssigner` chose, for a reader that begins in the middle."""
 
     def __init__(self, renamed: Mapping[int, str]) -> None:
         self._renamed = renamed
 
     def choose(self, index: int, candidates: Sequence[str]) -> str:
-        """As `Ids.choose`."""
+        """As `IdSource.choose`."""
         return self._renamed.get(index, candidates[0])
 
 
-def samples(
+def read_samples(
     file: BinaryIO, *, size: int, offset: int = 0, wanted: Callable[[str], bool] = lambda extension: True
 ) -> Iterator[Sample]:
     """Yields the samples of a tar that must be whole, such as those that `shardtalk prepare` writes.
@@ -118,17 +118,19 @@ def samples(
     Raises DataError for damage, after all whole samples before that place.
     """
 
-    def take(member: Member, held: int) -> bytes | None:
-        return content(file, member) if wanted(split_name(member.name)[1]) else None
+    def read_ahead(member: Member, buffered_bytes: int) -> bytes | None:
+        return read_member(file, member) if wanted(split_name(member.name)[1]) else None
 
-    for found in grouped(walk(file, size=size, offset=offset), take):
+    for found in group_samples(walk(file, size=size, offset=offset), read_ahead):
         if isinstance(found, Gap):
             raise DataError(found.code, found.message)
         if isinstance(found, Sample):
             yield found
 
 
-def grouped(elements: Iterable[Element], take: Take = lambda member, held: None) -> Iterator[Sample | Gap | Member]:
+def group_samples(
+    elements: Iterable[Element], read_ahead: ReadAhead = lambda member, buffered_bytes: None
+) -> Iterator[Sample | Gap | Member]:
     """The samples that members make up, the gaps between them, and hidden files that lie in no sample.
 
     Holds one sample at a time.
@@ -152,19 +154,19 @@ def grouped(elements: Iterable[Element], take: Take = lambda member, held: None)
                 yield sample
                 sample = None
             sample = sample or Sample(key, element.start)
-            data = take(element, sample.held)
+            data = read_ahead(element, sample.buffered_bytes)
             sample.files[extension], sample.members[extension] = data, element
-            sample.held, sample.stop = sample.held + len(data or b""), element.stop
+            sample.buffered_bytes, sample.stop = sample.buffered_bytes + len(data or b""), element.stop
     if sample:
         yield sample
 
 
-def rows(
+def sample_rows(
     found: Iterable[Sample | Gap | Member],
     *,
     is_image: Callable[[str], bool],
     name: str,
-    ids: Ids,
+    ids: IdSource,
     index: int = 0,
     ignored: Counter[str] | None = None,
 ) -> Iterator[Row]:
@@ -203,15 +205,15 @@ def _ignored(item: Sample | Gap | Member, *, is_sibling: bool) -> Counter[str]:
     if type(item) is not Sample:
         return Counter()
     kinds = Counter({"hidden": item.hidden} if item.hidden else {})
-    return kinds if is_sibling else kinds + Counter(kind(member.name) for member in item.members.values())
+    return kinds if is_sibling else kinds + Counter(ignored_kind(member.name) for member in item.members.values())
 
 
-def _of_gap(gap: Gap, index: int, name: str, ids: Ids) -> list[Row]:
+def _of_gap(gap: Gap, index: int, name: str, ids: IdSource) -> list[Row]:
     image_id = ids.choose(index, [f"{name}@{gap.start}"])
     return [Row(index, index, image_id, gap.start, gap.stop, gap.start, None, "", gap)]
 
 
-def _of_sample(item: Sample | Member, index: int, is_image: Callable[[str], bool], ids: Ids) -> list[Row]:
+def _of_sample(item: Sample | Member, index: int, is_image: Callable[[str], bool], ids: IdSource) -> list[Row]:
     if type(item) is not Sample:
         return []
     images = [(extension, member) for extension, member in item.members.items() if is_image(member.name)]
@@ -250,7 +252,7 @@ def split_name(name: str) -> tuple[str, str]:
     return printable(f"{folder}{slash}{base[:leading]}{stem}"), extension.lower()
 
 
-def images_among(image_members: Iterable[str]) -> Callable[[str], bool]:
+def image_matcher(image_members: Iterable[str]) -> Callable[[str], bool]:
     """Whether a member's name is that of an image: by its last extension or, where some are named, by them alone."""
     named = tuple(member.lower() for member in image_members)
     if not named:
@@ -259,7 +261,7 @@ def images_among(image_members: Iterable[str]) -> Callable[[str], bool]:
     return lambda name: (base := name.rpartition("/")[2].lower().rstrip(" .")) in named or base.endswith(endings)
 
 
-def kind(name: str) -> str:
+def ignored_kind(name: str) -> str:
     """Of a file that is ignored, for the summary."""
     extension = extension_of(name)
     return printable(f".{extension}") if extension else "no extension"

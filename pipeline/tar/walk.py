@@ -16,21 +16,21 @@ from collections.abc import Iterator
 from typing import BinaryIO
 
 from pipeline.errors import DataError
-from pipeline.file_types import recognised
+from pipeline.file_types import recognize
 from pipeline.filenames import printable
 from pipeline.schema import ErrorCode
-from pipeline.tar.damage import at_zeros, gap
-from pipeline.tar.elements import Element, Gap, Kind, Member, padded
+from pipeline.tar.damage import classify_zeros, skip_damage
+from pipeline.tar.elements import Element, Gap, Kind, Member, padded_size
 from pipeline.tar.headers import (
     BLOCK,
     EXTENDED,
     MAX_EXTENDED_BYTES,
-    Extended,
+    ExtendedHeader,
     Header,
     add_extended,
     gnu_sparse,
     is_header,
-    parse,
+    parse_header,
 )
 
 MAX_EXTENDED_HEADERS = 16
@@ -76,24 +76,24 @@ def walk(file: BinaryIO, *, size: int, offset: int = 0) -> Iterator[Element]:
         header = file.read(min(BLOCK, size - offset))
         if len(header) < BLOCK:
             message = f"the tar ends at byte {offset + len(header)}, inside or before a header"
-            what = recognised(header) if offset == 0 else ""
+            what = recognize(header) if offset == 0 else ""
             element = Gap(offset, size, ErrorCode.TRUNCATED_SHARD, f"no tar, but {what}" if what else message)
         elif header.count(0) == BLOCK:
-            element = at_zeros(file, offset, size)
+            element = classify_zeros(file, offset, size)
         else:
             try:
                 element = _member(file, header, offset, size)
             except _DamageError as damage:
-                element = gap(file, offset, size, damage, searched=damage.searched)
+                element = skip_damage(file, offset, size, damage, searched=damage.searched)
             except DataError as damage:
-                element = gap(file, offset, size, damage, searched=offset + 1)
+                element = skip_damage(file, offset, size, damage, searched=offset + 1)
         yield element
 
 
 def _member(file: BinaryIO, header: bytes, start: int, size: int) -> Member:
     """The member whose first header is at `start`. Raises DataError."""
     offset, extended, count = start, None, 0
-    info = parse(header, offset)
+    info = parse_header(header, offset)
     while info.type in EXTENDED:
         data_at, count = offset + BLOCK, count + 1
         if data_at + info.size > size:
@@ -103,15 +103,15 @@ def _member(file: BinaryIO, header: bytes, start: int, size: int) -> Member:
             raise _DamageError(
                 ErrorCode.CORRUPT_SHARD, f"an extended header of {info.size} bytes at byte {offset}", data_at
             )
-        extended = extended or Extended()
+        extended = extended or ExtendedHeader()
         try:
             add_extended(info, _exactly(file, info.size, data_at, size), extended)
-            offset = data_at + padded(info.size)
+            offset = data_at + padded_size(info.size)
             file.seek(offset)
             header = _exactly(file, BLOCK, offset, size)
             if header.count(0) == BLOCK:
                 raise DataError(ErrorCode.CORRUPT_SHARD, f"an extended header without its member at byte {offset}")
-            info = parse(header, offset)
+            info = parse_header(header, offset)
         except DataError as error:
             raise _DamageError(error.code, error.message, data_at) from error
     try:
@@ -126,7 +126,7 @@ def _described(
     file: BinaryIO,
     header: bytes,
     info: Header,
-    extended: Extended | None,
+    extended: ExtendedHeader | None,
     *,
     start: int,
     offset: int,
@@ -147,7 +147,7 @@ def _described(
     if info.type in _WITHOUT_DATA:
         kind = _WITHOUT_DATA[info.type]
         is_passed = _can_begin if kind == "hard link" else _has_header  # zeros may be those of a member
-        if stored and (_can_begin(file, data, size) or not is_passed(file, data + padded(stored), size)):
+        if stored and (_can_begin(file, data, size) or not is_passed(file, data + padded_size(stored), size)):
             stored = 0  # it says how large something else is
         elif stored and kind == "hard link":
             kind = "file"  # some write the data once more
@@ -155,7 +155,7 @@ def _described(
         message = f"{printable(name)!r} at byte {start} goes past the end ({size} bytes)"
         is_tar = name.lower().endswith(".tar") and _can_begin(file, data, size)  # whose members are not of this one
         raise _DamageError(ErrorCode.TRUNCATED_SHARD, message, size if is_tar else offset + BLOCK)
-    return Member(name, start, min(size, data + padded(stored)), kind, data, stored, target, sparse)
+    return Member(name, start, min(size, data + padded_size(stored)), kind, data, stored, target, sparse)
 
 
 def _has_header(file: BinaryIO, offset: int, size: int) -> bool:

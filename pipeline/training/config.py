@@ -29,7 +29,7 @@ class Progress:
     """All of them since the epoch began, or was gone on with."""
 
 
-class Reporter(Protocol):
+class Callback(Protocol):
     """Who is told of a run, on each worker."""
 
     @property
@@ -44,7 +44,7 @@ class Reporter(Protocol):
 
 
 @dataclass
-class Position:
+class TrainingState:
     """Where a run stands, but for its trainer, and what it has found."""
 
     stage: int = 0

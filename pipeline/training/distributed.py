@@ -12,7 +12,7 @@ Item = TypeVar("Item")
 
 
 @dataclass(frozen=True)
-class Workers:
+class WorldInfo:
     """This worker among all of them; they talk by `torch.distributed`, where it is initialised.
 
     Args:
@@ -26,18 +26,18 @@ class Workers:
     device: torch.device
 
     @classmethod
-    def found(cls, device: torch.device) -> Workers:
+    def detect(cls, device: torch.device) -> WorldInfo:
         """As `torch.distributed` knows them."""
         if not distributed.is_initialized():
             return cls(0, 1, device)
         return cls(distributed.get_rank(), distributed.get_world_size(), device)
 
     @property
-    def first(self) -> bool:
+    def is_main(self) -> bool:
         """Whether this is the one that writes and reports."""
         return self.rank == 0
 
-    def gathered(self, item: Item) -> list[Item]:
+    def all_gather(self, item: Item) -> list[Item]:
         """The item of each worker, by rank. Waits for all."""
         if self.count == 1:
             return [item]
@@ -45,7 +45,7 @@ class Workers:
         distributed.all_gather_object(items, item)
         return items  # type: ignore[return-value]
 
-    def of_the_first(self, item: Item) -> Item:
+    def broadcast(self, item: Item) -> Item:
         """The first worker's item. Waits for it."""
         if self.count == 1:
             return item
@@ -53,7 +53,7 @@ class Workers:
         distributed.broadcast_object_list(items, src=0)
         return items[0]
 
-    def align(self, network: nn.Module) -> None:
+    def sync_parameters(self, network: nn.Module) -> None:
         """Gives all the first worker's weights."""
         if self.count > 1:
             for value in network.state_dict().values():

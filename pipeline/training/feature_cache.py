@@ -20,19 +20,19 @@ from model.device import autocast
 from model.nn.encoder import Encoder
 from model.vision.augmentation import crop_and_flip
 from model.vision.preprocessing import Preprocessing
-from pipeline.datasets.prepared_split import Numbers, Split
+from pipeline.datasets.prepared_split import ImageIndices, PreparedSplit
 from pipeline.storage.folder import Folder
-from pipeline.training.data_loader import in_order, pixel_batches, share
-from pipeline.training.distributed import Workers
+from pipeline.training.data_loader import in_order, pixel_batches, worker_share
+from pipeline.training.distributed import WorldInfo
 
 FOLDER = "features"
 BATCH_IMAGES = 64
 
 
-def computed(
+def compute_features(
     encoder: Encoder,
-    split: Split,
-    numbers: Numbers,
+    split: PreparedSplit,
+    indices: ImageIndices,
     preprocessing: Preprocessing,
     *,
     device: torch.device,
@@ -42,7 +42,7 @@ def computed(
 ) -> torch.Tensor:
     """Features of some images of a split, as `Encoder.features` gives them, float32 on the CPU; of a `crop` of each."""
     encoder.eval()
-    order = in_order(split, numbers, BATCH_IMAGES)
+    order = in_order(split, indices, BATCH_IMAGES)
     batches = pixel_batches(split, order, preprocessing, threads=threads)
     shown = tqdm(batches, "features", total=order.steps, unit="batch", leave=False, disable=None)
     with torch.inference_mode(), autocast(device, dtype):
@@ -52,7 +52,7 @@ def computed(
     return torch.cat(found).clone()  # outside of inference mode, so that it can be trained on
 
 
-class Cache:
+class FeatureCache:
     """Pooled features of the splits under one CNN, shared by the workers through the run's folder.
 
     Args:
@@ -68,31 +68,44 @@ class Cache:
         self._digest = digest.hexdigest()[:16]
 
     def of(
-        self, name: str, split: Split, workers: Workers, *, views: int = 1, smallest_crop: float = 1.0, **options: Any
+        self,
+        name: str,
+        split: PreparedSplit,
+        world: WorldInfo,
+        *,
+        views: int = 1,
+        smallest_crop: float = 1.0,
+        **options: Any,
     ) -> torch.Tensor:
         """Features (views, N, F) float32 of a split, on the CPU. Each worker computes its share, unless it is there.
 
         Args:
-            options: `dtype` and `threads` of `computed`.
+            options: `dtype` and `threads` of `compute_features`.
         """
-        return torch.stack([self._view(name, split, workers, view, smallest_crop, options) for view in range(views)])
+        return torch.stack([self._view(name, split, world, view, smallest_crop, options) for view in range(views)])
 
     def _view(  # noqa: PLR0917
-        self, name: str, split: Split, workers: Workers, view: int, smallest_crop: float, options: Mapping[str, Any]
+        self,
+        name: str,
+        split: PreparedSplit,
+        world: WorldInfo,
+        view: int,
+        smallest_crop: float,
+        options: Mapping[str, Any],
     ) -> torch.Tensor:
         prefix = f"{name}-{view}-{self._digest}-"
-        parts = self._parts(prefix, len(split)) if workers.first else None
-        if workers.of_the_first(parts is None):
-            mine = share(split, workers.rank, workers.count)
+        parts = self._parts(prefix, len(split)) if world.is_main else None
+        if world.broadcast(parts is None):
+            mine = worker_share(split, world.rank, world.count)
             if view:
-                random = torch.Generator().manual_seed(view * workers.count + workers.rank)
+                random = torch.Generator().manual_seed(view * world.count + world.rank)
                 options = {**options, "crop": partial(crop_and_flip, min_scale=smallest_crop, generator=random)}
-            found = computed(self._encoder, split, mine, self._preprocessing, device=workers.device, **options)
-            if workers.count == 1:
+            found = compute_features(self._encoder, split, mine, self._preprocessing, device=world.device, **options)
+            if world.count == 1:
                 self._write(f"{prefix}0-{len(split)}.arrow", found)
                 return found
             self._write(f"{prefix}{mine[0]}-{mine[-1] + 1}.arrow", found)
-            workers.gathered(None)  # until all have written
+            world.all_gather(None)  # until all have written
         return torch.cat([self._read(part) for part in self._parts(prefix, len(split)) or ()])
 
     def _parts(self, prefix: str, images: int) -> list[str] | None:

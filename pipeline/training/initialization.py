@@ -8,19 +8,19 @@ from model.captioner import checkpoint
 from model.nn.captioning_network import Architecture, Network
 from model.vision.preprocessing import Preprocessing
 from model.vocabulary import Vocabulary
-from pipeline.datasets.prepared_split import Split
+from pipeline.datasets.prepared_split import PreparedSplit
 from pipeline.errors import InputError
 from pipeline.inference import captioner_store
 
 
-def first_network(config: TrainConfig, vocabulary: Vocabulary) -> tuple[Network, Architecture, Preprocessing]:
+def initialize_network(config: TrainConfig, vocabulary: Vocabulary) -> tuple[Network, Architecture, Preprocessing]:
     """A captioner's where there is one to start from, else as asked for, with random weights. On the CPU.
 
     Raises CheckpointError for what is no captioner, InputError for one that speaks other words, OptionError for images
     of a size that its CNN cannot see.
     """
     if config.start_from:
-        network, architecture, preprocessing = _of_a_captioner(config.start_from, vocabulary)
+        network, architecture, preprocessing = _load_captioner(config.start_from, vocabulary)
     else:
         shape, side = config.network, config.network.image_size
         architecture = Architecture(
@@ -43,7 +43,7 @@ def preprocessing_of(stage: Stage, preprocessing: Preprocessing) -> Preprocessin
     return preprocessing.with_image_size(stage.image_size) if stage.image_size else preprocessing
 
 
-def _of_a_captioner(name: str, vocabulary: Vocabulary) -> tuple[Network, Architecture, Preprocessing]:
+def _load_captioner(name: str, vocabulary: Vocabulary) -> tuple[Network, Architecture, Preprocessing]:
     directory = captioner_store.find(name)
     network, theirs, preprocessing = checkpoint.load(directory)
     if theirs.words != vocabulary.words:
@@ -54,16 +54,16 @@ def _of_a_captioner(name: str, vocabulary: Vocabulary) -> tuple[Network, Archite
     return network, checkpoint.load_architecture(directory), preprocessing
 
 
-def refuse_too_few(config: TrainConfig, train: Split, val: Split, workers: int) -> None:
+def check_enough_images(config: TrainConfig, train: PreparedSplit, val: PreparedSplit, num_workers: int) -> None:
     """Raises InputError unless every worker has an image at every step."""
-    if min(len(train), len(val)) < workers:
+    if min(len(train), len(val)) < num_workers:
         raise InputError(
             f"{config.data}: {len(train)} images to train on and {len(val)} to validate on are too few "
-            f"for {workers} workers"
+            f"for {num_workers} workers"
         )
     for stage in config.active_stages:
-        if stage.batch_images < 2 * workers and workers > 1:
+        if stage.batch_images < 2 * num_workers and num_workers > 1:
             raise InputError(
-                f"stage {stage.name} has {stage.batch_images} images per step, too few for {workers} workers; "
-                f"batch_images counts those of all workers, and must be at least {2 * workers}"
+                f"stage {stage.name} has {stage.batch_images} images per step, too few for {num_workers} workers; "
+                f"batch_images counts those of all workers, and must be at least {2 * num_workers}"
             )

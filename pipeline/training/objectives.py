@@ -15,38 +15,38 @@ from model.nn.captioning_network import Network
 from model.training.self_critical import advantages, sample_captions
 from model.training.train_step import Batch, pad_captions
 from model.vocabulary import END, Vocabulary
-from pipeline.datasets.prepared_split import Numbers, Split
+from pipeline.datasets.prepared_split import ImageIndices, PreparedSplit
 from pipeline.evaluation.cider import CiderD
 from pipeline.training.step_inputs import Inputs
 
-Lesson = Callable[[Numbers, Inputs, np.random.Generator], Batch]
+BatchBuilder = Callable[[ImageIndices, Inputs, np.random.Generator], Batch]
 """From numbers of images in the training split, and the images, to what a step takes."""
 
 
-def written(split: Split, captions_per_image: int) -> Lesson:
+def teacher_forcing_batches(split: PreparedSplit, captions_per_image: int) -> BatchBuilder:
     """People's captions: so many of each image, different ones as far as there are enough."""
 
-    def lesson(numbers: Numbers, inputs: Inputs, random: np.random.Generator) -> Batch:
-        return _batch(_written(split, numbers, captions_per_image, random), inputs)
+    def build_batch(indices: ImageIndices, inputs: Inputs, random: np.random.Generator) -> Batch:
+        return _batch(_sample_captions(split, indices, captions_per_image, random), inputs)
 
-    return lesson
+    return build_batch
 
 
-def _written(
-    split: Split, numbers: Numbers, captions_per_image: int, random: np.random.Generator
+def _sample_captions(
+    split: PreparedSplit, indices: ImageIndices, captions_per_image: int, random: np.random.Generator
 ) -> list[list[list[int]]]:
     """Some captions of each image."""
     chosen = []
-    for number in numbers.tolist():
+    for number in indices.tolist():
         ids = split.ids(number)
         order = random.permutation(len(ids))
         chosen.append([ids[order[i % len(ids)]] for i in range(captions_per_image)])
     return chosen
 
 
-def drawn(
+def self_critical_batches(
     network: Network,
-    split: Split,
+    split: PreparedSplit,
     vocabulary: Vocabulary,
     *,
     samples_per_image: int,
@@ -55,7 +55,7 @@ def drawn(
     baseline: str,
     captions_per_image: int,
     written_weight: float,
-) -> Lesson:
+) -> BatchBuilder:
     """Captions that the network draws, weighted by how much more CIDEr-D they are worth than a baseline.
 
     Args:
@@ -65,11 +65,11 @@ def drawn(
     """
     reward = CiderD([[*ids, END] for ids in split.ids(number)] for number in range(len(split)))
 
-    def rewards(numbers: Numbers, captions: Sequence[list[list[int]]]) -> torch.Tensor:
+    def rewards(indices: ImageIndices, captions: Sequence[list[list[int]]]) -> torch.Tensor:
         return torch.tensor(
             [
                 reward([[*words, END] for words in said], [[*ids, END] for ids in split.ids(number)])
-                for number, said in zip(numbers.tolist(), captions, strict=True)
+                for number, said in zip(indices.tolist(), captions, strict=True)
             ]
         )
 
@@ -80,15 +80,15 @@ def drawn(
     greedy = Search(method="greedy", max_tokens=max_tokens, no_repeat_ngram=0)
     sampling = replace(greedy, method="sample", num_candidates=samples_per_image, temperature=temperature)
 
-    def lesson(numbers: Numbers, inputs: Inputs, random: np.random.Generator) -> Batch:
+    def build_batch(indices: ImageIndices, inputs: Inputs, random: np.random.Generator) -> Batch:
         captions = said(replace(sampling, seed=int(random.integers(2**40))), inputs)
-        against = rewards(numbers, said(greedy, inputs)) if baseline == "greedy" else None
-        weights = advantages(rewards(numbers, captions), against).view(len(numbers), -1)
+        against = rewards(indices, said(greedy, inputs)) if baseline == "greedy" else None
+        weights = advantages(rewards(indices, captions), against).view(len(indices), -1)
         temperatures = torch.full_like(weights, temperature)
         if written_weight:
-            people = _written(split, numbers, captions_per_image, random)
+            people = _sample_captions(split, indices, captions_per_image, random)
             captions = [mine + theirs for mine, theirs in zip(captions, people, strict=True)]
-            theirs = weights.new_full((len(numbers), captions_per_image), written_weight)
+            theirs = weights.new_full((len(indices), captions_per_image), written_weight)
             weights = torch.cat([weights, theirs], dim=1)
             temperatures = torch.cat([temperatures, torch.ones_like(theirs)], dim=1)
         batch = _batch(captions, inputs)
@@ -98,7 +98,7 @@ def drawn(
             caption_temperatures=temperatures.flatten().to(batch.words.device),
         )
 
-    return lesson
+    return build_batch
 
 
 def _batch(captions: Sequence[Sequence[Sequence[int]]], inputs: Inputs) -> Batch:
@@ -108,7 +108,7 @@ def _batch(captions: Sequence[Sequence[Sequence[int]]], inputs: Inputs) -> Batch
     return Batch(words.to(device), lengths.to(device), **inputs)
 
 
-def word_weights(split: Split, vocabulary: Vocabulary) -> torch.Tensor:
+def word_weights(split: PreparedSplit, vocabulary: Vocabulary) -> torch.Tensor:
     """(V,): the rarer a word is among the images, the more; nothing for END and UNK."""
     images = Counter(word for n in range(len(split)) for word in {word for ids in split.ids(n) for word in ids})
     weights = torch.zeros(vocabulary.size)

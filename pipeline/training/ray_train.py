@@ -17,51 +17,51 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from configs.train import TrainConfig
 from model.device import SINGLE_ARENA
 from model.errors import ModelError
-from pipeline.datasets.prepared_split import Split
+from pipeline.datasets.prepared_split import PreparedSplit
 from pipeline.errors import PipelineError, TrainingError, WriteError
 from pipeline.storage.folder import Folder
-from pipeline.training.config import Progress, Reporter
-from pipeline.training.distributed import Workers
-from pipeline.training.trainer import TrainingRun
+from pipeline.training.config import Callback, Progress
+from pipeline.training.distributed import WorldInfo
+from pipeline.training.trainer import Trainer
 
-SAID_EVERY_S = 0.5
+REPORT_INTERVAL_S = 0.5
 FOLDER = "ray-train"
 """In the run's folder, while it lasts: what Ray Train keeps of it, and tests that all nodes reach."""
 
 
-class Board:
+class ProgressActor:
     """What the first worker says, until the driver has heard it; and whether the driver wants it to stop. An actor."""
 
     def __init__(self) -> None:
-        self._said: list[Any] = []
+        self._items: list[Any] = []
         self._stop = False
-        self._ended: bool | Exception | None = None
+        self._result: bool | Exception | None = None
 
-    def say(self, item: Progress | Mapping[str, Any]) -> bool:
+    def post(self, item: Progress | Mapping[str, Any]) -> bool:
         """Whether to stop."""
-        self._said.append(item)
+        self._items.append(item)
         return self._stop
 
-    def end(self, how: bool | Exception) -> None:
+    def set_result(self, how: bool | Exception) -> None:
         """Whether the run is finished, or what no other attempt would mend."""
-        self._ended = how
+        self._result = how
 
-    def ended(self) -> bool | Exception | None:
-        """What `end` was told."""
-        return self._ended
+    def result(self) -> bool | Exception | None:
+        """What `set_result` was told."""
+        return self._result
 
-    def hear(self, *, stop: bool) -> list[Any]:
+    def poll(self, *, stop: bool) -> list[Any]:
         """What was said since."""
-        said, self._said, self._stop = self._said, [], stop
-        return said
+        items, self._items, self._stop = self._items, [], stop
+        return items
 
 
-class ToBoard:
-    """A worker's `Reporter`."""
+class ActorReporter:
+    """A worker's `Callback`."""
 
-    def __init__(self, board: Any, *, first: bool) -> None:
+    def __init__(self, actor: Any, *, first: bool) -> None:
         self.stop = False
-        self._board, self._first = board, first
+        self._actor, self._first = actor, first
         self._next_s, self._answer = 0.0, None
 
     def progress(self, progress: Progress) -> None:
@@ -70,39 +70,39 @@ class ToBoard:
             return
         if self._answer is not None and ray.wait([self._answer], timeout=0)[0]:
             self.stop = ray.get(self._answer)
-        self._answer = self._board.say.remote(progress)
-        self._next_s = time.monotonic() + SAID_EVERY_S
+        self._answer = self._actor.post.remote(progress)
+        self._next_s = time.monotonic() + REPORT_INTERVAL_S
 
     def epoch(self, report: Mapping[str, Any]) -> None:
         """To Ray Train, which shows it on its dashboard, and to the driver."""
         ray.train.report(dict(report))
         if self._first:
-            self.stop = ray.get(self._board.say.remote(dict(report)))
+            self.stop = ray.get(self._actor.post.remote(dict(report)))
 
 
-def work(arguments: dict[str, Any]) -> None:
+def train_loop_per_worker(arguments: dict[str, Any]) -> None:
     """What each worker does."""
     logging.getLogger("ray.train").setLevel(logging.WARNING)  # it repeats every report
-    board = arguments["board"]
-    if isinstance(ray.get(board.ended.remote()), Exception):
+    actor = arguments["board"]
+    if isinstance(ray.get(actor.result.remote()), Exception):
         return  # these are started once more, for Ray Train takes it for a failure like others
-    workers = Workers.found(get_device())
+    world = WorldInfo.detect(get_device())
     try:
         train, val = ray.get(arguments["splits"])
-        reporter = ToBoard(board, first=workers.first)
-        finished = TrainingRun(arguments["config"], train, val, workers, reporter).run()
+        callback = ActorReporter(actor, first=world.is_main)
+        finished = Trainer(arguments["config"], train, val, world, callback).run()
     except (ModelError, PipelineError, TrainingError, WriteError) as error:
-        ray.get(board.end.remote(error))
+        ray.get(actor.set_result.remote(error))
         raise
-    if workers.first:
-        ray.get(board.end.remote(finished))
+    if world.is_main:
+        ray.get(actor.set_result.remote(finished))
 
 
 def run_on_ray(
     config: TrainConfig,
-    train: Split,
-    val: Split,
-    reporter: Reporter,
+    train: PreparedSplit,
+    val: PreparedSplit,
+    callback: Callback,
     *,
     num_workers: int | tuple[int, int],
     resources: Mapping[str, float],
@@ -115,15 +115,15 @@ def run_on_ray(
         resources: "CPU" and "GPU" of each.
         max_failures: times they may die.
 
-    Raises what a `TrainingRun` raises, and TrainingError if workers die too often.
+    Raises what a `Trainer` raises, and TrainingError if workers die too often.
     """
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-    board: Any = ray.remote(Board).options(num_cpus=0, scheduling_strategy=here).remote()
+    actor: Any = ray.remote(ProgressActor).options(num_cpus=0, scheduling_strategy=here).remote()
     folder = Folder(config.output)
     logging.getLogger("ray.train").setLevel(logging.WARNING)
     trainer = TorchTrainer(
-        work,
-        train_loop_config={"config": config, "splits": [ray.put(train), ray.put(val)], "board": board},
+        train_loop_per_worker,
+        train_loop_config={"config": config, "splits": [ray.put(train), ray.put(val)], "board": actor},
         scaling_config=ScalingConfig(
             num_workers=num_workers,  # type: ignore[arg-type]
             use_gpu=resources["GPU"] > 0,
@@ -134,20 +134,20 @@ def run_on_ray(
             storage_path=f"{folder.path}/{FOLDER}",
             storage_filesystem=folder.system,
             failure_config=FailureConfig(max_failures=max_failures),
-            worker_runtime_env={"env_vars": SINGLE_ARENA},  # type: ignore[call-arg]  # `work` runs in a thread
+            worker_runtime_env={"env_vars": SINGLE_ARENA},  # type: ignore[call-arg]  # `train_loop_per_worker` runs in a thread
         ),
     )
-    failure = _while_it_lasts(trainer.fit, board, reporter)
-    ended = ray.get(board.ended.remote())
+    failure = _report_while_running(trainer.fit, actor, callback)
+    result = ray.get(actor.result.remote())
     folder.remove_all(FOLDER)
-    if isinstance(ended, Exception):
-        raise ended
+    if isinstance(result, Exception):
+        raise result
     if failure:
         raise TrainingError(f"workers failed more than {max_failures} times; the last: {failure}") from failure
-    return bool(ended)
+    return bool(result)
 
 
-def _while_it_lasts(fit: Callable[[], object], board: Any, reporter: Reporter) -> TrainingFailedError | None:
+def _report_while_running(fit: Callable[[], object], actor: Any, callback: Callback) -> TrainingFailedError | None:
     """Reports what the board hears while `fit` runs in a thread; returns how it failed, if it did."""
     failures = list[TrainingFailedError]()
 
@@ -161,11 +161,11 @@ def _while_it_lasts(fit: Callable[[], object], board: Any, reporter: Reporter) -
     thread.start()
     alive = True
     while alive:
-        thread.join(SAID_EVERY_S)
+        thread.join(REPORT_INTERVAL_S)
         alive = thread.is_alive()
-        for item in ray.get(board.hear.remote(stop=reporter.stop)):
+        for item in ray.get(actor.poll.remote(stop=callback.stop)):
             if isinstance(item, Progress):
-                reporter.progress(item)
+                callback.progress(item)
             else:
-                reporter.epoch(item)
+                callback.epoch(item)
     return failures[0] if failures else None

@@ -35,7 +35,7 @@ HISTORY = "history.jsonl"
 CURVE = "curve.png"
 
 
-class RunFolder:
+class RunDirectory:
     """The folder of a run; only the first worker writes to it. A context, which ends the writing.
 
     Args:
@@ -49,7 +49,7 @@ class RunFolder:
         self._scratch = tempfile.TemporaryDirectory()
         self._board = SummaryWriter(str(Path(self._scratch.name, "tensorboard")))
 
-    def __enter__(self) -> RunFolder:
+    def __enter__(self) -> RunDirectory:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -68,7 +68,7 @@ class RunFolder:
             raise OutputError(f"{self.folder.url}/{STATE} is damaged: {error}; choose another output") from error
         return state
 
-    def keep(
+    def save_state(
         self, state: Mapping[str, Any], network: Network, preprocessing: Preprocessing, scores: Mapping[str, Any]
     ) -> None:
         """Replaces `latest/`; the state last, for training goes on from it alone."""
@@ -105,12 +105,12 @@ class RunFolder:
         for path in Path(self._scratch.name, "tensorboard").iterdir():
             self.folder.write(f"tensorboard/{path.name}", path.read_bytes())
 
-    def note(self, step: int, values: Mapping[str, float]) -> None:
+    def log_step(self, step: int, values: Mapping[str, float]) -> None:
         """A step's values, for TensorBoard; written at the next `record`."""
         for name, value in values.items():
             self._board.add_scalar(f"step/{name}", value, step)
 
-    def forget_features(self) -> None:
+    def remove_features(self) -> None:
         """Deletes what `feature_cache.Cache` kept."""
         self.folder.remove_all(feature_cache.FOLDER)
 

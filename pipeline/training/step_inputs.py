@@ -12,56 +12,62 @@ from model.device import autocast
 from model.nn.encoder import Encoder
 from model.vision.augmentation import crop_and_flip
 from model.vision.preprocessing import Preprocessing
-from pipeline.datasets.prepared_split import Numbers, Split
-from pipeline.training.data_loader import Order, pixel_batches
+from pipeline.datasets.prepared_split import ImageIndices, PreparedSplit
+from pipeline.training.data_loader import EpochOrder, pixel_batches
 
 Inputs = dict[str, torch.Tensor]
 """`images` or `features`, as `Network.forward` takes them."""
 
 
 def images(
-    split: Split, order: Order, preprocessing: Preprocessing, *, device: torch.device, threads: int, first_step: int
-) -> Generator[tuple[Numbers, Inputs]]:
+    split: PreparedSplit,
+    order: EpochOrder,
+    preprocessing: Preprocessing,
+    *,
+    device: torch.device,
+    threads: int,
+    first_step: int,
+) -> Generator[tuple[ImageIndices, Inputs]]:
     """Numbers and images (B, 3, H, W) of each step."""
     with contextlib.closing(
         pixel_batches(split, order, preprocessing, threads=threads, first_step=first_step)
     ) as batches:
-        for numbers, pixels in batches:
-            yield numbers, {"images": preprocessing.normalize(pixels.to(device, non_blocking=True))}
+        for indices, pixels in batches:
+            yield indices, {"images": preprocessing.normalize(pixels.to(device, non_blocking=True))}
 
 
 def features(
-    cached: torch.Tensor, views: Numbers, order: Order, *, device: torch.device, first_step: int
-) -> Generator[tuple[Numbers, Inputs]]:
+    cached: torch.Tensor, views: ImageIndices, order: EpochOrder, *, device: torch.device, first_step: int
+) -> Generator[tuple[ImageIndices, Inputs]]:
     """Numbers and pooled features of each step, from those of all views (views, N, F), of which each image has one."""
-    for numbers in order.batches(first_step):
-        yield numbers, {"features": cached[views[numbers], numbers].to(device)}
+    for indices in order.batches(first_step):
+        yield indices, {"features": cached[views[indices], indices].to(device)}
 
 
 def parts(
-    numbers: Numbers, inputs: Inputs, count: int, *, smallest_crop: float, random: np.random.Generator
-) -> Iterator[tuple[Numbers, Inputs]]:
+    indices: ImageIndices, inputs: Inputs, count: int, *, smallest_crop: float, random: np.random.Generator
+) -> Iterator[tuple[ImageIndices, Inputs]]:
     """So many parts of a step, which are computed one after the other; images cropped and mirrored at random.
 
     Args:
         smallest_crop: as `crop_and_flip` takes it; 1 leaves images as they are.
     """
-    for part in np.array_split(np.arange(len(numbers)), count):
+    for part in np.array_split(np.arange(len(indices)), count):
         if len(part):
             given = {name: value[part[0] : part[-1] + 1] for name, value in inputs.items()}
             if "images" in given and smallest_crop < 1.0:
                 generator = torch.Generator().manual_seed(int(random.integers(2**40)))
                 given["images"] = crop_and_flip(given["images"], min_scale=smallest_crop, generator=generator)
-            yield numbers[part], given
+            yield indices[part], given
 
 
 def seen(
-    parts: Iterable[tuple[Numbers, Inputs]], encoder: Encoder, *, dtype: torch.dtype
-) -> Iterator[tuple[Numbers, Inputs]]:
+    parts: Iterable[tuple[ImageIndices, Inputs]], encoder: Encoder, *, dtype: torch.dtype
+) -> Iterator[tuple[ImageIndices, Inputs]]:
     """Features in the place of images, where the CNN is not trained: it runs once, however often they are asked for."""
     encoder.eval()
-    for numbers, inputs in parts:
-        yield numbers, inputs if "features" in inputs else {"features": _features(encoder, inputs["images"], dtype)}
+    for indices, inputs in parts:
+        yield indices, inputs if "features" in inputs else {"features": _features(encoder, inputs["images"], dtype)}
 
 
 def _features(encoder: Encoder, images: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:

@@ -10,13 +10,13 @@ import torch
 
 from configs.stage import Stage
 from pipeline.errors import TrainingError
-from pipeline.training.config import Position, Progress
+from pipeline.training.config import Progress, TrainingState
 
-DIVERGED = 20.0
+DIVERGENCE_FACTOR = 20.0
 """Times its first loss, at which a stage has lost its way."""
 
 
-class Watch:
+class StepMonitor:
     """Counts steps into a position, and tells of them.
 
     Args:
@@ -26,30 +26,30 @@ class Watch:
     """
 
     def __init__(
-        self, stage: Stage, position: Position, *, epoch_steps: int, done: int, tell: Callable[[Progress], None]
+        self, stage: Stage, state: TrainingState, *, epoch_steps: int, done: int, tell: Callable[[Progress], None]
     ) -> None:
-        self.asked_to_stop = False
-        self._stage, self._position, self._epoch_steps, self._tell = stage, position, epoch_steps, tell
-        self._done, self._seen, self._began_s = done, 0, time.monotonic()
+        self.stop_requested = False
+        self._stage, self._state, self._epoch_steps, self._tell = stage, state, epoch_steps, tell
+        self._done, self._steps, self._began_s = done, 0, time.monotonic()
         self._sums: torch.Tensor | None = None
 
-    def see(self, sums: torch.Tensor) -> None:
+    def record(self, sums: torch.Tensor) -> None:
         """Looks at the step before, and keeps what `Trainer.step` gave for later."""
-        self.look()
+        self.flush()
         self._sums = sums
 
-    def look(self) -> None:
+    def flush(self) -> None:
         """Looks at the last step, unless that was done. Raises TrainingError where there is no sense in more."""
         if self._sums is None:
             return
         loss, tokens, flags = self._sums.tolist()
         self._sums = None
-        self._done, self._seen = self._done + 1, self._seen + 1
-        self.asked_to_stop = self.asked_to_stop or flags > 0
-        self._position.count(loss, tokens)
-        self._refuse_divergence(loss / tokens)
+        self._done, self._steps = self._done + 1, self._steps + 1
+        self.stop_requested = self.stop_requested or flags > 0
+        self._state.count(loss, tokens)
+        self._check_divergence(loss / tokens)
         epoch, step = divmod(self._done - 1, self._epoch_steps)
-        step_s = (time.monotonic() - self._began_s) / self._seen
+        step_s = (time.monotonic() - self._began_s) / self._steps
         self._tell(
             Progress(
                 stage=self._stage.name,
@@ -64,10 +64,10 @@ class Watch:
             )
         )
 
-    def _refuse_divergence(self, loss: float) -> None:
-        first = self._position.first_loss
+    def _check_divergence(self, loss: float) -> None:
+        first = self._state.first_loss
         rewarded = self._stage.samples_per_image > 0  # a loss of either sign
-        if not math.isfinite(loss) or (not rewarded and loss > DIVERGED * first):
+        if not math.isfinite(loss) or (not rewarded and loss > DIVERGENCE_FACTOR * first):
             raise TrainingError(
                 f"stage {self._stage.name} has lost its way at step {self._done}: {loss:.3g} nats per token, "
                 f"{first:.3g} at its first step; try a lower learning rate"

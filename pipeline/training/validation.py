@@ -9,52 +9,57 @@ from model.decoding.search import generate
 from model.nn.captioning_network import Network
 from model.training.train_step import Batch, pad_captions, summed_loss
 from model.vocabulary import Vocabulary
-from pipeline.datasets.prepared_split import Split
+from pipeline.datasets.prepared_split import PreparedSplit
 from pipeline.evaluation.diversity import diversity
 from pipeline.evaluation.metrics import score
-from pipeline.training.data_loader import share
-from pipeline.training.distributed import Workers
+from pipeline.training.data_loader import worker_share
+from pipeline.training.distributed import WorldInfo
 
 BATCH_IMAGES = 128
 
 
 def validate(  # noqa: PLR0917
-    network: Network, split: Split, features: torch.Tensor, vocabulary: Vocabulary, search: Search, workers: Workers
+    network: Network,
+    split: PreparedSplit,
+    features: torch.Tensor,
+    vocabulary: Vocabulary,
+    search: Search,
+    world: WorldInfo,
 ) -> dict[str, float]:
     """Scores of the split, on this project's own tokens, as training needs no Java.
 
     Args:
         network: in evaluation mode.
-        features: of this worker's `share` of the split, as `Encoder.features` gives them.
+        features: of this worker's `worker_share` of the split, as `Encoder.features` gives them.
 
     Returns:
         The same for all workers: `val_loss` in nats per token, `cider`, `bleu_4`, `rouge_l`, and how captions read.
     """
-    mine = share(split, workers.rank, workers.count).tolist()
+    mine = worker_share(split, world.rank, world.count).tolist()
     captions, loss, tokens = dict[str, str](), 0.0, 0
     for start in range(0, len(mine), BATCH_IMAGES):
-        numbers, some = mine[start : start + BATCH_IMAGES], features[start : start + BATCH_IMAGES].to(workers.device)
+        indices, some = mine[start : start + BATCH_IMAGES], features[start : start + BATCH_IMAGES].to(world.device)
         with torch.inference_mode():
             found = generate(
                 search, network.decoder, network.encoder.project(some), suppressed_ids=vocabulary.suppressed_ids
             )
-            total, counted = _loss(network, split, numbers, some)
+            total, counted = _loss(network, split, indices, some)
         loss, tokens = loss + total, tokens + counted
-        for number, candidates in zip(numbers, found, strict=True):
+        for number, candidates in zip(indices, found, strict=True):
             captions[split.image_ids[number]] = vocabulary.decode(candidates[0].words)
-    return workers.of_the_first(_scores(split, workers.gathered((captions, loss, tokens)), first=workers.first))
+    return world.broadcast(_scores(split, world.all_gather((captions, loss, tokens)), first=world.is_main))
 
 
-def _loss(network: Network, split: Split, numbers: list[int], features: torch.Tensor) -> tuple[float, int]:
+def _loss(network: Network, split: PreparedSplit, indices: list[int], features: torch.Tensor) -> tuple[float, int]:
     """Summed over all captions of the images, and their tokens."""
-    captions = [ids for number in numbers for ids in split.ids(number)]
-    each = torch.tensor([len(split.ids(number)) for number in numbers], device=features.device)
+    captions = [ids for number in indices for ids in split.ids(number)]
+    each = torch.tensor([len(split.ids(number)) for number in indices], device=features.device)
     words, lengths = (part.to(features.device) for part in pad_captions(captions))
     total, tokens = summed_loss(network, Batch(words, lengths, features=features.repeat_interleave(each, dim=0)))
     return float(total), int(tokens)
 
 
-def _scores(split: Split, parts: list[tuple[dict[str, str], float, int]], *, first: bool) -> dict[str, float]:
+def _scores(split: PreparedSplit, parts: list[tuple[dict[str, str], float, int]], *, first: bool) -> dict[str, float]:
     if not first:
         return {}
     captions = {name: caption for found, _, _ in parts for name, caption in found.items()}

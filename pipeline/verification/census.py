@@ -8,20 +8,20 @@ from dataclasses import dataclass
 
 from pipeline.errors import DataError
 from pipeline.filenames import printable
-from pipeline.outcome import ReadOptions
+from pipeline.read_options import ReadOptions
 from pipeline.schema import ErrorCode
 from pipeline.shards import Shard, ShardFormat, extension_of
 from pipeline.storage.shard_file import open_shard
-from pipeline.tar.samples import images_among
+from pipeline.tar.samples import image_matcher
 from pipeline.verification.table_census import TableCensus, count_list, count_parquet
-from pipeline.verification.tar_census import TarCensus, count_images, family
+from pipeline.verification.tar_census import TarCensus, count_images, key_family
 
 SHOWN = 3
-_OF_NO_USE = (ErrorCode.CORRUPT_SHARD, ErrorCode.NO_IMAGE, ErrorCode.EMPTY_SHARD)
+_UNUSABLE = (ErrorCode.CORRUPT_SHARD, ErrorCode.NO_IMAGE, ErrorCode.EMPTY_SHARD)
 
 
 @dataclass(frozen=True, slots=True)
-class Key:
+class RowKey:
     """What verification keeps of a row."""
 
     index: int
@@ -29,7 +29,7 @@ class Key:
     error_code: str | None
 
 
-def compare(shard: Shard, rows: Iterable[Key], options: ReadOptions) -> Iterator[str]:
+def compare(shard: Shard, rows: Iterable[RowKey], options: ReadOptions) -> Iterator[str]:
     """Yields what is wrong with the rows of a shard.
 
     Args:
@@ -45,7 +45,7 @@ def compare(shard: Shard, rows: Iterable[Key], options: ReadOptions) -> Iterator
     try:
         with open_shard(shard, skim=True) as file:
             if shard.format == ShardFormat.TAR:
-                census = count_images(file, shard.size, images_among(options.image_members))
+                census = count_images(file, shard.size, image_matcher(options.image_members))
                 yield from compare_tar(name, census, found)
             elif shard.format == ShardFormat.PARQUET:
                 yield from compare_table(name, count_parquet(file, options), found)
@@ -57,7 +57,7 @@ def compare(shard: Shard, rows: Iterable[Key], options: ReadOptions) -> Iterator
             yield f"cannot be read now, to compare it with its rows: {error}"
 
 
-def compare_tar(name: str, census: TarCensus, rows: Sequence[Key]) -> Iterator[str]:
+def compare_tar(name: str, census: TarCensus, rows: Sequence[RowKey]) -> Iterator[str]:
     """Yields what is wrong with the rows of a tar.
 
     Args:
@@ -72,19 +72,19 @@ def compare_tar(name: str, census: TarCensus, rows: Sequence[Key]) -> Iterator[s
     if census.is_whole and not (has_damage and images):
         yield from differences(census.ids, images)
         return
-    found = Counter(map(family, images))
+    found = Counter(map(key_family, images))
     wanted: dict[str, list[str]] = {}
     for image in map(printable, census.images):
-        wanted.setdefault(family(image), []).append(image)
+        wanted.setdefault(key_family(image), []).append(image)
     yield from _missing([name for key, names in wanted.items() for name in names[found[key] :]])
 
 
-def compare_table(name: str, census: TableCensus, rows: Sequence[Key]) -> Iterator[str]:
+def compare_table(name: str, census: TableCensus, rows: Sequence[RowKey]) -> Iterator[str]:
     """Yields what is wrong with the rows of a Parquet file or a list. As `compare_tar`."""
     images = [row for row in rows if not is_of_shard(row, name)]
     if len(rows) > 1 and len(rows) in census.counts and len(census.keys) == len(rows):
         images = list(rows)  # a list may name itself
-    elif len(images) < len(rows) and rows[-1].error_code in _OF_NO_USE:
+    elif len(images) < len(rows) and rows[-1].error_code in _UNUSABLE:
         return  # the row says what of the table cannot be used, and more is not to be had
     if census.counts and len(images) not in census.counts:
         wanted = " or ".join(str(count) for count in sorted(census.counts))
@@ -108,7 +108,7 @@ def differences(wanted: Sequence[str], found: Sequence[str]) -> Iterator[str]:
         yield "the rows are in another order than the images of the input"
 
 
-def is_of_shard(row: Key, name: str) -> bool:
+def is_of_shard(row: RowKey, name: str) -> bool:
     """Whether a row stands for a place of the shard that could not be read, or for all of it."""
     return row.error_code is not None and (row.image_id == name or row.image_id.startswith(f"{name}@"))
 

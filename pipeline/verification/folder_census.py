@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline.filenames import EXTENSIONS
-from pipeline.inputs.brace_expansion import named_by
+from pipeline.inputs.brace_expansion import expand_input
 from pipeline.shards import STANDARD_INPUT
 from pipeline.storage.filesystems import is_remote, is_s3
 
@@ -23,13 +23,13 @@ TABLE = ".parquet"
 
 def list_files(inputs: Iterable[str]) -> Iterator[str]:
     """Paths and URLs of the files that hold images, by their names; those that are given are taken at their word."""
-    for given in (name for text in inputs for name in named_by(text) if text != STANDARD_INPUT):
+    for given in (name for text in inputs for name in expand_input(text) if text != STANDARD_INPUT):
         if is_s3(given):
             yield from _on_s3(given)
         elif not is_remote(given):
             path = Path(given).expanduser().absolute()
             if os.path.isdir(path):  # noqa: PTH112 - Path's raises where it may not look
-                yield from _without_notes(_below(str(path)))
+                yield from _without_metadata_tables(_below(str(path)))
             elif os.path.lexists(path):
                 yield str(path)
             elif glob.has_magic(given):
@@ -63,7 +63,7 @@ def _matching(pattern: Path) -> Iterator[str]:
     top = Path(*pattern.parts[:fixed])
     found = (path for path in top.glob(str(Path(*pattern.parts[fixed:]))) if not path.is_dir())
     shown = (path for path in found if not any(part.startswith(".") for part in path.relative_to(top).parts))
-    yield from _without_notes(map(str, shown))
+    yield from _without_metadata_tables(map(str, shown))
 
 
 def _on_s3(url: str) -> Iterator[str]:
@@ -76,7 +76,7 @@ def _on_s3(url: str) -> Iterator[str]:
     yield from (key for key in below if _is_input(key) and not key.endswith(TABLE))
 
 
-def _without_notes(paths: Iterable[str]) -> Iterator[str]:
+def _without_metadata_tables(paths: Iterable[str]) -> Iterator[str]:
     """Those that are input; Parquet files beside others only if they hold bytes."""
     tables, others = [], False
     for path in filter(_is_input, paths):

@@ -17,8 +17,8 @@ import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 
 from pipeline.filenames import printable
-from pipeline.outcome import ReadOptions
-from pipeline.readers.lists import PATHS
+from pipeline.read_options import ReadOptions
+from pipeline.readers.lists import PATH_COLUMNS
 
 PARQUET_KEYS = ("__key__", "key", "image_id", "id", "file_name", "filename", "path", "url")
 _LEVELS = frozenset(["list", "element", "item", "array", "bag", "array_element", "key_value", "map"])
@@ -112,7 +112,9 @@ def _count_csv(file: BinaryIO, delimiter: str, options: ReadOptions) -> TableCen
     if len(header) == 1 and not options.path_column:  # whether it is a name or a path, its look tells
         return TableCensus(frozenset([len(records), len(records) - 1]))
     name = options.key_column or next((key for key in LIST_KEYS if key in header), "")
-    paths = [at for at, column in enumerate(header) if column.strip().lower() in (options.path_column.lower(), *PATHS)]
+    paths = [
+        at for at, column in enumerate(header) if column.strip().lower() in (options.path_column.lower(), *PATH_COLUMNS)
+    ]
     if any("\n" in record[at] for record in records for at in paths if at < len(record)):
         return TableCensus(frozenset())  # a quote that is not closed: how many lines it has damaged, `csv` cannot tell
     if header.count(name) != 1:

@@ -49,7 +49,7 @@ def count_images(file: BinaryIO, size: int, is_image: IsImage) -> TarCensus:
         size: of it, in bytes.
         is_image: see there.
     """
-    found, taken = TarCensus(), _Taken()
+    found, taken = TarCensus(), _IdAssigner()
     sample: dict[str, str] = {}
     key, stop, is_adjacent = "", 0, True
     for member, behind in _members(file, size):
@@ -64,7 +64,7 @@ def count_images(file: BinaryIO, size: int, is_image: IsImage) -> TarCensus:
             found.is_whole = False  # some have data all the same, and `tarfile` does not look
         if _data_end(member) > size:
             found.is_whole = False  # it was cut
-        elif (has_data or member.issym() or member.islnk()) and not _is_of_a_mac(member.name):
+        elif (has_data or member.issym() or member.islnk()) and not _is_macos_metadata(member.name):
             own, extension = _split(member.name)
             if not is_adjacent or own != key or extension in sample:
                 found.ids += taken.ids(key, [name for name in sample.values() if is_image(name)])
@@ -161,7 +161,7 @@ class _Headers:
         return self._file.read(count)
 
 
-class _Taken:
+class _IdAssigner:
     """The ids that rows before have."""
 
     def __init__(self) -> None:
@@ -185,7 +185,7 @@ class _Taken:
         return candidate
 
 
-def family(name: str) -> str:
+def key_family(name: str) -> str:
     """What the ids of all images of one key have in common, with and without a number behind them."""
     return _NUMBERED.sub("", _split(_NUMBERED.sub("", name))[0])
 
@@ -203,7 +203,7 @@ def _stem(name: str) -> str:
     return name[:dot] if dot > name.rfind("/") + 1 else name
 
 
-def _is_of_a_mac(name: str) -> bool:
+def _is_macos_metadata(name: str) -> bool:
     *folders, base = name.split("/")
     return base.startswith("._") or base == ".DS_Store" or "__MACOSX" in folders
 

@@ -19,16 +19,16 @@ from typing import Any
 import pyarrow as pa
 
 from pipeline.filenames import from_printable, printable
-from pipeline.outcome import DEFAULTS, ReadOptions
 from pipeline.output.commit_log import Commit, CommitLog, hash_keys, missing_ranges
 from pipeline.output.layout import JOB, MANIFEST, PART
 from pipeline.output.part_reader import read_part
+from pipeline.read_options import DEFAULTS, ReadOptions
 from pipeline.schema import ROW, ErrorCode, extended
 from pipeline.shards import Shard
 from pipeline.storage.filesystems import is_remote
 from pipeline.storage.folder import Folder
 from pipeline.storage.prefetch import prefetch_map
-from pipeline.verification.census import Key, compare
+from pipeline.verification.census import RowKey, compare
 
 THREADS, DEPTH = 8, 16
 """Shards that are opened at a time, and ahead of what is said of them."""
@@ -39,7 +39,7 @@ OWN_FILES = (JOB, MANIFEST, "_lease.json", "_plan.json")
 
 
 @dataclass
-class Counts:
+class RowCounts:
     """What the rows of the parts say, however many parts could be read."""
 
     captions: int = 0
@@ -47,14 +47,14 @@ class Counts:
     """By code."""
 
 
-def problems(
+def find_problems(
     folder: Folder,
     commit_log: CommitLog,
     shards: Iterable[Shard] | None = None,
     options: ReadOptions = DEFAULTS,
     *,
     files: Iterable[str] = (),
-    counts: Counts | None = None,
+    counts: RowCounts | None = None,
 ) -> Iterator[str]:
     """Yields what is wrong, a line each; nothing if the output is proven.
 
@@ -67,7 +67,7 @@ def problems(
         counts: counted up.
     """
     yield from _check_manifest(folder, commit_log)
-    yield from _check_strangers(folder, commit_log)
+    yield from _check_unknown_files(folder, commit_log)
     for commit in commit_log.stale:
         yield f"{commit.record} is of a driver that had lost the output: its rows do not count"
     yield from _check_row_ranges(commit_log)
@@ -75,7 +75,7 @@ def problems(
     if listed is not None:
         yield from _check_listing(commit_log, listed)
         yield from _check_files(commit_log, listed, files)
-    yield from _check_parts(folder, commit_log, listed or {}, options, counts or Counts())
+    yield from _check_parts(folder, commit_log, listed or {}, options, counts or RowCounts())
 
 
 def _check_manifest(folder: Folder, commit_log: CommitLog) -> Iterator[str]:
@@ -123,7 +123,7 @@ def _read_object(folder: Folder, name: str) -> dict[str, Any] | None:
     return found if isinstance(found, dict) else None
 
 
-def _check_strangers(folder: Folder, commit_log: CommitLog) -> Iterator[str]:
+def _check_unknown_files(folder: Folder, commit_log: CommitLog) -> Iterator[str]:
     """Files that no record names, and that those who read the folder would take for rows."""
     committed = {commit.file for commit in commit_log.commits}
     for name in folder.names():
@@ -182,29 +182,31 @@ def _check_files(commit_log: CommitLog, listed: Mapping[str, Shard], files: Iter
 
 
 def _check_parts(
-    folder: Folder, commit_log: CommitLog, listed: Mapping[str, Shard], options: ReadOptions, counts: Counts
+    folder: Folder, commit_log: CommitLog, listed: Mapping[str, Shard], options: ReadOptions, counts: RowCounts
 ) -> Iterator[str]:
     """Reads the parts, and compares the rows of each shard with the input once all of them are there."""
 
-    def said(found: str | tuple[Shard, list[Key]]) -> list[str]:
+    def compare_shard(found: str | tuple[Shard, list[RowKey]]) -> list[str]:
         if isinstance(found, str):
             return [found]
         shard, rows = found
         return [f"{printable(shard.path)}: {problem}" for problem in compare(shard, rows, options)]
 
-    for lines in prefetch_map(said, _read_parts(folder, commit_log, listed, counts), threads=THREADS, depth=DEPTH):
+    for lines in prefetch_map(
+        compare_shard, _read_parts(folder, commit_log, listed, counts), threads=THREADS, depth=DEPTH
+    ):
         yield from lines
 
 
 def _read_parts(
-    folder: Folder, commit_log: CommitLog, listed: Mapping[str, Shard], counts: Counts
-) -> Iterator[str | tuple[Shard, list[Key]]]:
+    folder: Folder, commit_log: CommitLog, listed: Mapping[str, Shard], counts: RowCounts
+) -> Iterator[str | tuple[Shard, list[RowKey]]]:
     """Yields what is wrong with the parts, and the rows of each shard that is listed."""
     awaited = Counter[str]()
     for commit in commit_log.commits:
         for row_range in commit.row_ranges:
             awaited[commit.paths[row_range.shard]] += row_range.stop - row_range.start
-    held: dict[str, list[Key]] = {}
+    held: dict[str, list[RowKey]] = {}
     for commit in sorted(commit_log.commits, key=_first_row):
         rows = None
         for found in _check_part(folder, commit):
@@ -221,7 +223,7 @@ def _read_parts(
             else:
                 counts.errors[code] += 1
             if path in listed:
-                held.setdefault(path, []).append(Key(index, image_id, code))
+                held.setdefault(path, []).append(RowKey(index, image_id, code))
                 if len(held[path]) == awaited[path]:
                     yield listed[path], held.pop(path)
     yield from ((listed[path], found) for path, found in held.items())

@@ -216,7 +216,7 @@ def assert_mended(files: dict[str, bytes]) -> None:
     """The same command again leaves a whole output and nothing else, without a person."""
     run(Store(files), "after")
     found = CommitLog.load(Store(files))
-    assert list(verify.problems(Store(files), found)) == []
+    assert list(verify.find_problems(Store(files), found)) == []
     assert sorted(path for commit in found.commits for path in commit.paths.values()) == [s.path for s in SHARDS]
     known = {commit.file for commit in found.commits} | {commit.record for commit in found.commits}
     assert {name for name in files if "part-" in name} == known and not found.stale

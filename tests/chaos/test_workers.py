@@ -18,8 +18,8 @@ from faults import Survived, chosen
 import jobs.caption
 import pipeline.inference.ray_runner
 from cluster.connect import Resources
-from pipeline.inference.ray_runner import BisectedCaption
-from pipeline.inference.stages import Decode
+from pipeline.inference.ray_runner import CaptionActor
+from pipeline.inference.stages import DecodeStage
 from pipeline.readers.reader import read
 
 IMAGES = 8
@@ -34,7 +34,7 @@ def die_once(mark: Path) -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-class DyingDecode(Decode):
+class DyingDecode(DecodeStage):
     """Its process is killed when it comes to a row. Without GPUs that is the process of the model's actor."""
 
     row, mark = 0, Path()
@@ -58,7 +58,7 @@ class DyingRead:
                 die_once(self.mark)
 
 
-class FaultyStart(BisectedCaption):
+class FaultyStart(CaptionActor):
     """Its first attempts fail: at two the captioner cannot be loaded, at one the process is killed."""
 
     marks = Path()
@@ -82,7 +82,7 @@ def test_a_captioner_that_does_not_start_at_once_costs_none(  # noqa: PLR0917
 ) -> None:
     ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
     FaultyStart.marks = tmp_path
-    monkeypatch.setattr(pipeline.inference.ray_runner, "BisectedCaption", FaultyStart)
+    monkeypatch.setattr(pipeline.inference.ray_runner, "CaptionActor", FaultyStart)
     tar = tar_of_pictures(tmp_path / "s.tar", IMAGES)
     code, said = caption(tar, "--runner", "ray", "--ray.max_actors", 1)
     assert code == 0, said
@@ -109,7 +109,7 @@ def test_a_worker_killed_at_any_row_costs_none(  # noqa: PLR0917
             monkeypatch.setattr(pipeline.inference.ray_runner, "read", DyingRead(row, mark))
         else:
             DyingDecode.row, DyingDecode.mark = row, mark
-            monkeypatch.setattr(jobs.caption, "Decode", DyingDecode)
+            monkeypatch.setattr(jobs.caption, "DecodeStage", DyingDecode)
         code, said = caption(tar, "--runner", "ray", "--ray.max_actors", 1, "--batch_images", 3, output=output)
         assert code == 0, said
         assert mark.exists()

@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 
 from pipeline.readers import splitting
 from pipeline.readers.reader import read
-from pipeline.readers.splitting import split
+from pipeline.readers.splitting import split_spans
 from pipeline.shards import Shard, Span
 
 EXAMPLES = int(os.environ.get("FUZZ_EXAMPLES", "20000" if os.environ.get("CHAOS") == "full" else "60"))
@@ -51,7 +51,7 @@ def test_a_damaged_tar(data: bytes) -> None:
 
         for number, row in enumerate(whole[:-1], start=1):
             assert rows(Span(shard, number, row["next_offset"])) == whole[number:]
-        assert rows(*split([Span(shard)], wanted=99, piece_bytes=1)) == whole
+        assert rows(*split_spans([Span(shard)], min_pieces=99, piece_bytes=1)) == whole
 
 
 @settings(fuzzed, max_examples=max(10, EXAMPLES // 10))

@@ -9,8 +9,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from pipeline.errors import DataError
-from pipeline.outcome import ReadOptions
-from pipeline.readers.lists import entries
+from pipeline.read_options import ReadOptions
+from pipeline.readers.lists import read_entries
 
 LONG = os.environ.get("CHAOS") == "full"
 usual = settings(
@@ -43,12 +43,12 @@ TEXT = st.lists(PIECES | st.binary(max_size=4), max_size=30).map(b"".join)
 def test_any_bytes_are_read_from_any_row(text: bytes, kind: str, header: bytes) -> None:
     data = header + text
     try:
-        whole = list(entries(io.BytesIO(data), kind, ReadOptions()))
+        whole = list(read_entries(io.BytesIO(data), kind, ReadOptions()))
     except DataError:
         return
     for start in range(1, len(whole)):
         for offset in (0, whole[start - 1].next_offset):
-            rest = list(entries(io.BytesIO(data), kind, ReadOptions(), start=start, offset=offset))
+            rest = list(read_entries(io.BytesIO(data), kind, ReadOptions(), start=start, offset=offset))
             assert [(row.name, row.next_offset) for row in rest] == [
                 (row.name, row.next_offset) for row in whole[start:]
             ]
@@ -68,4 +68,4 @@ def test_what_python_writes_is_read(paths: list[str]) -> None:
     table, lines = io.StringIO(newline=""), "\n".join(json.dumps({"text": "x", "path": path}) for path in paths)
     csv.writer(table).writerows([["text", "path"], *(["x, y", path] for path in paths)])
     for kind, data in (("csv", table.getvalue()), ("jsonl", lines)):
-        assert [row.location for row in entries(io.BytesIO(data.encode()), kind, ReadOptions())] == paths
+        assert [row.location for row in read_entries(io.BytesIO(data.encode()), kind, ReadOptions())] == paths

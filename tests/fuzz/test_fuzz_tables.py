@@ -10,8 +10,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from pipeline.errors import DataError
-from pipeline.outcome import ReadOptions
-from pipeline.parquet.reader import Row, Table
+from pipeline.parquet.reader import ParquetShard, Row
+from pipeline.read_options import ReadOptions
 
 LONG = os.environ.get("CHAOS") == "full"
 usual = settings(
@@ -120,9 +120,9 @@ def expected(kind: str, table: pa.Table) -> list[Any]:
     return found
 
 
-def opened(kind: str, data: bytes) -> Table:
+def opened(kind: str, data: bytes) -> ParquetShard:
     options = ReadOptions(image_column="picture.a.image" if kind == "nested" else "picture")
-    return Table(io.BytesIO(data), len(data), options)
+    return ParquetShard(io.BytesIO(data), len(data), options)
 
 
 @usual

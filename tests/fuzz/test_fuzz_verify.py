@@ -17,13 +17,13 @@ from test_fuzz_folders import made, things
 from test_fuzz_tables import damaged, files
 
 from pipeline.inputs.listing import list_inputs
-from pipeline.outcome import DEFAULTS, ReadOptions
+from pipeline.read_options import DEFAULTS, ReadOptions
 from pipeline.shards import Shard
 from pipeline.storage.folder import Folder
 from pipeline.tar import rows
 from pipeline.tar.elements import Element, Member
 from pipeline.verification.folder_census import list_files
-from pipeline.verification.verify import problems
+from pipeline.verification.verify import find_problems
 
 LONG = os.environ.get("CHAOS") == "full"
 usual = settings(
@@ -37,7 +37,7 @@ def said(
     """What `verify` says of an output of these rows."""
     output = Folder(str(folder / "out"))
     commit_log = commit(output, rows_of([shard], options) if rows is None else rows)
-    return list(problems(output, commit_log, [shard], options, files=[shard.path]))
+    return list(find_problems(output, commit_log, [shard], options, files=[shard.path]))
 
 
 def written(folder: str, name: str, data: bytes) -> Shard:
@@ -124,12 +124,12 @@ def test_a_folder(wanted: list[tuple[bytes, str, int]], number: int) -> None:
         shards = list_inputs([str(top)]).shards
         folder = Folder(str(output))
         commit_log = commit(folder, rows_of(shards))
-        assert list(problems(folder, commit_log, shards, files=list_files([str(top)]))) == []
+        assert list(find_problems(folder, commit_log, shards, files=list_files([str(top)]))) == []
         is_one = [Path(shard.path) == top / "one.jpg" for shard in shards]
         blind = [shard for shard, one in zip(shards, is_one, strict=True) if not one]
         shutil.rmtree(output)
         commit_log = commit(folder, rows_of(blind))
-        (problem,) = problems(folder, commit_log, blind, files=list_files([str(top)]))
+        (problem,) = find_problems(folder, commit_log, blind, files=list_files([str(top)]))
         assert problem == f"{top}/one.jpg: in the input, and neither in the job's listing of it nor in the output"
     finally:
         shutil.rmtree(top)

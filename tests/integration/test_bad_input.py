@@ -267,7 +267,7 @@ def test_an_output_whose_names_are_not_text_is_refused(tmp_path: Path, caption: 
     refused(shardtalk("verify", tmp_path / "o\udcff"), "o\\xff")
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "x\udcff").write_text("mine")
-    refused(caption(folder), "cannot be a folder for the rows")
+    refused(caption(folder), "cannot be the output folder")
 
 
 def test_captioners_that_are_none_are_refused(tmp_path: Path, captioner: Path, caption: Run) -> None:

@@ -13,12 +13,12 @@ from cluster.connect import Resources
 from configs.search import Search
 from model.captioner import checkpoint
 from pipeline.inference.ray_runner import run_ray
-from pipeline.inference.stages import Decode
+from pipeline.inference.stages import DecodeStage
 from pipeline.inputs.listing import list_inputs
 from pipeline.shards import Span
 
 
-class PoisonedDecode(Decode):
+class PoisonedDecode(DecodeStage):
     """Dies of one image, as a decoder with a bug or a process without memory would."""
 
     def __call__(self, rows: pa.Table) -> pa.Table:

@@ -143,7 +143,7 @@ def test_a_list_of_standard_input(
     code, said = piped("in/0.jpg\n")
     assert code == 2 and "has changed" in said
     code, said = piped("")
-    assert code == 2 and "standard input, and that is empty" in said
+    assert code == 2 and "standard input, but it is empty" in said
 
 
 def test_an_image_of_the_web_is_an_input(tmp_path: Path, caption: Run, shardtalk: Run, web_server: str) -> None:

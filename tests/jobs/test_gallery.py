@@ -207,7 +207,7 @@ def test_a_large_output_is_sampled_by_seed(tmp_path: Path) -> None:
 
 def test_rows_without_a_commit_record_are_not_shown(tmp_path: Path) -> None:
     out = tmp_path / "out"
-    part_writer = PartWriter(Folder(str(out)), CommitLog(), form="parquet")
+    part_writer = PartWriter(Folder(str(out)), CommitLog(), file_format="parquet")
     row = captioned("a", "/a.jpg") | {"shard_id": "5", "next_offset": 9, "last": True}
     part_writer.write(pa.Table.from_pylist([row], schema=CAPTIONED))
     part_writer.commit()

@@ -15,7 +15,7 @@ from jobs.prepare import main, run
 from model.vocabulary import Vocabulary
 from pipeline.datasets.prepared_split import read_split
 from pipeline.errors import InputError, OutputError
-from pipeline.tar.samples import samples
+from pipeline.tar.samples import read_samples
 
 CHECKOUT = Path(__file__).parents[2]
 FLICKR8K = CHECKOUT.parent / "shared" / "data" / "flickr8k"
@@ -46,7 +46,7 @@ def records(config: PrepareConfig, split: str) -> dict[str, dict[str, Any]]:
     found = {}
     for shard in sorted(Path(config.output, split).glob("*.tar")):
         with shard.open("rb") as file:
-            for sample in samples(file, size=shard.stat().st_size):
+            for sample in read_samples(file, size=shard.stat().st_size):
                 found[sample.key] = json.loads(sample.files["json"] or b"")
     return found
 

@@ -163,7 +163,7 @@ def test_an_output_that_is_mounted_read_only_is_a_mistake(
 ) -> None:
     monkeypatch.setattr("pipeline.output.job_record.os.access", lambda path, mode: mode != os.W_OK | os.X_OK)
     code, said = caption(pictures(tmp_path / "in", 2))
-    assert code == 2 and said.count("\n") == 1 and "is not to be written into" in said
+    assert code == 2 and said.count("\n") == 1 and "is not writable" in said
     assert not (tmp_path / "out").exists()
 
 

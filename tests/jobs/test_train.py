@@ -25,7 +25,7 @@ from configs.train import TrainConfig
 from jobs.cli import main
 from model.nn.encoder import build_feature_extractor
 from pipeline.training import ray_train
-from pipeline.training.step_monitor import Watch
+from pipeline.training.step_monitor import StepMonitor
 
 CHECKOUT = Path(__file__).parents[2]
 COLOURS = {"red": (220, 30, 30), "blue": (30, 30, 220), "green": (30, 200, 30)}
@@ -183,16 +183,16 @@ def test_a_full_disk_ends_a_run_that_goes_on_when_there_is_space(
 def die_once(arguments: dict[str, Any], mark: Path) -> None:
     """What a worker does, but the second dies at its eighth step, once."""
     steps = itertools.count(1)
-    seen = Watch.see
+    recorded = StepMonitor.record
 
-    def see(self: Watch, sums: torch.Tensor) -> None:
-        seen(self, sums)
+    def record(self: StepMonitor, sums: torch.Tensor) -> None:
+        recorded(self, sums)
         if torch.distributed.get_rank() == 1 and next(steps) == 8 and not mark.exists():
             mark.touch()
             os.kill(os.getpid(), signal.SIGKILL)
 
-    Watch.see = see  # type: ignore[method-assign] - of this worker's process
-    ray_train.work(arguments)
+    StepMonitor.record = record  # type: ignore[method-assign] - of this worker's process
+    ray_train.train_loop_per_worker(arguments)
 
 
 def test_workers_train_what_one_process_does_and_one_may_die(  # noqa: PLR0917
@@ -201,7 +201,7 @@ def test_workers_train_what_one_process_does_and_one_may_die(  # noqa: PLR0917
     assert train("--output", tmp_path / "alone")[0] == 0
     ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])  # workers cannot import tests
     mark = tmp_path / "died"
-    monkeypatch.setattr("pipeline.training.ray_train.work", partial(die_once, mark=mark))
+    monkeypatch.setattr("pipeline.training.ray_train.train_loop_per_worker", partial(die_once, mark=mark))
     code, said = train("--num_workers", 2, "--ray.num_cpus", 0.5)
     assert code == 0, said
     assert mark.exists()

@@ -15,7 +15,7 @@ from torch7_files import FIXTURES
 
 from model.vocabulary import Vocabulary
 from pipeline.datasets.prepared_split import read_split, read_vocabulary
-from pipeline.tar.samples import samples
+from pipeline.tar.samples import read_samples
 
 h5py = pytest.importorskip("h5py")
 
@@ -70,7 +70,7 @@ def test_pixels_stay(shardtalk: Run, tmp_path: Path) -> None:
     for name in ("val", "train"):
         (shard,) = (tmp_path / "out" / name).glob("*.tar")
         with shard.open("rb") as file:
-            for sample in samples(file, size=shard.stat().st_size, wanted="png".__eq__):
+            for sample in read_samples(file, size=shard.stat().st_size, wanted="png".__eq__):
                 found.append(np.asarray(Image.open(io.BytesIO(sample.files["png"] or b""))))
     for image, expected in zip(found, ARRAYS["images"], strict=True):
         assert np.array_equal(image.transpose(2, 0, 1), expected)
@@ -85,7 +85,7 @@ def test_a_file_of_prepro_py_is_taken_over(shardtalk: Run, tmp_path: Path) -> No
     for split in ("train", "val", "test"):
         for shard in (tmp_path / "out" / split).glob("*.tar"):
             with shard.open("rb") as file:
-                for sample in samples(file, size=shard.stat().st_size):
+                for sample in read_samples(file, size=shard.stat().st_size):
                     record = json.loads(sample.files["json"] or b"")
                     ids[record["file_path"]] = record["ids"]
     assert Vocabulary.load(tmp_path / "out" / "vocabulary.json").words[36] == theirs["ix_to_word"]["37"]

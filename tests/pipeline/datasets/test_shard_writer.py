@@ -5,10 +5,10 @@ import pytest
 import webdataset
 from PIL import Image
 
-from pipeline.datasets.shard_writer import Keys, ShardWriter, check_image, read_image, stored_image
+from pipeline.datasets.shard_writer import KeyAssigner, ShardWriter, check_image, read_image, stored_image
 from pipeline.errors import DataError
 from pipeline.schema import ErrorCode
-from pipeline.tar.samples import samples
+from pipeline.tar.samples import read_samples
 
 
 def picture(path: Path, width: int, height: int, **options: object) -> Path:
@@ -31,7 +31,7 @@ def write(folder: Path, count: int, shard_images: int = 3) -> list[Path]:
 def test_samples_fill_shards_in_order(tmp_path: Path) -> None:
     shards = write(tmp_path, 7)
     assert [shard.name for shard in shards] == ["val-000000.tar", "val-000001.tar", "val-000002.tar"]
-    keys = [[s.key for s in samples(io.BytesIO(t.read_bytes()), size=t.stat().st_size)] for t in shards]
+    keys = [[s.key for s in read_samples(io.BytesIO(t.read_bytes()), size=t.stat().st_size)] for t in shards]
     assert keys == [["k0", "k1", "k2"], ["k3", "k4", "k5"], ["k6"]]
 
 
@@ -87,12 +87,12 @@ def test_a_shard_has_its_final_name_only_when_complete(tmp_path: Path) -> None:
     ],
 )
 def test_keys_are_paths_without_what_troubles_tars(path: str, key: str) -> None:
-    assert Keys().of(path) == key
+    assert KeyAssigner().assign(path) == key
 
 
 def test_colliding_keys_are_numbered() -> None:
-    keys = Keys()
-    assert [keys.of(path) for path in ("a.jpg", "a_2.jpg", "a.png", "a.gif")] == ["a", "a_2", "a_3", "a_4"]
+    keys = KeyAssigner()
+    assert [keys.assign(path) for path in ("a.jpg", "a_2.jpg", "a.png", "a.gif")] == ["a", "a_2", "a_3", "a_4"]
 
 
 def test_a_good_image_passes_and_is_copied(tmp_path: Path) -> None:

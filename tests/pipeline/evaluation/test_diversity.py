@@ -1,6 +1,6 @@
 import pytest
 
-from pipeline.evaluation.diversity import diversity, known_captions
+from pipeline.evaluation.diversity import diversity, tokenized_captions
 
 
 def test_counts_are_of_words_and_bigrams_of_all_captions() -> None:
@@ -23,12 +23,12 @@ def test_a_bigram_said_twice_is_found(caption: str, repeated: float) -> None:
 
 
 def test_novel_is_what_nobody_wrote_so() -> None:
-    known = known_captions(["A dog runs!", "two cats"])
+    known = tokenized_captions(["A dog runs!", "two cats"])
     assert diversity(["a dog runs", "a dog", "two  cats", "cats two"], known).novel == 0.5
     assert diversity(["a dog runs"]).novel is None
 
 
 def test_captions_without_words_do_not_count() -> None:
     assert diversity(["a dog", "", "!"]) == diversity(["a dog"])
-    nothing = diversity(["", "…"], known_captions([]))
+    nothing = diversity(["", "…"], tokenized_captions([]))
     assert (nothing.captions, nothing.div_1, nothing.mean_words, nothing.novel) == (0, 0, 0, 0)

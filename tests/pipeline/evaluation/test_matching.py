@@ -3,7 +3,7 @@ import pytest
 from pipeline.datasets.annotations import CaptionedImage
 from pipeline.errors import InputError
 from pipeline.evaluation.matching import Match, Pairing, pair
-from pipeline.evaluation.predictions import Said
+from pipeline.evaluation.predictions import Prediction
 
 
 def image(file_path: str, identity: int | str | None = None) -> CaptionedImage:
@@ -11,7 +11,7 @@ def image(file_path: str, identity: int | str | None = None) -> CaptionedImage:
 
 
 def paired(ids: list[str], images: list[CaptionedImage], match: Match = "auto") -> Pairing:
-    return pair([Said(name, f"of {name}") for name in ids], images, match=match)
+    return pair([Prediction(name, f"of {name}") for name in ids], images, match=match)
 
 
 def names(found: Pairing) -> dict[str, str]:
@@ -79,6 +79,6 @@ def test_a_more_exact_name_wins(ids: list[str]) -> None:
 
 @pytest.mark.parametrize("error_first", [True, False])
 def test_a_caption_wins_over_an_error_of_the_same_name(error_first: bool) -> None:
-    rows = [Said("x", None, "duplicate_key"), Said("x", "a dog")]
+    rows = [Prediction("x", None, "duplicate_key"), Prediction("x", "a dog")]
     found = pair(rows if error_first else rows[::-1], [image("x.jpg")])
     assert [said.caption for said, _ in found.pairs] == ["a dog"]

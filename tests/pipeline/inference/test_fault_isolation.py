@@ -5,7 +5,7 @@ from collections.abc import Collection
 import pyarrow as pa
 import pytest
 
-from pipeline.inference.fault_isolation import CHANCES_ALONE, Attempts, Bisected
+from pipeline.inference.fault_isolation import MAX_ATTEMPTS_ALONE, AttemptTracker, CrashIsolated
 
 
 class Death(BaseException):
@@ -36,7 +36,7 @@ def table(count: int) -> pa.Table:
     )
 
 
-def until_it_lives(stage: Bisected, rows: pa.Table) -> tuple[dict[int, str | None], int]:
+def until_it_lives(stage: CrashIsolated, rows: pa.Table) -> tuple[dict[int, str | None], int]:
     """Error code by index, and how many workers died."""
     for deaths in range(100):
         try:
@@ -51,42 +51,42 @@ def until_it_lives(stage: Bisected, rows: pa.Table) -> tuple[dict[int, str | Non
 @pytest.mark.parametrize("poison", [[], [0], [6], [3, 4], [0, 1, 2, 3, 4, 5, 6]])
 def test_only_the_culprits_are_errors(poison: list[int]) -> None:
     mortal = Mortal(poison)
-    codes, deaths = until_it_lives(Bisected(mortal, "decode", Attempts()), table(7))
+    codes, deaths = until_it_lives(CrashIsolated(mortal, "decode", AttemptTracker()), table(7))
     assert codes == {i: "worker_died" if i in poison else None for i in range(7)}
-    assert deaths <= len(poison) * (3 + CHANCES_ALONE)
+    assert deaths <= len(poison) * (3 + MAX_ATTEMPTS_ALONE)
 
 
 @pytest.mark.parametrize("accidents", [1, 2, 3])
 def test_a_worker_that_dies_of_something_else_costs_no_row(accidents: int) -> None:
-    codes, deaths = until_it_lives(Bisected(Mortal(accidents=accidents), "decode", Attempts()), table(7))
+    codes, deaths = until_it_lives(CrashIsolated(Mortal(accidents=accidents), "decode", AttemptTracker()), table(7))
     assert set(codes.values()) == {None} and deaths == accidents
 
 
 def test_an_undisturbed_batch_stays_whole() -> None:
-    mortal, attempts = Mortal(), Attempts()
-    stage = Bisected(mortal, "decode", attempts)
+    mortal, attempts = Mortal(), AttemptTracker()
+    stage = CrashIsolated(mortal, "decode", attempts)
     assert stage(table(7)).equals(table(7)) and stage(table(7)).equals(table(7))
     assert mortal.batches == [[*range(7)]] * 2
 
 
 def test_neighbours_come_in_other_batches_and_stages_unharmed() -> None:
     """The batches of a retried task may be others; those of another stage are not concerned."""
-    attempts = Attempts()
+    attempts = AttemptTracker()
     with pytest.raises(Death):
-        Bisected(Mortal([2]), "decode", attempts)(table(4))
+        CrashIsolated(Mortal([2]), "decode", attempts)(table(4))
     mortal = Mortal()
-    Bisected(mortal, "caption", attempts)(table(4))
+    CrashIsolated(mortal, "caption", attempts)(table(4))
     assert mortal.batches == [[0, 1, 2, 3]]
     mortal = Mortal()
-    assert len(Bisected(mortal, "decode", attempts)(table(7))) == 7
+    assert len(CrashIsolated(mortal, "decode", attempts)(table(7))) == 7
     assert mortal.batches == [[4, 5, 6], [0, 1], [2, 3]]
-    Bisected(mortal, "decode", attempts)(table(7))
+    CrashIsolated(mortal, "decode", attempts)(table(7))
     assert mortal.batches[3:] == [[*range(7)]]
 
 
 def test_the_row_says_what_happened() -> None:
-    stage = Bisected(Mortal([0]), "decode", Attempts())
-    for _ in range(CHANCES_ALONE):
+    stage = CrashIsolated(Mortal([0]), "decode", AttemptTracker())
+    for _ in range(MAX_ATTEMPTS_ALONE):
         with pytest.raises(Death):
             stage(table(1))
     (row,) = stage(table(1)).to_pylist()

@@ -69,14 +69,14 @@ def test_a_damaged_claim_is_refused_where_there_are_rows(text: str, tmp_path: Pa
 def test_a_folder_that_cannot_be_made_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("mine")
     for name in ("file", "file/below"):
-        with pytest.raises(OutputError, match="cannot be a folder"):
+        with pytest.raises(OutputError, match="cannot be the output folder"):
             check_output_folder(Folder(str(tmp_path / name)))
 
 
 def test_a_folder_that_is_not_to_be_written_into_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """As one on a filesystem that is mounted read-only; root may write into all others."""
     monkeypatch.setattr(os, "access", lambda path, mode: mode != os.W_OK | os.X_OK)
-    with pytest.raises(OutputError, match="is not to be written into"):
+    with pytest.raises(OutputError, match="is not writable"):
         check_output_folder(Folder(str(tmp_path / "out")))
 
 

@@ -10,8 +10,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipeline.errors import DataError
-from pipeline.outcome import ReadOptions
-from pipeline.parquet.reader import Table
+from pipeline.parquet.reader import ParquetShard
+from pipeline.read_options import ReadOptions
 
 
 def file_of(columns: dict[str, Any], **options: Any) -> io.BytesIO:
@@ -20,8 +20,8 @@ def file_of(columns: dict[str, Any], **options: Any) -> io.BytesIO:
     return buffer
 
 
-def opened(buffer: io.BytesIO) -> Table:
-    return Table(buffer, len(buffer.getvalue()))
+def opened(buffer: io.BytesIO) -> ParquetShard:
+    return ParquetShard(buffer, len(buffer.getvalue()))
 
 
 MAP_OF_TEXT = pa.map_(pa.string(), pa.string())
@@ -88,10 +88,10 @@ def test_damage_is_found_where_it_is() -> None:
     whole = file_of({"image": [bytes([i]) * 5000 for i in range(60)]}, row_group_size=10, compression="none").getvalue()
     for damaged in (b"PAR1", whole[:-9], b""):
         with pytest.raises(DataError) as raised:
-            list(Table(io.BytesIO(damaged), len(damaged)).rows())
+            list(ParquetShard(io.BytesIO(damaged), len(damaged)).rows())
         assert raised.value.code == "corrupt_shard"
     damaged = whole[:120_000] + bytes(40_000) + whole[160_000:]
-    rows = list(Table(io.BytesIO(damaged), len(damaged)).rows())
+    rows = list(ParquetShard(io.BytesIO(damaged), len(damaged)).rows())
     assert [row.name for row in rows] == [f"{i:09}" for i in range(60)]
     lost = [i for i, row in enumerate(rows) if isinstance(row.image, DataError)]
     assert lost == list(range(lost[0], 40)) and 20 <= lost[0] < 32  # from the damage to the end of its row group
@@ -103,7 +103,7 @@ def test_damage_to_another_column_costs_no_image() -> None:
     buffer = file_of(columns, compression="none", use_dictionary=False)
     start = buffer.getvalue().index(b"key-0")
     damaged = buffer.getvalue()[: start - 4] + b"\xff" * 3000 + buffer.getvalue()[start + 2996 :]
-    assert [row.image for row in Table(io.BytesIO(damaged), len(damaged)).rows()] == columns["image"]
+    assert [row.image for row in ParquetShard(io.BytesIO(damaged), len(damaged)).rows()] == columns["image"]
 
 
 IMAGE = b"\xff\xd8\xff an image, long enough to be no hash of anything, or so it must look like"
@@ -184,12 +184,12 @@ def test_columns_are_named() -> None:
     buffer = file_of({"a": [{"b": {"c": b"1"}}], "d": [b"2"], "e": [{"name": "n"}], "id": [3]})
     for column, key, image, name in (("a.b.c", "", b"1", "3"), ("d", "e.name", b"2", "n")):
         options = ReadOptions(image_column=column, key_column=key)
-        table = Table(buffer, len(buffer.getvalue()), options)
+        table = ParquetShard(buffer, len(buffer.getvalue()), options)
         assert [(row.image, row.name) for row in table.rows()] == [(image, name)]
     inner = [("x", {"c": b"1", "name": "n"}), ("y", {"c": b"2", "name": "n"})]
     buffer = file_of({"m": pa.array([inner], pa.map_(pa.string(), pa.struct({"c": pa.binary(), "name": pa.string()})))})
     for column in ("m", "m.value", "m.value.c"):  # the only bytes in it
-        table = Table(buffer, len(buffer.getvalue()), ReadOptions(image_column=column))
+        table = ParquetShard(buffer, len(buffer.getvalue()), ReadOptions(image_column=column))
         assert [row.image for row in table.rows()] == [b"1", b"2"]
 
 
@@ -197,7 +197,7 @@ def test_a_column_that_is_not_there_is_refused_with_those_that_are() -> None:
     buffer = file_of({"a": [{"b": {"c": b"1"}}], "d": [b"2"], "id": [3]})
     for wrong in (ReadOptions(image_column="x"), ReadOptions(image_column="d", key_column="x")):
         with pytest.raises(DataError, match=r"no such column among a, a.b, a.b.c, d"):
-            Table(buffer, len(buffer.getvalue()), wrong)
+            ParquetShard(buffer, len(buffer.getvalue()), wrong)
 
 
 @pytest.mark.parametrize(

@@ -8,12 +8,12 @@ import pyarrow.fs as pafs
 import pytest
 
 from pipeline.errors import DataError
-from pipeline.readers.image_locations import fetch
+from pipeline.readers.image_locations import read_image_at
 from pipeline.storage import filesystems, other_stores
 
 
 def read(location: str, folder: Path, *, confined: bool = False) -> bytes:
-    return fetch(location, str(folder), confined=confined, max_bytes=99)
+    return read_image_at(location, str(folder), confined=confined, max_bytes=99)
 
 
 def test_spaces_and_quotes_around_a_path_are_left_out_where_no_name_has_them(tmp_path: Path) -> None:
@@ -42,7 +42,7 @@ def test_a_store_that_does_not_answer_is_waited_for_once(monkeypatch: pytest.Mon
             return []
 
     system = pafs.PyFileSystem(Silent(fsspec.filesystem("memory")))
-    monkeypatch.setattr(other_stores, "LONGEST_ANSWER_S", 0.01)
+    monkeypatch.setattr(other_stores, "ANSWER_TIMEOUT_S", 0.01)
     monkeypatch.setattr(filesystems, "_connected", lambda scheme, host: (system, host))
     for image in ("x.jpg", "y.jpg"):
         with pytest.raises(DataError, match="nobody://b did not answer"):

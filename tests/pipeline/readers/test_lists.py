@@ -6,12 +6,12 @@ import json
 import pytest
 
 from pipeline.errors import DataError
-from pipeline.outcome import ReadOptions
-from pipeline.readers.lists import LONGEST_LINE, Entry, entries
+from pipeline.read_options import ReadOptions
+from pipeline.readers.lists import MAX_LINE_BYTES, Entry, read_entries
 
 
 def found(text: bytes, kind: str = "txt", **options: str) -> list[Entry]:
-    return list(entries(io.BytesIO(text), kind, ReadOptions(**options), siblings=["text"]))
+    return list(read_entries(io.BytesIO(text), kind, ReadOptions(**options), siblings=["text"]))
 
 
 def locations(text: bytes, kind: str = "txt", **options: str) -> list[str | None]:
@@ -35,7 +35,7 @@ LISTS = {
     "half a pair": (b'{"path": "\\ud83d.jpg"}', "jsonl", ["\ud83d.jpg"]),
     "open quote": (b'path,text\n"a.jpg,x\nb.jpg,"y"\nc.jpg,z\n', "csv", [None, "b.jpg", "c.jpg"]),
     "missing": (b"text,path\nx\ny,\nz,a.jpg\n", "csv", [None, None, "a.jpg"]),
-    "long": (b"x" * (3 * LONGEST_LINE) + b"\na.jpg\n", "txt", [None, "a.jpg"]),
+    "long": (b"x" * (3 * MAX_LINE_BYTES) + b"\na.jpg\n", "txt", [None, "a.jpg"]),
     "empty": (b"", "csv", []),
 }
 
@@ -52,7 +52,7 @@ def test_a_list_is_read_from_any_row(name: str) -> None:
     whole = found(text, kind)
     for start in range(1, len(whole)):
         for offset in (0, whole[start - 1].next_offset):
-            rest = entries(io.BytesIO(text), kind, ReadOptions(), start=start, offset=offset, siblings=["text"])
+            rest = read_entries(io.BytesIO(text), kind, ReadOptions(), start=start, offset=offset, siblings=["text"])
             assert [repr(entry) for entry in rest] == [repr(entry) for entry in whole[start:]]
 
 
@@ -91,8 +91,8 @@ def test_utf_16_is_said_so() -> None:
         (b"path\ra.jpg\rb.jpg", "carriage returns"),
         (b"a.jpg\0b.jpg\0", "zero bytes"),
         (bytes(99), "zero bytes"),
-        (b"\xff\xd8\xff\xe0\0\x10JFIF\n", "no list, but an image"),
-        (b"PK\3\4\0\n", "no list, but a zip archive"),
+        (b"\xff\xd8\xff\xe0\0\x10JFIF\n", "not a list but an image"),
+        (b"PK\3\4\0\n", "not a list but a zip archive"),
     ],
 )
 def test_what_are_no_lines_says_so(text: bytes, problem: str, kind: str) -> None:

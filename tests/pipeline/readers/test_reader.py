@@ -12,7 +12,7 @@ from conftest import jpeg, pictures, tar_bytes, tar_of_pictures
 
 import pipeline.readers.reader
 from pipeline.inputs.listing import list_inputs
-from pipeline.outcome import ReadOptions
+from pipeline.read_options import ReadOptions
 from pipeline.readers.reader import read
 from pipeline.schema import ENCODED
 from pipeline.shards import Span

@@ -13,7 +13,7 @@ from conftest import jpeg, tar_bytes
 from pipeline.inputs.listing import list_inputs
 from pipeline.readers import splitting
 from pipeline.readers.reader import read
-from pipeline.readers.splitting import split
+from pipeline.readers.splitting import split_spans
 from pipeline.shards import Shard, Span
 
 
@@ -73,7 +73,7 @@ def test_the_rows_of_the_pieces_are_those_of_the_whole(
     if skipped:
         before = rows([replace(span, stop=skipped)])
         span = replace(span, start=skipped, offset=int(str(before[-1]["next_offset"])))
-    pieces = split([span], wanted=100, piece_bytes=piece_bytes)
+    pieces = split_spans([span], min_pieces=100, piece_bytes=piece_bytes)
     assert len(pieces) > 1
     assert [piece.start for piece in pieces[1:]] == [piece.stop for piece in pieces[:-1]]
     assert rows(pieces) == rows([span])
@@ -83,7 +83,7 @@ def test_what_is_left_between_commits_is_cut_too(segment_bytes: int, tmp_path: P
     whole = Span(shard(tar(tmp_path / "s.tar")))
     known = rows([whole])
     left = [replace(whole, stop=3), replace(whole, start=5, offset=int(str(known[4]["next_offset"])))]
-    pieces = split(left, wanted=100, piece_bytes=1)
+    pieces = split_spans(left, min_pieces=100, piece_bytes=1)
     assert len(pieces) == len(known) - 2
     assert rows(pieces) == [*known[:3], *known[5:]]
 
@@ -93,7 +93,7 @@ def test_a_cut_tar_ends_in_one_row_that_says_so(cut: int, segment_bytes: int, tm
     path = tar(tmp_path / "s.tar")
     path.write_bytes(path.read_bytes()[:cut])
     span = Span(shard(path))
-    pieces = split([span], wanted=100, piece_bytes=300)
+    pieces = split_spans([span], min_pieces=100, piece_bytes=300)
     assert rows(pieces) == rows([span])
     assert [row["error_code"] for row in rows(pieces)].count("truncated_shard") == 1
 
@@ -101,11 +101,11 @@ def test_a_cut_tar_ends_in_one_row_that_says_so(cut: int, segment_bytes: int, tm
 def test_a_parquet_file_that_cannot_be_read_is_one_piece(tmp_path: Path) -> None:
     (tmp_path / "s.parquet").write_bytes(b"PAR1" * 1000)
     span = Span(shard(tmp_path / "s.parquet"))
-    assert split([span], wanted=100, piece_bytes=10) == [span]
+    assert split_spans([span], min_pieces=100, piece_bytes=10) == [span]
 
 
 def test_small_shards_and_enough_spans_are_left_whole(tmp_path: Path) -> None:
     (tmp_path / "t.tar").write_bytes(tar_bytes({"a.jpg": jpeg(0)}))
     small, large = Span(shard(tmp_path / "t.tar")), Span(shard(tar(tmp_path / "s.tar")))
-    assert split([small], wanted=100, piece_bytes=small.shard.size) == [small]
-    assert split([small, large], wanted=2, piece_bytes=1) == [small, large]
+    assert split_spans([small], min_pieces=100, piece_bytes=small.shard.size) == [small]
+    assert split_spans([small, large], min_pieces=2, piece_bytes=1) == [small, large]

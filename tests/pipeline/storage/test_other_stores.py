@@ -73,8 +73,8 @@ def test_a_store_that_cannot_be_reached_is_refused(url: str, message: str) -> No
 
 
 def test_a_store_that_does_not_answer_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(other_stores, "LONGEST_ANSWER_S", 0.01)
+    monkeypatch.setattr(other_stores, "ANSWER_TIMEOUT_S", 0.01)
     answered = threading.Event()
     with pytest.raises(InputError, match=r"gs://b did not answer within 0.01 s; are there credentials"):
-        other_stores.within_time(answered.wait, "gs://b")
+        other_stores.with_timeout(answered.wait, "gs://b")
     answered.set()

@@ -15,7 +15,7 @@ from s3_store import name_store
 
 from pipeline.errors import ChangedError
 from pipeline.storage import s3_client
-from pipeline.storage.remote_file import RemoteFile, Version
+from pipeline.storage.remote_file import FileVersion, RemoteFile
 from pipeline.storage.s3_object import S3Source
 
 DATA = bytes(range(1, 201))
@@ -96,7 +96,7 @@ def refused(status: int, code: str) -> Reply:
     return status, {}, f"<Error><Code>{code}</Code><Message>No.</Message></Error>".encode()
 
 
-def read(range_bytes: int = 64, listed: Version | None = None) -> bytes:
+def read(range_bytes: int = 64, listed: FileVersion | None = None) -> bytes:
     with io.BufferedReader(RemoteFile(S3Source("b/k", listed), range_bytes=range_bytes), 16) as file:
         return file.read()
 
@@ -189,10 +189,10 @@ JANUARY_2024_NS = 1_704_067_200 * 10**9
 def test_an_object_is_compared_with_what_was_listed(size: int, mtime_ns: int, same: bool, serve: Served) -> None:
     serve(lambda method, headers: ranged(headers))
     if same:
-        assert read(listed=Version(size, mtime_ns)) == DATA
+        assert read(listed=FileVersion(size, mtime_ns)) == DATA
     else:
         with pytest.raises(ChangedError, match="is another object"):
-            read(listed=Version(size, mtime_ns))
+            read(listed=FileVersion(size, mtime_ns))
 
 
 @pytest.mark.parametrize(

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 from conftest import tar_bytes
 
-from pipeline.outcome import DEFAULTS, ReadOptions
+from pipeline.read_options import DEFAULTS, ReadOptions
 from pipeline.readers.reader import read
-from pipeline.readers.splitting import split
+from pipeline.readers.splitting import split_spans
 from pipeline.shards import Shard, Span
 from pipeline.tar.headers import MAX_EXTENDED_BYTES
 from pipeline.tar.walk import MAX_EXTENDED_HEADERS
@@ -39,7 +39,7 @@ def found(path: Path, data: bytes | bytearray) -> list[tuple[object, object]]:
     whole = rows(span)
     for number, row in enumerate(whole[:-1], start=1):
         assert rows(Span(span.shard, number, int(str(row["next_offset"])))) == whole[number:]
-    assert rows(*split([span], wanted=99, piece_bytes=1)) == whole
+    assert rows(*split_spans([span], min_pieces=99, piece_bytes=1)) == whole
     return [(row["image_id"], row["error_code"] or row["image"]) for row in whole]
 
 
@@ -384,7 +384,7 @@ def test_ids_are_unique(tmp_path: Path) -> None:
 
 
 def test_a_large_sample_is_not_held(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pipeline.tar.rows.HELD_BYTES", 1000)
+    monkeypatch.setattr("pipeline.tar.rows.MAX_BUFFERED_BYTES", 1000)
     members = [(f"frame.{i:03}.jpg", bytes([i]) * 400) for i in range(9)]
     expected = [(name.removesuffix(".jpg"), data) for name, data in members]
     assert found(tmp_path / "s.tar", tar_bytes(members)) == expected

@@ -14,7 +14,7 @@ from conftest import tar_bytes
 from pipeline.errors import DataError
 from pipeline.tar.damage import find_header
 from pipeline.tar.headers import BLOCK
-from pipeline.tar.samples import Sample, samples, split_name
+from pipeline.tar.samples import Sample, read_samples, split_name
 
 FORMATS = {"ustar": tarfile.USTAR_FORMAT, "gnu": tarfile.GNU_FORMAT, "pax": tarfile.PAX_FORMAT}
 MEMBERS = [("a.jpg", bytes(700)), ("a.json", b"{}"), ("b.jpg", b"x" * 512), ("c/d.jpg", b""), ("c/d.txt", b"y" * 1025)]
@@ -23,7 +23,7 @@ MEMBERS = [("a.jpg", bytes(700)), ("a.json", b"{}"), ("b.jpg", b"x" * 512), ("c/
 def read(data: bytes, offset: int = 0) -> Iterator[Sample]:
     file = io.BytesIO(data)
     file.seek(offset)
-    return samples(file, size=len(data), offset=offset)
+    return read_samples(file, size=len(data), offset=offset)
 
 
 def read_until_damage(data: bytes) -> tuple[list[Sample], str]:
@@ -125,7 +125,7 @@ def test_folders_and_devices_are_passed_over(form: int) -> None:
 
 def test_a_member_that_is_not_wanted_is_named_and_not_read() -> None:
     data = tar_bytes(MEMBERS)
-    found = samples(io.BytesIO(data), size=len(data), wanted=lambda extension: extension == "json")
+    found = read_samples(io.BytesIO(data), size=len(data), wanted=lambda extension: extension == "json")
     assert [sample.files for sample in found] == [
         {"jpg": None, "json": b"{}"},
         {"jpg": None},
@@ -275,7 +275,7 @@ def test_a_long_name_without_its_member_is_corrupt() -> None:
 def test_an_absurd_size_costs_no_memory(data: bytes, code: str) -> None:
     file = Asked(data)
     with pytest.raises(DataError) as raised:
-        list(samples(file, size=len(data)))
+        list(read_samples(file, size=len(data)))
     assert raised.value.code == code
     assert file.most <= 1 << 20
 

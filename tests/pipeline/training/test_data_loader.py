@@ -8,9 +8,9 @@ import pytest
 from conftest import encoded, picture, tar_bytes
 
 from model.vision.preprocessing import Preprocessing
-from pipeline.datasets.prepared_split import Split, read_split, read_vocabulary
+from pipeline.datasets.prepared_split import PreparedSplit, read_split, read_vocabulary
 from pipeline.errors import InputError
-from pipeline.training.data_loader import Order, in_order, pixel_batches, share, shuffled
+from pipeline.training.data_loader import EpochOrder, in_order, pixel_batches, shuffle_epoch, worker_share
 
 CAPTIONS = {"captions": ["A dog.", "Dogs run!"], "ids": [[1, 2], [3, 4, 5]]}
 
@@ -94,17 +94,19 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def split(data: Path) -> Split:
+def split(data: Path) -> PreparedSplit:
     return read_split(data, "train")
 
 
-def epoch(split: Split, worker: int = 0, workers: int = 1, *, seed: int = 1, batch: int = 4, buffer: int = 99) -> Order:
-    return shuffled(split, np.random.default_rng(seed), worker, workers, batch_images=batch, buffer_images=buffer)
+def epoch(
+    split: PreparedSplit, worker: int = 0, workers: int = 1, *, seed: int = 1, batch: int = 4, buffer: int = 99
+) -> EpochOrder:
+    return shuffle_epoch(split, np.random.default_rng(seed), worker, workers, batch_images=batch, buffer_images=buffer)
 
 
 @pytest.mark.parametrize("buffer", [1, 3, 99])
 @pytest.mark.parametrize("workers", [1, 2, 3, 5])
-def test_every_image_comes_once_over_all_workers(split: Split, workers: int, buffer: int) -> None:
+def test_every_image_comes_once_over_all_workers(split: PreparedSplit, workers: int, buffer: int) -> None:
     orders = [epoch(split, worker, workers, batch=10, buffer=buffer) for worker in range(workers)]
     batches = [list(order.batches()) for order in orders]
     used = [number for each in batches for batch in each for number in batch.tolist()]
@@ -116,11 +118,11 @@ def test_every_image_comes_once_over_all_workers(split: Split, workers: int, buf
         assert sorted(order.read) == sorted(order.used)
 
 
-def test_an_epoch_follows_from_its_seed(split: Split) -> None:
+def test_an_epoch_follows_from_its_seed(split: PreparedSplit) -> None:
     assert epoch(split).used.tolist() == epoch(split).used.tolist() != epoch(split, seed=2).used.tolist()
 
 
-def test_shards_are_read_front_to_back(split: Split) -> None:
+def test_shards_are_read_front_to_back(split: PreparedSplit) -> None:
     read = epoch(split, seed=2).read
     assert read.tolist() != sorted(read.tolist())
     for number in range(len(SHARDS)):
@@ -128,14 +130,14 @@ def test_shards_are_read_front_to_back(split: Split) -> None:
         assert np.array_equal(there, np.flatnonzero(split.shard == number))
 
 
-def test_no_more_wait_than_the_buffer_holds(split: Split) -> None:
+def test_no_more_wait_than_the_buffer_holds(split: PreparedSplit) -> None:
     order = epoch(split, buffer=3)
     arrival = {number: place for place, number in enumerate(order.read.tolist())}
     assert all(arrival[number] - place < 3 for place, number in enumerate(order.used.tolist()))
     assert order.used.tolist() != order.read.tolist()
 
 
-def test_batches_hold_the_pixels_of_their_images(split: Split) -> None:
+def test_batches_hold_the_pixels_of_their_images(split: PreparedSplit) -> None:
     preprocessing = Preprocessing(image_size=6, resize_size=8)
     for buffer in (2, 99):
         order = epoch(split, buffer=buffer)
@@ -146,7 +148,7 @@ def test_batches_hold_the_pixels_of_their_images(split: Split) -> None:
                 assert np.array_equal(found, preprocessing.pixels(picture(number)))
 
 
-def test_an_epoch_can_begin_at_any_step(split: Split) -> None:
+def test_an_epoch_can_begin_at_any_step(split: PreparedSplit) -> None:
     preprocessing, order = Preprocessing(6, resize_size=6), epoch(split, buffer=3)
     whole = [pixels for _, pixels in pixel_batches(split, order, preprocessing, threads=1)]
     for first in range(order.steps + 1):
@@ -159,7 +161,9 @@ def test_a_damaged_image_is_named(tmp_path: Path) -> None:
     cut = [("k1.png", encoded(picture(1), "PNG")[:-80]), members(1)[1]]
     shard(tmp_path, "a.tar", tar_bytes([*members(0), *cut]))
     split = read_split(tmp_path, "train")
-    batches = pixel_batches(split, in_order(split, share(split, 0, 1), 1), Preprocessing(6, resize_size=6), threads=1)
+    batches = pixel_batches(
+        split, in_order(split, worker_share(split, 0, 1), 1), Preprocessing(6, resize_size=6), threads=1
+    )
     next(batches)
     with pytest.raises(InputError, match=r"a\.tar: k1 cannot be used"):
         next(batches)
@@ -169,7 +173,7 @@ def test_a_shard_that_was_changed_is_named(tmp_path: Path) -> None:
     shard(tmp_path, "a.tar", tar_bytes(members(0, 1)))
     split = read_split(tmp_path, "train")
     shard(tmp_path, "a.tar", tar_bytes(members(0)))
-    order = in_order(split, share(split, 0, 1), 1)
+    order = in_order(split, worker_share(split, 0, 1), 1)
     with pytest.raises(InputError, match=r"a\.tar is damaged, or was changed"):
         list(pixel_batches(split, order, Preprocessing(6, resize_size=6), threads=1))
 

@@ -10,19 +10,19 @@ from torch import nn
 
 from model.nn.encoder import Encoder
 from model.vision.preprocessing import Preprocessing
-from pipeline.datasets.prepared_split import Split, read_split
+from pipeline.datasets.prepared_split import PreparedSplit, read_split
 from pipeline.storage.folder import Folder
-from pipeline.training.data_loader import share
-from pipeline.training.distributed import Workers
-from pipeline.training.feature_cache import Cache, computed
+from pipeline.training.data_loader import worker_share
+from pipeline.training.distributed import WorldInfo
+from pipeline.training.feature_cache import FeatureCache, compute_features
 
 PREPROCESSING = Preprocessing(image_size=6, resize_size=6)
 OPTIONS: dict[str, Any] = {"dtype": torch.float32, "threads": 1}
-ALONE = Workers(0, 1, torch.device("cpu"))
+ALONE = WorldInfo(0, 1, torch.device("cpu"))
 
 
 @pytest.fixture
-def split(tmp_path: Path) -> Split:
+def split(tmp_path: Path) -> PreparedSplit:
     shard(tmp_path, "a.tar", tar_bytes(members(*range(5))))
     return read_split(tmp_path, "train")
 
@@ -35,35 +35,37 @@ def encoder() -> Encoder:
     return encoder
 
 
-def features(encoder: Encoder, split: Split) -> torch.Tensor:
+def features(encoder: Encoder, split: PreparedSplit) -> torch.Tensor:
     device = torch.device("cpu")
-    return computed(encoder, split, share(split, 0, 1), PREPROCESSING, device=device, **OPTIONS)
+    return compute_features(encoder, split, worker_share(split, 0, 1), PREPROCESSING, device=device, **OPTIONS)
 
 
-def test_the_cnn_is_asked_once(split: Split, encoder: Encoder, tmp_path: Path) -> None:
+def test_the_cnn_is_asked_once(split: PreparedSplit, encoder: Encoder, tmp_path: Path) -> None:
     expected, asked = features(encoder, split), list[int]()
     encoder.cnn.register_forward_pre_hook(lambda *_: asked.append(1))
     folder = Folder(str(tmp_path / "run"))
     for _ in range(2):
-        found = Cache(folder, encoder, PREPROCESSING).of("train", split, ALONE, **OPTIONS)
+        found = FeatureCache(folder, encoder, PREPROCESSING).of("train", split, ALONE, **OPTIONS)
         assert torch.equal(found[0], expected) and found.shape == (1, 5, 7)
     assert len(asked) == 1
 
 
-def test_another_cnn_or_split_is_asked_anew(split: Split, encoder: Encoder, tmp_path: Path) -> None:
+def test_another_cnn_or_split_is_asked_anew(split: PreparedSplit, encoder: Encoder, tmp_path: Path) -> None:
     folder = Folder(str(tmp_path / "run"))
-    before = Cache(folder, encoder, PREPROCESSING).of("train", split, ALONE, **OPTIONS)
+    before = FeatureCache(folder, encoder, PREPROCESSING).of("train", split, ALONE, **OPTIONS)
     with torch.no_grad():
         encoder.cnn[0].bias += 1.0
-    after = Cache(folder, encoder, PREPROCESSING).of("train", split, ALONE, **OPTIONS)
+    after = FeatureCache(folder, encoder, PREPROCESSING).of("train", split, ALONE, **OPTIONS)
     assert not torch.equal(before, after) and torch.equal(after[0], features(encoder, split))
-    Cache(folder, encoder, PREPROCESSING).of("val", split, ALONE, **OPTIONS)
+    FeatureCache(folder, encoder, PREPROCESSING).of("val", split, ALONE, **OPTIONS)
     assert len(folder.names("features")) == 3
 
 
-def test_what_several_workers_computed_is_found_by_any_number(split: Split, encoder: Encoder, tmp_path: Path) -> None:
+def test_what_several_workers_computed_is_found_by_any_number(
+    split: PreparedSplit, encoder: Encoder, tmp_path: Path
+) -> None:
     folder, expected = Folder(str(tmp_path / "run")), features(encoder, split)
-    cache = Cache(folder, encoder, PREPROCESSING)
+    cache = FeatureCache(folder, encoder, PREPROCESSING)
     cache.of("train", split, ALONE, **OPTIONS)
     (whole,) = folder.names("features")
     for first, last in ((0, 2), (2, 5)):
@@ -74,11 +76,11 @@ def test_what_several_workers_computed_is_found_by_any_number(split: Split, enco
     assert torch.equal(cache.of("train", split, ALONE, **OPTIONS)[0], expected)
 
 
-def test_views_are_crops_that_stay_the_same(split: Split, encoder: Encoder, tmp_path: Path) -> None:
-    cache = Cache(Folder(str(tmp_path / "run")), encoder, PREPROCESSING)
+def test_views_are_crops_that_stay_the_same(split: PreparedSplit, encoder: Encoder, tmp_path: Path) -> None:
+    cache = FeatureCache(Folder(str(tmp_path / "run")), encoder, PREPROCESSING)
     found = cache.of("train", split, ALONE, views=3, smallest_crop=0.5, **OPTIONS)
     assert found.shape == (3, 5, 7) and torch.equal(found[0], features(encoder, split))
     assert not torch.allclose(found[0], found[1]) and not torch.allclose(found[1], found[2])
     assert torch.equal(cache.of("train", split, ALONE, views=3, smallest_crop=0.5, **OPTIONS), found)
-    again = Cache(Folder(str(tmp_path / "other")), encoder, PREPROCESSING)
+    again = FeatureCache(Folder(str(tmp_path / "other")), encoder, PREPROCESSING)
     assert torch.equal(again.of("train", split, ALONE, views=3, smallest_crop=0.5, **OPTIONS), found)

@@ -10,15 +10,15 @@ from test_data_loader import CAPTIONS, members, shard, tar_bytes
 
 from model.nn.captioning_network import Architecture, Network
 from model.vocabulary import END, Vocabulary
-from pipeline.datasets.prepared_split import Split, read_split
-from pipeline.training.objectives import drawn, word_weights, written
+from pipeline.datasets.prepared_split import PreparedSplit, read_split
+from pipeline.training.objectives import self_critical_batches, teacher_forcing_batches, word_weights
 
 VOCABULARY = Vocabulary(("a", "dog", "dogs", "run", "far"))
 NUMBERS = np.array([3, 1, 2])
 
 
 @pytest.fixture(scope="module")
-def split(tmp_path_factory: pytest.TempPathFactory) -> Split:
+def split(tmp_path_factory: pytest.TempPathFactory) -> PreparedSplit:
     folder = tmp_path_factory.mktemp("data")
     other = json.dumps({"captions": ["Far dogs."], "ids": [[5, 3]]}).encode()  # else no word would be worth anything
     shard(folder, "a.tar", tar_bytes([members(0)[0], ("k0.json", other), *members(1, 2, 3)]))
@@ -40,9 +40,9 @@ def random(seed: int = 0) -> np.random.Generator:
 
 
 @pytest.mark.parametrize("captions_per_image", [1, 2, 5])
-def test_people_s_captions_are_as_different_as_there_are_enough(split: Split, captions_per_image: int) -> None:
+def test_people_s_captions_are_as_different_as_there_are_enough(split: PreparedSplit, captions_per_image: int) -> None:
     inputs = {"features": torch.ones(3, 2)}
-    batch = written(split, captions_per_image)(NUMBERS, inputs, random())
+    batch = teacher_forcing_batches(split, captions_per_image)(NUMBERS, inputs, random())
     assert batch.features is inputs["features"] and batch.caption_weights is None
     words = [row[:length].tolist() for row, length in zip(batch.words, batch.lengths.tolist(), strict=True)]
     for i in range(3):
@@ -52,8 +52,8 @@ def test_people_s_captions_are_as_different_as_there_are_enough(split: Split, ca
 
 
 @pytest.mark.parametrize("baseline", ["others", "greedy"])
-def test_what_is_drawn_is_weighed_by_its_worth(split: Split, network: Network, baseline: str) -> None:
-    lesson = drawn(
+def test_what_is_drawn_is_weighed_by_its_worth(split: PreparedSplit, network: Network, baseline: str) -> None:
+    lesson = self_critical_batches(
         network,
         split,
         VOCABULARY,
@@ -76,10 +76,10 @@ def test_what_is_drawn_is_weighed_by_its_worth(split: Split, network: Network, b
     assert not torch.equal(lesson(NUMBERS, {"features": features(network)}, random(1)).lengths, batch.lengths)
 
 
-def test_what_is_drawn_may_repeat_itself(split: Split, network: Network) -> None:
+def test_what_is_drawn_may_repeat_itself(split: PreparedSplit, network: Network) -> None:
     """No rule of the search bends the gradient."""
     network.decoder.output.bias.data[END] -= 1000  # END comes last
-    lesson = drawn(
+    lesson = self_critical_batches(
         network,
         split,
         VOCABULARY,
@@ -94,8 +94,8 @@ def test_what_is_drawn_may_repeat_itself(split: Split, network: Network) -> None
     assert any(len(set(pairwise(words))) < len(words) - 1 for words in said)
 
 
-def test_people_may_speak_beside(split: Split, network: Network) -> None:
-    lesson = drawn(
+def test_people_may_speak_beside(split: PreparedSplit, network: Network) -> None:
+    lesson = self_critical_batches(
         network,
         split,
         VOCABULARY,
@@ -116,7 +116,7 @@ def test_people_may_speak_beside(split: Split, network: Network) -> None:
         assert theirs == {tuple(ids) for ids in CAPTIONS["ids"]}  # type: ignore[arg-type]
 
 
-def test_rare_words_weigh_more(split: Split) -> None:
+def test_rare_words_weigh_more(split: PreparedSplit) -> None:
     weights = word_weights(split, VOCABULARY)
     assert weights.shape == (VOCABULARY.size,)
     assert weights[3] == weights[5] == 0.0 < weights[1] == weights[4]  # in all images; in three of four

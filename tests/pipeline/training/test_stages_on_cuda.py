@@ -22,16 +22,16 @@ from model.captioner import Captioner, checkpoint
 from model.nn.captioning_network import Architecture
 from model.nn.encoder import Encoder
 from model.vision.preprocessing import Preprocessing
-from pipeline.datasets.prepared_split import Split, read_split
+from pipeline.datasets.prepared_split import PreparedSplit, read_split
 from pipeline.inference.local_runner import run_local
-from pipeline.inference.stages import CaptionPixels, Decode
+from pipeline.inference.stages import CaptionStage, DecodeStage
 from pipeline.inputs.listing import list_inputs
 from pipeline.output.commit_log import CommitLog
 from pipeline.schema import MEASURES
 from pipeline.training import step_inputs
-from pipeline.training.data_loader import in_order, share
-from pipeline.training.feature_cache import computed
-from pipeline.training.objectives import drawn
+from pipeline.training.data_loader import in_order, worker_share
+from pipeline.training.feature_cache import compute_features
+from pipeline.training.objectives import self_critical_batches
 
 pytestmark = pytest.mark.cuda
 
@@ -54,7 +54,7 @@ def test_the_local_runners_rows_are_those_of_the_cpu(
 ) -> None:
     named = {f"{i}.jpg": jpeg(i) if i != 4 else b"no image" for i in range(8)}
     (tmp_path / "s.tar").write_bytes(tar_bytes(named))
-    decode = Decode(checkpoint.load_preprocessing(captioner))
+    decode = DecodeStage(checkpoint.load_preprocessing(captioner))
 
     def rows(where: torch.device, batch_images: int) -> pa.Table:
         spans = CommitLog().remaining_work(list_inputs([str(tmp_path / "s.tar")]).shards)
@@ -92,11 +92,11 @@ def batches(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
 @pytest.fixture
 def caption(cuda: torch.device) -> Callable[[pa.Table], pa.Table]:
-    return CaptionPixels(SHIPPED, SEARCH, device=str(cuda), dtype="float32")
+    return CaptionStage(SHIPPED, SEARCH, device=str(cuda), dtype="float32")
 
 
 def decoded(count: int) -> pa.Table:
-    return Decode(checkpoint.load_preprocessing(checkpoint.find(SHIPPED)))(encoded_rows(*map(jpeg, range(count))))
+    return DecodeStage(checkpoint.load_preprocessing(checkpoint.find(SHIPPED)))(encoded_rows(*map(jpeg, range(count))))
 
 
 def test_a_batch_that_the_gpu_cannot_hold_is_halved(
@@ -129,16 +129,16 @@ def test_an_image_that_the_gpu_cannot_hold_is_an_error_and_the_next_is_not(
 
 
 @pytest.fixture
-def split(tmp_path: Path) -> Split:
+def split(tmp_path: Path) -> PreparedSplit:
     other = json.dumps({"captions": ["Far dogs."], "ids": [[5, 3]]}).encode()  # else no word would be worth anything
     shard(tmp_path, "a.tar", tar_bytes([members(0)[0], ("k0.json", other), *members(1, 2, 3, 4)]))
     return read_split(tmp_path, "train")
 
 
-def test_the_images_of_a_step_are_those_of_the_cpu(split: Split, device: torch.device) -> None:
+def test_the_images_of_a_step_are_those_of_the_cpu(split: PreparedSplit, device: torch.device) -> None:
     steps = []
     for where in (CPU, device):
-        order = in_order(split, share(split, 0, 1), 2)
+        order = in_order(split, worker_share(split, 0, 1), 2)
         given = step_inputs.images(split, order, PREPROCESSING, device=where, threads=2, first_step=0)
         random = np.random.default_rng(1)
         steps.append([part for step in given for part in step_inputs.parts(*step, 2, smallest_crop=0.5, random=random)])
@@ -149,19 +149,21 @@ def test_the_images_of_a_step_are_those_of_the_cpu(split: Split, device: torch.d
         torch.testing.assert_close(found["images"].cpu(), expected["images"], atol=1e-3, rtol=1e-3)
 
 
-def test_features_are_those_of_the_cpu(split: Split, device: torch.device) -> None:
+def test_features_are_those_of_the_cpu(split: PreparedSplit, device: torch.device) -> None:
     torch.manual_seed(0)
     encoder = Encoder("resnet18", 4)
     options: dict[str, Any] = {"dtype": torch.float32, "threads": 2}
-    numbers = share(split, 0, 1)
-    expected = computed(encoder, split, numbers, PREPROCESSING, device=CPU, **options)
-    found = computed(encoder.to(device), split, numbers, PREPROCESSING, device=device, **options)
+    numbers = worker_share(split, 0, 1)
+    expected = compute_features(encoder, split, numbers, PREPROCESSING, device=CPU, **options)
+    found = compute_features(encoder.to(device), split, numbers, PREPROCESSING, device=device, **options)
     assert (found.device, found.shape) == (CPU, (5, 512))
     torch.testing.assert_close(found, expected, atol=1e-3, rtol=1e-3)
 
 
 @pytest.mark.parametrize("baseline", ["others", "greedy"])
-def test_drawn_captions_are_worth_what_they_are_on_the_cpu(baseline: str, split: Split, device: torch.device) -> None:
+def test_drawn_captions_are_worth_what_they_are_on_the_cpu(
+    baseline: str, split: PreparedSplit, device: torch.device
+) -> None:
     lessons = []
     for where in (CPU, device):
         torch.manual_seed(0)
@@ -170,7 +172,7 @@ def test_drawn_captions_are_worth_what_they_are_on_the_cpu(baseline: str, split:
             .build()
             .to(where)
         )
-        lesson = drawn(
+        lesson = self_critical_batches(
             network,
             split,
             VOCABULARY,

@@ -8,8 +8,8 @@ import torch
 
 from configs.stage import Stage
 from pipeline.errors import TrainingError
-from pipeline.training.config import Position, Progress
-from pipeline.training.step_monitor import Watch
+from pipeline.training.config import Progress, TrainingState
+from pipeline.training.step_monitor import StepMonitor
 
 
 def stage(**options: Any) -> Stage:
@@ -21,42 +21,42 @@ def stage(**options: Any) -> Stage:
     return Stage(**usual | options)
 
 
-def watched(*sums: tuple[float, float, float], **options: Any) -> tuple[Watch, Position, list[Progress]]:
+def watched(*sums: tuple[float, float, float], **options: Any) -> tuple[StepMonitor, TrainingState, list[Progress]]:
     """After such sums of steps, from the fifth of ten on."""
-    told, position = list[Progress](), Position()
-    watch = Watch(stage(**options), position, epoch_steps=10, done=4, tell=told.append)
+    told, position = list[Progress](), TrainingState()
+    monitor = StepMonitor(stage(**options), position, epoch_steps=10, done=4, tell=told.append)
     for one in sums:
-        watch.see(torch.tensor(one))
-    return watch, position, told
+        monitor.record(torch.tensor(one))
+    return monitor, position, told
 
 
 def test_a_step_is_looked_at_when_the_next_is_under_way() -> None:
-    watch, position, told = watched((60.0, 20.0, 0.0), (30.0, 15.0, 0.0))
+    monitor, position, told = watched((60.0, 20.0, 0.0), (30.0, 15.0, 0.0))
     assert [(one.step, one.steps, one.epoch, one.epochs, one.loss) for one in told] == [(5, 10, 1, 2, 3.0)]
-    watch.look()
-    watch.look()
+    monitor.flush()
+    monitor.flush()
     assert [one.loss for one in told] == [3.0, 2.0]
     assert (position.step, position.loss, position.tokens, position.first_loss) == (2, 90.0, 35.0, 3.0)
 
 
 def test_a_flag_of_any_worker_asks_all_to_stop() -> None:
-    watch, _, _ = watched((1.0, 1.0, 0.0), (1.0, 1.0, 1.0))
-    assert not watch.asked_to_stop
-    watch.look()
-    assert watch.asked_to_stop
+    monitor, _, _ = watched((1.0, 1.0, 0.0), (1.0, 1.0, 1.0))
+    assert not monitor.stop_requested
+    monitor.flush()
+    assert monitor.stop_requested
 
 
 @pytest.mark.parametrize("loss", [math.nan, math.inf, 62.0])
 def test_a_run_that_has_lost_its_way_is_ended(loss: float) -> None:
-    watch, _, _ = watched((3.0, 1.0, 0.0), (59.0, 1.0, 0.0), (loss, 1.0, 0.0))
+    monitor, _, _ = watched((3.0, 1.0, 0.0), (59.0, 1.0, 0.0), (loss, 1.0, 0.0))
     with pytest.raises(TrainingError, match=r"stage language has lost its way at step 7: .*3 at its first step"):
-        watch.look()
+        monitor.flush()
 
 
 def test_rewards_may_be_of_any_size() -> None:
-    watch, _, told = watched((0.1, 1.0, 0.0), (-9.0, 1.0, 0.0), (99.0, 1.0, 0.0), samples_per_image=5)
-    watch.look()
+    monitor, _, told = watched((0.1, 1.0, 0.0), (-9.0, 1.0, 0.0), (99.0, 1.0, 0.0), samples_per_image=5)
+    monitor.flush()
     assert [one.loss for one in told] == pytest.approx([0.1, -9.0, 99.0])
-    watch.see(torch.tensor((math.nan, 1.0, 0.0)))
+    monitor.record(torch.tensor((math.nan, 1.0, 0.0)))
     with pytest.raises(TrainingError):
-        watch.look()
+        monitor.flush()

@@ -19,10 +19,10 @@ from model.nn.encoder import build_feature_extractor
 from pipeline.datasets.prepared_split import read_split
 from pipeline.errors import InputError
 from pipeline.training.config import Progress
-from pipeline.training.distributed import Workers
-from pipeline.training.trainer import TrainingRun
+from pipeline.training.distributed import WorldInfo
+from pipeline.training.trainer import Trainer
 
-ALONE = Workers(0, 1, torch.device("cpu"))
+ALONE = WorldInfo(0, 1, torch.device("cpu"))
 
 
 class Listener:
@@ -81,7 +81,7 @@ def given(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., TrainConfig
 
 def run(recipe: TrainConfig, listener: Listener | None = None) -> bool:
     train, val = read_split(recipe.data, "train"), read_split(recipe.data, "val", captions=True)
-    return TrainingRun(recipe, train, val, ALONE, listener or Listener()).run()
+    return Trainer(recipe, train, val, ALONE, listener or Listener()).run()
 
 
 def left(recipe: TrainConfig) -> tuple[list[dict[str, Any]], dict[str, torch.Tensor]]:
@@ -228,4 +228,4 @@ def test_each_worker_has_an_image_at_each_step(
     recipe = replace(recipe, stages=[replace(one, batch_images=batch_images) for one in recipe.stages])
     train, val = read_split(recipe.data, "train"), read_split(recipe.data, "val", captions=True)
     with pytest.raises(InputError, match=reason):
-        TrainingRun(recipe, train, val, replace(ALONE, count=workers), Listener())
+        Trainer(recipe, train, val, replace(ALONE, count=workers), Listener())

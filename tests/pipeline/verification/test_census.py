@@ -6,15 +6,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline.outcome import ReadOptions
-from pipeline.verification.census import Key, compare_table, compare_tar, differences
+from pipeline.read_options import ReadOptions
+from pipeline.verification.census import RowKey, compare_table, compare_tar, differences
 from pipeline.verification.table_census import TableCensus, count_list, count_parquet
 from pipeline.verification.tar_census import TarCensus
 
 
-def rows(*names: str) -> list[Key]:
+def rows(*names: str) -> list[RowKey]:
     """Those that begin with the tar's name are damage."""
-    return [Key(i, name, "corrupt_shard" if name.startswith("s.") else None) for i, name in enumerate(names)]
+    return [RowKey(i, name, "corrupt_shard" if name.startswith("s.") else None) for i, name in enumerate(names)]
 
 
 def test_whole_multisets_are_compared() -> None:
@@ -48,7 +48,7 @@ def test_a_damaged_tar_may_have_more_rows_and_not_fewer() -> None:
 
 
 def test_an_image_of_the_name_of_damage_is_none() -> None:
-    found = [Key(0, "s.tar@512", None)]
+    found = [RowKey(0, "s.tar@512", None)]
     assert list(compare_tar("s.tar", TarCensus(["s.tar@512"], ["s.tar@512"]), found)) == []
 
 
@@ -60,7 +60,7 @@ def test_a_tar_that_was_cut_must_have_a_row_that_says_so() -> None:
 
 def test_a_list_may_name_itself() -> None:
     census = TableCensus(frozenset([2]), ["a.jpg", "s.txt"])
-    found = [Key(0, "a.jpg", None), Key(1, "s.txt", "unreadable")]
+    found = [RowKey(0, "a.jpg", None), RowKey(1, "s.txt", "unreadable")]
     assert list(compare_table("s.txt", census, found)) == []
     assert list(compare_table("s.txt", census, found[1:])) == ["0 rows for 2 images"]
 
@@ -79,7 +79,7 @@ def test_rows_of_a_table_are_counted_then_named() -> None:
 
 @pytest.mark.parametrize(("code", "excused"), [("corrupt_shard", True), ("no_image", True), ("unreadable", False)])
 def test_a_table_that_cannot_be_used_has_a_row_that_says_so(code: str, *, excused: bool) -> None:
-    found = list(compare_table("s.parquet", TableCensus(frozenset([9])), [Key(0, "s.parquet", code)]))
+    found = list(compare_table("s.parquet", TableCensus(frozenset([9])), [RowKey(0, "s.parquet", code)]))
     assert found == ([] if excused else ["0 rows for 9 images"])
 
 

@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 from conftest import tar_bytes
 
-from pipeline.tar.samples import images_among
-from pipeline.verification.tar_census import TarCensus, count_images, family
+from pipeline.tar.samples import image_matcher
+from pipeline.verification.tar_census import TarCensus, count_images, key_family
 
 
 def census(data: bytes, *members: str) -> TarCensus:
-    return count_images(io.BytesIO(data), len(data), images_among(members))
+    return count_images(io.BytesIO(data), len(data), image_matcher(members))
 
 
 def tar_of(*names: str) -> bytes:
@@ -126,7 +126,7 @@ def test_only_headers_are_read(tmp_path: Path) -> None:
 
     data = tar_bytes({f"{number}.jpg": b"x" * 100_000 for number in range(50)})
     file = Counting(data)
-    assert len(count_images(file, len(data), images_among(())).images) == 50
+    assert len(count_images(file, len(data), image_matcher(())).images) == 50
     assert file.count <= 50 * (1 + 512) + 40 * 512
 
 
@@ -147,5 +147,7 @@ def test_where_tarfile_gives_up_and_where_the_end_is_one_block() -> None:
 
 
 def test_families() -> None:
-    assert {family(name) for name in ("d/a", "d/a.jpg", "d/a.left.jpg", "d/a.jpg#12", "d/a#2.jpg", "d/a#2")} == {"d/a"}
-    assert family("d/.a.jpg") == "d/.a" and family("a.b/c.jpg") == "a.b/c"
+    assert {key_family(name) for name in ("d/a", "d/a.jpg", "d/a.left.jpg", "d/a.jpg#12", "d/a#2.jpg", "d/a#2")} == {
+        "d/a"
+    }
+    assert key_family("d/.a.jpg") == "d/.a" and key_family("a.b/c.jpg") == "a.b/c"

@@ -11,7 +11,7 @@ from pipeline.output.manifest import finish
 from pipeline.schema import CAPTIONED
 from pipeline.shards import Shard
 from pipeline.storage.folder import Folder
-from pipeline.verification.verify import problems
+from pipeline.verification.verify import find_problems
 
 
 def finished(folder: Folder, form: str = "parquet") -> CommitLog:
@@ -27,11 +27,11 @@ def test_rows_in_any_order_and_parts_are_proven(form: str, tmp_path: Path) -> No
         writing = part_writer(folder, file_format=form)
         writing.write(captioned(*positions))
         writing.commit()
-    assert list(problems(folder, finished(folder, form))) == ["/data/s.tar: rows 3 to 3 are missing"]
+    assert list(find_problems(folder, finished(folder, form))) == ["/data/s.tar: rows 3 to 3 are missing"]
     writing = part_writer(folder, file_format=form)
     writing.write(captioned(("s", 3)))
     writing.commit()
-    assert list(problems(folder, finished(folder, form))) == []
+    assert list(find_problems(folder, finished(folder, form))) == []
 
 
 def test_rows_committed_twice_are_named(tmp_path: Path) -> None:
@@ -40,7 +40,9 @@ def test_rows_committed_twice_are_named(tmp_path: Path) -> None:
         writing = part_writer(folder)
         writing.write(captioned(*positions))
         writing.commit()
-    assert list(problems(folder, finished(folder))) == ["/data/t.tar: row 1 is there more than once, or after the last"]
+    assert list(find_problems(folder, finished(folder))) == [
+        "/data/t.tar: row 1 is there more than once, or after the last"
+    ]
 
 
 @pytest.mark.parametrize(
@@ -58,7 +60,7 @@ def test_rows_are_a_caption_or_a_typed_error(column: str, value: str | None, pro
     writing = part_writer(folder)
     writing.write(captioned().from_pylist(rows, schema=CAPTIONED))
     writing.commit()
-    (found,) = problems(folder, finished(folder))
+    (found,) = find_problems(folder, finished(folder))
     assert found.endswith(problem)
 
 
@@ -68,8 +70,8 @@ def test_an_empty_listing_is_not_no_listing(tmp_path: Path) -> None:
     writing.write(captioned(*(("t", index) for index in range(5))))
     writing.commit()
     commit_log = finished(folder)
-    assert list(problems(folder, commit_log)) == []
-    assert list(problems(folder, commit_log, [])) == ["/data/t.tar: in the output, and not in the input"]
+    assert list(find_problems(folder, commit_log)) == []
+    assert list(find_problems(folder, commit_log, [])) == ["/data/t.tar: in the output, and not in the input"]
 
 
 def test_a_shard_that_cannot_be_read_now_is_named(tmp_path: Path) -> None:
@@ -79,7 +81,7 @@ def test_a_shard_that_cannot_be_read_now_is_named(tmp_path: Path) -> None:
     writing = part_writer(folder)
     writing.write(captioned().from_pylist(rows, schema=CAPTIONED))
     writing.commit()
-    (found,) = problems(folder, finished(folder), [shard])
+    (found,) = find_problems(folder, finished(folder), [shard])
     assert found.startswith("/data/t.tar: cannot be read now, to compare it with its rows: ")
 
 
@@ -91,5 +93,5 @@ def test_the_manifest_must_name_every_part(tmp_path: Path) -> None:
     commit_log = finished(folder)
     manifest = json.loads(folder.read("_manifest.json"))
     folder.write("_manifest.json", json.dumps(manifest | {"files": {}}).encode())
-    (found,) = problems(folder, commit_log)
+    (found,) = find_problems(folder, commit_log)
     assert found.startswith(f"{commit_log.commits[0].file}: the manifest says None")
