@@ -6,20 +6,17 @@ record of its place in the input; the same command again reads the records and d
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import os
 import platform
 import sys
-import time
-from collections.abc import Generator, Iterator
+from collections.abc import Generator
 from dataclasses import replace
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 
 import pyarrow as pa
-from tqdm import tqdm
 
 from cluster import connect
 from cluster.connect import Resources
@@ -28,6 +25,7 @@ from configs.caption import CaptionConfig
 from jobs import __version__, cli
 from jobs.captioning import placement
 from jobs.captioning.job_description import describe, find_captioners, read_options
+from jobs.captioning.progress import CaptionProgress, describe_inputs
 from jobs.captioning.summary import judge, summarise
 from jobs.console.stop_requests import stop_on_signals
 from model.captioner import checkpoint
@@ -52,7 +50,6 @@ log = logging.getLogger("shardtalk.caption")
 
 EARLY_STOP_ROWS = 1_000
 """From here on a run whose errors exceed `max_error_rate` is stopped rather than finished."""
-SHOWN_EVERY_S = 30.0
 CPU_BATCH_IMAGES, CUDA_BATCH_IMAGES = 32, 256
 
 
@@ -84,7 +81,7 @@ def run(config: CaptionConfig) -> int:
             log.info(f"{taken_back} rows with errors are tried again")
             spans = list(commit_log.remaining_work(listing.shards))
         sweep(folder, commit_log, confirm=mine.confirm)
-        write_plan(folder, commit_log, spans)
+        plan = write_plan(folder, commit_log, spans)
         part_writer = PartWriter(
             folder,
             commit_log,
@@ -97,8 +94,11 @@ def run(config: CaptionConfig) -> int:
         report = RunStats(
             commit_log, placement.slots(config, resources), expected_rows=_expected_rows(commit_log, spans)
         )
+        progress = CaptionProgress(report, commit_log, plan, device)
+        log.info(_start_line(config, listing, device, on_ray=on_ray))
         tables = captioned(config, [*speaking, *rescoring], spans, resources)
-        stopped = _commit(config, tables, part_writer, report, device=device, metrics=Metrics() if resources else None)
+        metrics = Metrics() if resources else None
+        stopped = _commit(config, tables, part_writer, report, progress=progress, metrics=metrics)
         code = _judge(config, folder, commit_log, listing, report, stopped=stopped)
         if code == 0:
             mine.confirm()
@@ -108,6 +108,17 @@ def run(config: CaptionConfig) -> int:
             exports.write(folder, commit_log, vis=config.vis_json, coco=config.coco_json)
             summarise(config.output, commit_log, listing, report, device)
         return code
+
+
+def _start_line(config: CaptionConfig, listing: Listing, device: str, *, on_ray: bool) -> str:
+    names = " + ".join(config.captioners)
+    parts = [
+        describe_inputs(config.inputs, listing.shards),
+        f"captioner {names}" if len(config.captioners) == 1 else f"captioners {names}",
+        *([f"device {device}"] if device else []),
+        f"{'ray' if on_ray else 'local'} runner",
+    ]
+    return "; ".join(parts)
 
 
 def _expected_rows(commit_log: CommitLog, spans: list[Span]) -> int | None:
@@ -121,13 +132,13 @@ def _commit(
     part_writer: PartWriter,
     report: RunStats,
     *,
-    device: str,
+    progress: CaptionProgress,
     metrics: Metrics | None,
 ) -> bool:
     """Does the work, and says whether somebody asked to stop before it was done. What was done is committed."""
     announce, give_up = partial(log.info, "stopping: committing what is done"), partial(_give_up, config.grace_s)
     with stop_on_signals(announce, timeout_s=config.grace_s, give_up=give_up) as stop:
-        for rows in _shown(stop.until_requested(tables), report, device):
+        for rows in progress.shown(stop.until_requested(tables)):
             report.count(rows)
             with report.writing():
                 part_writer.write(rows)
@@ -215,23 +226,6 @@ def _versions() -> dict[str, str]:
 def _as_workers_find_it(captioner: str) -> str:
     """A name is looked for in the code they were shipped, a directory where it lies."""
     return str(Path(captioner).absolute()) if captioner and Path(captioner).exists() else captioner
-
-
-def _shown(tables: Generator[pa.Table], report: RunStats, device: str) -> Iterator[pa.Table]:
-    """The tables, with a progress bar on a terminal and a line now and then in a log; closes them in the end."""
-    total, done = report.expected_rows, report.rows
-    bar = tqdm(total=total, initial=done, unit="image", smoothing=0.1, disable=None, dynamic_ncols=True)
-    with contextlib.closing(tables), bar:
-        shown = time.monotonic()
-        for rows in tables:
-            yield rows
-            bar.set_postfix(errors=report.errors, refresh=False)
-            bar.update(len(rows))
-            if bar.disable and time.monotonic() >= shown + SHOWN_EVERY_S:
-                shown = time.monotonic()
-                log.info(
-                    f"{report.rows:,} rows, {report.errors:,} errors; {report.images_per_s:.1f} images/s on {device}"
-                )
 
 
 if __name__ == "__main__":

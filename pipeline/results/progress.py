@@ -50,11 +50,13 @@ class Status:
     """At the recent commits' rate of bytes; None where it is not known."""
 
 
-def write_plan(folder: Folder, commit_log: CommitLog, spans: Sequence[Span]) -> None:
-    """Says what there is to do, for those who watch."""
+def write_plan(folder: Folder, commit_log: CommitLog, spans: Sequence[Span]) -> Plan:
+    """Writes the plan of a run into its output, for `shardtalk status`, and returns it."""
     files = commit_log.row_ranges.keys() | {span.shard.id for span in spans}
     left = sum(max(0, span.shard.size - span.offset) for span in spans if span.stop is None)
-    folder.write(PLAN, json.dumps(asdict(Plan(len(files), committed_bytes(commit_log) + left))).encode())
+    plan = Plan(len(files), committed_bytes(commit_log) + left)
+    folder.write(PLAN, json.dumps(asdict(plan)).encode())
+    return plan
 
 
 def committed_bytes(commit_log: CommitLog) -> int:

@@ -1,6 +1,7 @@
 """The job as a user sees it: what it writes, what it does again, what it refuses."""
 
 import json
+import re
 from pathlib import Path
 
 import duckdb
@@ -16,6 +17,7 @@ from conftest import (
     jpeg,
     pictures,
     rows_of,
+    tar_bytes,
     tar_of_pictures,
 )
 
@@ -204,10 +206,38 @@ def test_a_small_rotten_job_is_finished_before_it_fails(tmp_path: Path, caption:
 
 
 def test_a_log_gets_a_line_now_and_then(tmp_path: Path, caption: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("jobs.caption.SHOWN_EVERY_S", 0.0)
+    monkeypatch.setattr("jobs.console.progress.LOG_EVERY_S", 0.0)
     code, said = caption(pictures(tmp_path / "in", 3), "--batch_images", 2)
     assert code == 0
-    assert [line.partition(";")[0] for line in said.splitlines()[:2]] == [
-        "shardtalk caption: 2 rows, 0 errors",
-        "shardtalk caption: 3 rows, 0 errors",
+    lines = said.splitlines()[1:3]
+    assert [line.partition(";")[0] for line in lines] == [
+        "shardtalk caption: 2 of 3 images (67%), 0 errors",
+        "shardtalk caption: 3 of 3 images (100%), 0 errors",
     ]
+    assert lines[1].endswith("; 0:00:00 left")
+
+
+def test_a_log_tells_how_much_of_a_tar_is_committed(
+    tmp_path: Path, caption: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("jobs.console.progress.LOG_EVERY_S", 0.0)
+    (tmp_path / "s.tar").write_bytes(tar_bytes({f"{i}.jpg": jpeg(i) for i in range(3)}))
+    code, said = caption(tmp_path / "s.tar", "--batch_images", 1, "--fragment_rows", 1)
+    assert code == 0
+    found = re.findall(r"caption: (\d) images, (\d+)% of the bytes committed, 0 errors; .* left$", said, re.MULTILINE)
+    assert [images for images, _ in found] == ["1", "2", "3"]
+    assert 0 < int(found[0][1]) < int(found[1][1]) < int(found[2][1]) <= 100
+
+
+def test_a_job_says_first_what_it_found(tmp_path: Path, caption: Run, captioner: Path) -> None:
+    folder, others = pictures(tmp_path / "in", 3), pictures(tmp_path / "other", 1)
+    (others / "0.jpg").rename(others / "9.jpg")
+    (tmp_path / "s.tar").write_bytes(tar_bytes({"a.jpg": jpeg(1)}))
+    ends = f"; captioner {captioner}; device cpu; local runner"
+    for inputs, found in (
+        ([folder], "3 images in 1 folder"),
+        ([folder, others], "4 images in 2 folders"),
+        ([folder / "0.jpg", tmp_path / "s.tar"], "1 image, 1 tar"),
+    ):
+        code, said = caption(*inputs, output=tmp_path / str(len(found)))
+        assert code == 0 and said.splitlines()[0] == f"shardtalk caption: {found}{ends}"

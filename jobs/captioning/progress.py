@@ -1,0 +1,79 @@
+"""What a captioning job tells the user while it runs: what it found at the start, then how far it is."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from collections import Counter
+from collections.abc import Generator, Iterator, Sequence
+from pathlib import Path
+
+import pyarrow as pa
+
+from jobs.console.progress import ProgressBar, time_left
+from pipeline.inference.run_stats import RunStats
+from pipeline.output.commit_log import CommitLog
+from pipeline.results.progress import Plan, committed_bytes
+from pipeline.shards import Shard, ShardFormat
+
+log = logging.getLogger("shardtalk.caption")
+
+_NOUNS = {
+    ShardFormat.IMAGE: ("image", "images"),
+    ShardFormat.TAR: ("tar", "tars"),
+    ShardFormat.PARQUET: ("Parquet file", "Parquet files"),
+    ShardFormat.LIST: ("list", "lists"),
+}
+
+
+def describe_inputs(inputs: Sequence[str], shards: Sequence[Shard]) -> str:
+    """Describes what the inputs hold, such as "329 images in 1 folder" or "2 images, 12 tars"."""
+    counts = Counter(shard.format for shard in shards)
+    found = ", ".join(_count(counts[form], *nouns) for form, nouns in _NOUNS.items() if counts[form])
+    if inputs and all(Path(name).is_dir() for name in inputs):
+        return f"{found} in {_count(len(inputs), 'folder', 'folders')}"
+    return found
+
+
+def _count(count: int, singular: str, plural: str) -> str:
+    return f"{count:,} {singular if count == 1 else plural}"
+
+
+class CaptionProgress:
+    """Shows the progress of a captioning job: a bar on a terminal, a line now and then in a log.
+
+    Args:
+        report: counts of the run, updated by the caller.
+        commit_log: the output's commits, updated by the caller.
+        plan: what there was to do at the start of the run.
+        device: what the captioner computes on, for the user.
+    """
+
+    def __init__(self, report: RunStats, commit_log: CommitLog, plan: Plan, device: str) -> None:
+        self._report, self._commit_log, self._plan, self._device = report, commit_log, plan, device
+        self._share_at_start = self._share_of_bytes()
+
+    def shown(self, tables: Generator[pa.Table]) -> Iterator[pa.Table]:
+        """Yields the tables, shows the progress after each has been counted, and closes them in the end."""
+        report = self._report
+        bar = ProgressBar(log, unit="image", total=report.expected_rows, initial=report.rows)
+        with contextlib.closing(tables), bar:
+            for rows in tables:
+                yield rows
+                bar.show(report.rows, {"errors": report.errors}, self._line)
+
+    def _line(self) -> str:
+        report, expected = self._report, self._report.expected_rows
+        if expected is None:
+            share, start = self._share_of_bytes(), self._share_at_start
+            done = f"{report.rows:,} images, {share:.0%} of the bytes committed"
+            left_s = report.seconds * (1.0 - share) / (share - start) if share > start else None
+        else:
+            done = f"{report.rows:,} of {expected:,} images ({report.rows / max(1, expected):.0%})"
+            left_s = (expected - report.rows) / report.images_per_s if report.run_rows else None
+        speed = f"{report.images_per_s:.1f} images/s on {self._device}"
+        left = f"; {time_left(left_s)}" if left_s is not None else ""
+        return f"{done}, {report.errors:,} errors; {speed}{left}"
+
+    def _share_of_bytes(self) -> float:
+        return min(1.0, committed_bytes(self._commit_log) / max(1, self._plan.bytes))
