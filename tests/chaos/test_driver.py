@@ -146,7 +146,7 @@ def test_asked_to_stop_it_commits_and_says_3(
         child.send_signal(asked_by)
         said = child.communicate(timeout=DEADLINE_S)[1]
     assert child.returncode == 3, said
-    assert said.count("\n") == 2 and "the same command again" in said
+    assert said.count("\n") == 3 and "the same command again" in said
     committed = rows_of(tmp_path / "out")
     assert 0 < len(committed) <= IMAGES
     assert f"{len(committed)} rows are committed" in said
