@@ -25,7 +25,7 @@ from configs.caption import CaptionConfig
 from jobs import __version__, cli
 from jobs.captioning import placement
 from jobs.captioning.job_description import describe, find_captioners, read_options
-from jobs.captioning.progress import CaptionProgress, describe_inputs
+from jobs.captioning.progress import CaptionProgress, describe_inputs, report_startup
 from jobs.captioning.summary import judge, summarise
 from jobs.console.stop_requests import stop_on_signals
 from model.captioner import checkpoint
@@ -215,6 +215,7 @@ def captioned(
         options=read_options(config),
         actors=(min(config.ray.min_actors or most, most), most),
         actor_resources={"num_cpus": config.ray.num_cpus, "num_gpus": num_gpus},
+        report_startup=report_startup,
     )
 
 

@@ -39,6 +39,11 @@ def _count(count: int, singular: str, plural: str) -> str:
     return f"{count:,} {singular if count == 1 else plural}"
 
 
+def report_startup(up: int, wanted: int) -> None:
+    """Logs how many captioners of a Ray job are up while it waits for its first rows."""
+    log.info(f"{up} of {wanted} captioners up, waiting for the cluster")
+
+
 class CaptionProgress:
     """Shows the progress of a captioning job: a bar on a terminal, a line now and then in a log.
 

@@ -16,6 +16,12 @@ from ray.data.datasource import Datasource, ReadTask
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from model.device import SINGLE_ARENA
+from pipeline.inference.actor_startup import (
+    RemoteStartupCounter,
+    ReportStartup,
+    StartupCounter,
+    report_until_first,
+)
 from pipeline.inference.fault_isolation import AttemptTracker, CrashIsolated, RowId, RowPositions, Stage, Tracker
 from pipeline.inference.stages import CaptionStage
 from pipeline.read_options import DEFAULTS, ReadOptions
@@ -121,9 +127,12 @@ class RemoteAttemptTracker:
 class CaptionActor:
     """`CaptionStage`, made where the actor is. Is given several batches' rows, and shares them out evenly."""
 
-    def __init__(self, tracker: Tracker, arguments: Mapping[str, Any], batch_images: int) -> None:
+    def __init__(
+        self, tracker: Tracker, startup: RemoteStartupCounter, arguments: Mapping[str, Any], batch_images: int
+    ) -> None:
         self._caption = CrashIsolated(CaptionStage(**arguments), "caption", tracker)
         self._batch_images = batch_images
+        startup.add_this_actor()
 
     def __call__(self, rows: pa.Table) -> pa.Table:
         """As `CaptionStage`."""
@@ -132,10 +141,10 @@ class CaptionActor:
         return pa.concat_tables([self._caption(rows.slice(i * size, size)) for i in range(batches)])
 
 
-def _start_tracker() -> RemoteAttemptTracker:
-    """On the driver's node: without that the job is over anyway."""
+def _start_actor(actor_class: type) -> Any:
+    """Starts an actor on the driver's node, without which the job is over anyway."""
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-    return RemoteAttemptTracker(ray.remote(AttemptTracker).options(num_cpus=0, scheduling_strategy=here).remote())
+    return ray.remote(actor_class).options(num_cpus=0, scheduling_strategy=here).remote()
 
 
 def _configure(context: ray.data.DataContext, limits: FlowLimits, actors: int) -> None:
@@ -159,6 +168,7 @@ def run_ray(
     options: ReadOptions = DEFAULTS,
     actors: tuple[int, int],
     actor_resources: Mapping[str, float],
+    report_startup: ReportStartup,
 ) -> Generator[pa.Table]:
     """Yields the captioned rows (`schema.CAPTIONED`) of the spans, in the order in which they are ready.
 
@@ -168,13 +178,18 @@ def run_ray(
         options: how shards are read.
         actors: fewest and most that hold a captioner.
         actor_resources: `num_cpus` and `num_gpus` of each.
+        report_startup: called with how many captioners are up, and how many there will be, while there are no rows yet.
     """
     limits = GPU_LIMITS if actor_resources.get("num_gpus") else CPU_LIMITS
     _configure(ray.data.DataContext.get_current(), limits, actors[1])
     wanted = TASKS_PER_ACTOR * actors[1]
     pieces = split_spans(spans, min_pieces=wanted, piece_bytes=splitting.PIECE_BYTES, options=options)
-    tracker = _start_tracker()
+    tracker, startup = (
+        RemoteAttemptTracker(_start_actor(AttemptTracker)),
+        RemoteStartupCounter(_start_actor(StartupCounter)),
+    )
     source = SpanDatasource(pieces, wanted=wanted, batch_images=batch_images, options=options)
+    min_actors = min(actors[0], len(source.groups))
     actor = {**actor_resources, "runtime_env": {"env_vars": SINGLE_ARENA}}  # which calls its stages in a thread
     # Without a GPU both stages ask for the same, and Ray runs them in one actor: a core decodes and captions by turns.
     decoding = {} if actor_resources.get("num_gpus") else actor
@@ -188,11 +203,12 @@ def run_ray(
         .map_batches(CrashIsolated(decode, "decode", tracker), batch_format="pyarrow", batch_size=None, **decoding)
         .map_batches(
             CaptionActor,
-            fn_constructor_args=(tracker, dict(caption_arguments), batch_images),
+            fn_constructor_args=(tracker, startup, dict(caption_arguments), batch_images),
             batch_format="pyarrow",
             batch_size=limits.batches * batch_images,
-            compute=ray.data.ActorPoolStrategy(min_size=min(actors[0], len(source.groups)), max_size=actors[1]),
+            compute=ray.data.ActorPoolStrategy(min_size=min_actors, max_size=actors[1]),
             **actor,
         )
     )
-    yield from rows.iter_batches(batch_format="pyarrow", batch_size=None)
+    tables = rows.iter_batches(batch_format="pyarrow", batch_size=None)
+    yield from report_until_first(tables, startup.count, min_actors, report_startup)

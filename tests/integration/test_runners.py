@@ -10,6 +10,7 @@ from tolerances import same_log_prob
 from cluster.connect import Resources
 from configs.verify import VerifyConfig
 from jobs.verify import run as verify
+from pipeline.inference import actor_startup
 from pipeline.readers import splitting
 
 KEPT = ("--siblings", "txt")
@@ -93,6 +94,15 @@ def test_ray_finishes_what_the_local_runner_began(
     code, said = caption(*inputs, *KEPT, "--runner", "ray", "--batch_images", 2, "--ray.max_actors", 1)
     assert code == 0, said
     assert_same(rows_of(tmp_path / "out"), reference)
+
+
+def test_a_job_on_ray_says_that_it_waits_for_captioners(
+    local_ray: Resources, caption: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(actor_startup, "POLL_S", 0.01)
+    code, said = caption(pictures(tmp_path / "in", 2), "--runner", "ray", "--ray.max_actors", 1)
+    assert code == 0 and "shardtalk caption: 0 of 1 captioners up, waiting for the cluster\n" in said
+    assert said.splitlines()[0].endswith("; device cpu; ray runner")
 
 
 def test_ray_asked_to_caption_nothing_more_is_not_needed(inputs: list[Path], caption: Run) -> None:
