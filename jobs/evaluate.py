@@ -1,6 +1,6 @@
-"""`shardtalk evaluate`: how good captions are, against people's, and how diverse.
+"""`shardtalk evaluate`: scores captions against reference captions, and measures their diversity.
 
-caption, if asked to → read both sides → pair → score → write. No torch unless it captions or reads shards.
+(caption →) read captions and references → pair → score → write. Imports torch only if it captions or reads shards.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ DIVERSITY_LABELS = {
 
 
 def run(config: EvaluateConfig) -> int:
-    """Scores, prints a table, writes the files asked for; returns the exit code."""
+    """Scores captions, prints a table and writes the requested files; returns the exit code."""
     for name in filter(None, (config.output, config.per_image_file)):
         check_outside_inputs(name, filter(None, [config.captions]))
     references = _references(config)
@@ -62,7 +62,7 @@ def run(config: EvaluateConfig) -> int:
                 return code
         said, job = read_captions(captions), read_job(captions) if is_output(captions) else {}
     pairing = pair(said, references.images, match=config.match)
-    _say_what_is_left(config, pairing)
+    _log_unpaired(config, pairing)
     java, without_java = _find_java(config.timeout_s)
     ours = {str(place): one.caption or "" for place, (one, _) in enumerate(pairing.pairs)}
     theirs = {str(place): image.captions for place, (_, image) in enumerate(pairing.pairs)}
@@ -91,7 +91,7 @@ def _references(config: EvaluateConfig) -> References:
 
 
 def _caption(config: EvaluateConfig, where: str) -> int:
-    """Captions the images of the data as `shardtalk caption` does; its exit code."""
+    """Captions the images of the data as `shardtalk caption` does; returns its exit code."""
     from jobs import caption
 
     code = caption.run(
@@ -115,17 +115,17 @@ def _caption(config: EvaluateConfig, where: str) -> int:
     return code
 
 
-def _say_what_is_left(config: EvaluateConfig, pairing: Pairing) -> None:
-    """Raises InputError if there is nothing to score, or less than was asked for."""
-    strangers, missing = pairing.without_references, pairing.without_caption
+def _log_unpaired(config: EvaluateConfig, pairing: Pairing) -> None:
+    """Logs what could not be paired. Raises InputError if that leaves nothing to score, or images are missing."""
+    unmatched, missing = pairing.without_references, pairing.without_caption
     if not pairing.pairs:
         names = (
-            f"{strangers[0].image_id!r} and {missing[0].file_path!r} (id {missing[0].image_id})" if strangers else ""
+            f"{unmatched[0].image_id!r} and {missing[0].file_path!r} (id {missing[0].image_id})" if unmatched else ""
         )
         raise InputError(f"no caption is of an image of the references{f': they have {names}, say' if names else ''}")
-    if strangers:
+    if unmatched:
         log.info(
-            f"{len(strangers)} captions have no references and do not count; the first is {strangers[0].image_id!r}'s"
+            f"{len(unmatched)} captions have no references and do not count; the first is {unmatched[0].image_id!r}'s"
         )
     if missing:
         found = f"{len(missing)} of {len(missing) + len(pairing.pairs)} images of the references have no caption"
@@ -170,7 +170,7 @@ def _versions(java: Java | None) -> dict[str, str | None]:
 
 
 def table(report: dict[str, Any]) -> str:
-    """The report for a person."""
+    """Formats the report as text."""
     counts, variety = report["counts"], report["diversity"]
     why = report["missing"].get("PTB tokens")
     tokens = f"Shardtalk's own ({why}), NOT comparable with papers" if why else "Penn Treebank's"
@@ -186,7 +186,7 @@ def table(report: dict[str, Any]) -> str:
 
 
 def _write(config: EvaluateConfig, report: dict[str, Any], pairing: Pairing, scores: Scores) -> None:
-    """The files asked for, each at once or not at all."""
+    """Writes the requested files, each atomically."""
     if config.per_image_file:
         buffer = pa.BufferOutputStream()
         pq.write_table(_rows(pairing.pairs, scores), buffer)
@@ -198,13 +198,15 @@ def _write(config: EvaluateConfig, report: dict[str, Any], pairing: Pairing, sco
 
 
 def _rows(pairs: Iterable[tuple[Prediction, Any]], scores: Scores) -> pa.Table:
-    """A row per image: what was said of it and what people said, and a column per metric."""
+    """Builds a table with a row per image: its caption, its references, and a column per metric."""
     said, images = zip(*pairs, strict=True)
     columns = {
-        "image_id": pa.array([_whole(one.image_id) for one in said], pa.string()),
-        "file_path": pa.array([_whole(image.file_path) for image in images], pa.string()),
-        "caption": pa.array([one.caption and _whole(one.caption) for one in said], pa.string()),
-        "references": pa.array([[_whole(text) for text in image.captions] for image in images], pa.list_(pa.string())),
+        "image_id": pa.array([_encodable(one.image_id) for one in said], pa.string()),
+        "file_path": pa.array([_encodable(image.file_path) for image in images], pa.string()),
+        "caption": pa.array([one.caption and _encodable(one.caption) for one in said], pa.string()),
+        "references": pa.array(
+            [[_encodable(text) for text in image.captions] for image in images], pa.list_(pa.string())
+        ),
         "error_code": pa.array([one.error_code for one in said], pa.string()),
     }
     for metric in METRICS:
@@ -213,8 +215,8 @@ def _rows(pairs: Iterable[tuple[Prediction, Any]], scores: Scores) -> pa.Table:
     return pa.table(columns)
 
 
-def _whole(text: str) -> str:
-    """Text that UTF-8 can hold: half a surrogate pair, which JSON may have, becomes a question mark."""
+def _encodable(text: str) -> str:
+    """Replaces lone surrogates, which JSON may have and UTF-8 cannot encode, by question marks."""
     return text.encode("utf-8", "replace").decode()
 
 

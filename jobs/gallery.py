@@ -1,14 +1,14 @@
-"""`shardtalk gallery`: a page to look at an output.
+"""`shardtalk gallery`: writes a web page that shows the images and captions of an output.
 
-PAGE.html       opens from the disk in any browser, without a server
+PAGE.html       opens from disk in any browser, without a server
 PAGE_files/
-  data.js       what the tiles show and the search looks through: all rows, a line each
-  data-NNN.js   the rest of 1,000 rows each, loaded when one of them is looked at
+  data.js       the fields shown on tiles and searched in: all rows, one per line
+  data-NNN.js   the other fields of 1,000 rows each, loaded when one of them is opened
   thumbnails/NNN/NNNNNN.jpg
   gallery.js, gallery.css
 
-Data are scripts because a page on the disk may not fetch. Captions, names and messages are untrusted: they travel as
-JSON without `<`, `>` and `&`, and the page sets them as text.
+Data are scripts because a page on disk may not fetch files. Captions, names and messages are untrusted: they are stored
+as JSON without `<`, `>` and `&`, and the page inserts them as text.
 """
 
 from __future__ import annotations
@@ -45,17 +45,17 @@ log = logging.getLogger("shardtalk.gallery")
 
 TEMPLATES = Path(__file__).with_name("templates")
 GROUP = 1_000
-"""Rows in a `data-NNN.js`, and thumbnails in a folder."""
+"""Rows per `data-NNN.js`, and thumbnails per folder."""
 THREADS = min(4, os.cpu_count() or 1)
 
 INDEX = ("image_id", "caption", "log_prob", "num_tokens", "error_code", "error_message")
-"""Of each row in `data.js`, followed by 1 where there is a thumbnail, else 0."""
+"""Fields of a row in `data.js`, followed by 1 if it has a thumbnail, else 0."""
 DETAILS = ("shard", "index", "width", "height")
-"""Of each row in `data-NNN.js`, followed by [caption, log_prob] of each candidate."""
+"""Fields of a row in `data-NNN.js`, followed by [caption, log_prob] of each candidate."""
 
 
 def run(config: GalleryConfig) -> int:
-    """Writes the page and prints where it is; returns the exit code."""
+    """Writes the page and prints its path; returns the exit code."""
     folder = Folder(config.output)
     shown = select_rows(folder, max_images=config.max_images, seed=config.seed)
     summary = describe_job(folder, shown.total) | {
@@ -78,7 +78,7 @@ def run(config: GalleryConfig) -> int:
 
 
 def _clear(page: Path, files: Path) -> None:
-    """Removes what an earlier run wrote, the page first: it must never show a caption with another's picture."""
+    """Removes the files of an earlier run, the page first, which must never show a caption with the wrong picture."""
     page.unlink(missing_ok=True)
     for pattern in ("data*.js", "thumbnails/[0-9]*/[0-9]*.jpg"):
         for path in files.glob(pattern):
@@ -86,9 +86,9 @@ def _clear(page: Path, files: Path) -> None:
 
 
 def _write_thumbnails(folder: Path, rows: pa.Table, size: int, options: ReadOptions) -> list[bool]:
-    """Makes the thumbnails; returns whether each row has one."""
+    """Writes the thumbnails; returns for each row whether it has one."""
     shards, codes = rows["shard"].to_pylist(), rows["error_code"].to_pylist()
-    # What could not be decoded for captioning is not tried again.
+    # Images that could not be decoded for captioning are not tried again.
     places = locate_images(zip(shards, rows["index"].to_pylist(), strict=True), options)
     found = (None if code else source for code, source in zip(codes, places, strict=True))
     pictures = []
@@ -108,7 +108,7 @@ def _write_thumbnails(folder: Path, rows: pa.Table, size: int, options: ReadOpti
 
 
 def _thumbnail(source: ImageSource | None, size: int, options: ReadOptions) -> bytes | None:
-    """A JPEG; None for an image that is gone, has changed or cannot be decoded."""
+    """Makes a JPEG; None for an image that is gone, has changed or cannot be decoded."""
     try:
         return thumbnail(read_image_source(source, options), size=size) if source else None
     except (OSError, DataError, InputError):
@@ -131,18 +131,18 @@ def _lines(rows: pa.Table, last: Iterator[Any]) -> Iterator[str]:
 
 
 def _script(function: str, argument: str, lines: Iterator[str]) -> str:
-    """A call of one of the page's functions."""
+    """Formats a call of one of the page's functions."""
     return f"gallery.{function}({argument}, [\n" + ",\n".join(lines) + "\n]);\n"
 
 
 def _json(value: Any) -> str:
-    r"""JSON in ASCII that is harmless wherever in a page it ends up: `<`, `>` and `&` as `\uNNNN`."""
+    r"""Formats JSON in ASCII that is safe anywhere in a page: `<`, `>` and `&` become `\uNNNN`."""
     text = json.dumps(_rounded(value), separators=(",", ":"), allow_nan=False)
     return text.translate({ord(character): f"\\u{ord(character):04x}" for character in "<>&"})
 
 
 def _rounded(value: Any) -> Any:
-    """Floats to four places, null if they are not finite."""
+    """Rounds floats to four places; those that are not finite become None."""
     if isinstance(value, list):
         return [_rounded(item) for item in value]
     if isinstance(value, dict):
@@ -153,7 +153,7 @@ def _rounded(value: Any) -> Any:
 
 
 def _write_page(page: Path, files: Path) -> None:
-    """The page comes last: whoever finds it finds the rest."""
+    """Writes the page, last: once it exists, all its files do."""
     for name in ("gallery.js", "gallery.css"):
         (files / name).write_bytes((TEMPLATES / name).read_bytes())
     template = Template((TEMPLATES / "gallery.html").read_text(encoding="utf-8"))

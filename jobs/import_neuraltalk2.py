@@ -1,6 +1,6 @@
-"""`shardtalk import-neuraltalk2`: a checkpoint of neuraltalk2 to a captioner.
+"""`shardtalk import-neuraltalk2`: converts a neuraltalk2 checkpoint to a captioner.
 
-read → write → say what was in it. Beside the captioner, `history.json` keeps the losses and scores of its training.
+read → write → summarise. Beside the captioner, `history.json` keeps the losses and scores of its training.
 """
 
 from __future__ import annotations
@@ -21,12 +21,21 @@ from model.neuraltalk2.importer import Checkpoint
 from pipeline.errors import OutputError, WriteError
 
 HISTORY = "history.json"
-TOLD = ("id", "input_json", "cnn_model", "batch_size", "optim", "learning_rate", "drop_prob_lm", "finetune_cnn_after")
-"""Options that the summary shows; config.json has them all."""
+SUMMARISED_OPTIONS = (
+    "id",
+    "input_json",
+    "cnn_model",
+    "batch_size",
+    "optim",
+    "learning_rate",
+    "drop_prob_lm",
+    "finetune_cnn_after",
+)
+"""Options of train.lua in the summary; config.json has all of them."""
 
 
 def run(config: ImportNeuraltalk2Config) -> int:
-    """Imports; returns the exit code."""
+    """Imports a checkpoint and prints a summary; returns the exit code."""
     file, output = Path(config.checkpoint), Path(config.output)
     if output.exists() and not output.is_dir():
         raise OutputError(f"output {output} is not a folder; choose another")
@@ -44,7 +53,7 @@ def run(config: ImportNeuraltalk2Config) -> int:
 
 def _write(found: Checkpoint, file: Path, output: Path) -> None:
     output.mkdir(parents=True, exist_ok=True)
-    (output / "config.json").unlink(missing_ok=True)  # a captioner is whole once it has one
+    (output / "config.json").unlink(missing_ok=True)  # written last: a captioner with one is complete
     history = {"loss": found.losses, "val_loss": found.validation_losses, "val_scores": found.validation_scores}
     (output / HISTORY).write_text(json.dumps(_finite(history), indent=1) + "\n", encoding="utf-8")
     with file.open("rb") as opened:
@@ -66,7 +75,7 @@ def _write(found: Checkpoint, file: Path, output: Path) -> None:
 
 
 def last_validation(found: Checkpoint) -> dict[str, float]:
-    """Loss and scores of the last validation, which is the best: train.lua saves no other."""
+    """Returns loss and scores of the last validation, which is the best one: train.lua saves only then."""
     scores = dict(found.validation_scores[max(found.validation_scores)]) if found.validation_scores else {}
     if found.validation_losses:
         scores = {"loss": found.validation_losses[max(found.validation_losses)], **scores}
@@ -74,7 +83,7 @@ def last_validation(found: Checkpoint) -> dict[str, float]:
 
 
 def summary(found: Checkpoint, file: Path) -> str:
-    """What was in the file, as lines."""
+    """Describes the contents of the checkpoint in a few lines."""
     shape = found.architecture
     unknown = ", UNK among them" if found.vocabulary.suppressed_ids else ""
     weights = sum(value.numel() for value in found.network.parameters())
@@ -82,7 +91,7 @@ def summary(found: Checkpoint, file: Path) -> str:
         "CNN": f"{len(shape.cnn) + 2} layers, {found.network.encoder.feature_size} features to {shape.embedding_size}",
         "LSTM": f"{shape.layers} × {shape.hidden_size}, captions of up to {shape.max_tokens} tokens",
         "vocabulary": f"{len(found.vocabulary.words)} words{unknown}",
-        "options": ", ".join(f"{name} {found.options[name]}" for name in TOLD if name in found.options),
+        "options": ", ".join(f"{name} {found.options[name]}" for name in SUMMARISED_OPTIONS if name in found.options),
         "training": _course("loss", found.losses),
         "validation": ", ".join(f"{name} {value:.4g}" for name, value in last_validation(found).items()),
         "before": _course("loss", found.validation_losses),
@@ -92,7 +101,7 @@ def summary(found: Checkpoint, file: Path) -> str:
 
 
 def _course(name: str, history: dict[int, float]) -> str:
-    """A history in few words."""
+    """Summarises a history: first and last value, and their number."""
     if not history:
         return ""
     first, last = min(history), max(history)
@@ -107,7 +116,7 @@ def _hint(output: Path) -> str:
 
 
 def _finite(value: Any) -> Any:
-    """JSON has no NaN: null in its place."""
+    """Replaces NaN and infinities, which JSON lacks, by None."""
     if isinstance(value, dict):
         return {key: _finite(item) for key, item in value.items()}
     return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -1,8 +1,9 @@
-"""`shardtalk prepare`: from images and their captions to training shards.
+"""`shardtalk prepare`: makes training shards of images and their captions.
 
-Reads every image twice: first to its end, to know which can be used, since splits and vocabulary depend on that; then
-to write it. Images go one by one; memory grows with the captions only. `stats.json` is written last: an output
-without it is unfinished.
+Reads every image twice: first to check that it can be decoded, since splits and vocabulary depend on that, then to
+    write
+it. Images are processed one by one, so memory grows with the captions only. `stats.json` is written last: an output
+without it is incomplete.
 """
 
 from __future__ import annotations
@@ -42,18 +43,18 @@ _TOKENIZERS: dict[str, Tokenizer] = {"standard": tokenize, "neuraltalk2": tokeni
 def run(config: PrepareConfig) -> int:
     """Writes shards, vocabulary and statistics; returns the exit code.
 
-    Raises InputError, OutputError or ConfigError before anything is written, if they can be known by then.
+    Raises InputError, OutputError or ConfigError, if possible before anything is written.
     """
     output = Path(config.output)
-    _refuse(config, output)
+    _check(config, output)
     if config.h5:
         return _convert(config, output)
     annotated = read_annotations(Path(config.captions))
-    _assign(annotated, config)  # fails now rather than after all images were decoded
+    _assign(annotated, config)  # fails early, before all images are decoded
     skipped = Skipped()
     tokenizer = _TOKENIZERS[config.tokenizer]
-    spoken = list(_with_words(annotated, tokenizer, skipped))
-    splits = _assign(list(_readable(spoken, config, skipped)), config)
+    captioned = list(_with_words(annotated, tokenizer, skipped))
+    splits = _assign(list(_readable(captioned, config, skipped)), config)
     counted = _counted(splits, config)
     counts = Counter(word for image in counted for caption in image.captions for word in tokenizer(caption))
     vocabulary = _vocabulary(counts, config)
@@ -64,7 +65,7 @@ def run(config: PrepareConfig) -> int:
     return 0
 
 
-def _refuse(config: PrepareConfig, output: Path) -> None:
+def _check(config: PrepareConfig, output: Path) -> None:
     if config.images_root and not Path(config.images_root).is_dir():
         raise InputError(f"images_root {config.images_root} is no folder; give the one that the file paths start from")
     if output.exists() and not output.is_dir():
@@ -76,7 +77,7 @@ def _refuse(config: PrepareConfig, output: Path) -> None:
 
 
 def _convert(config: PrepareConfig, output: Path) -> int:
-    """Writes what prepro.py made, pixel for pixel and id for id."""
+    """Converts the output of neuraltalk2's prepro.py, keeping pixels and ids."""
     from pipeline.datasets.neuraltalk2_hdf5 import Neuraltalk2Dataset
     from pipeline.datasets.shard_writer import KeyAssigner, ShardWriter
 
@@ -103,27 +104,27 @@ def _assign(images: Sequence[CaptionedImage], config: PrepareConfig) -> Splits:
 
 
 def _counted(splits: Splits, config: PrepareConfig) -> Iterable[CaptionedImage]:
-    """The images of whose captions the vocabulary is made."""
+    """Returns the images whose captions determine the vocabulary."""
     return splits["train"] if config.tokenizer == "standard" else chain.from_iterable(splits.values())
 
 
 def _with_words(images: Iterable[CaptionedImage], tokenizer: Tokenizer, skipped: Skipped) -> Iterable[CaptionedImage]:
-    """The images that have a caption with a word, with only such captions."""
+    """Yields images without their captions that have no words; skips images without any other caption."""
     for image in images:
-        spoken = tuple(caption for caption in image.captions if tokenizer(caption))
-        if not spoken:
+        kept = tuple(caption for caption in image.captions if tokenizer(caption))
+        if not kept:
             skipped.image(image, "no_caption", f"none of its {len(image.captions)} captions has a word")
             continue
-        if len(spoken) < len(image.captions):
+        if len(kept) < len(image.captions):
             for position, caption in enumerate(image.captions):
                 if not tokenizer(caption):
                     found = {"file_path": image.file_path, "position": position, "caption": caption}
                     skipped.captions.append(found | {"reason": "no word"})
-        yield replace(image, captions=spoken)
+        yield replace(image, captions=kept)
 
 
 def _readable(images: Sequence[CaptionedImage], config: PrepareConfig, skipped: Skipped) -> Iterable[CaptionedImage]:
-    """The images that can be decoded to their end. Raises InputError if there is none."""
+    """Yields the images that can be decoded completely. Raises InputError if there is none."""
     from pipeline.datasets.shard_writer import check_image
     from pipeline.storage.prefetch import prefetch_map
 
@@ -151,7 +152,7 @@ def _readable(images: Sequence[CaptionedImage], config: PrepareConfig, skipped: 
 
 
 def _vocabulary(counts: Counter[str], config: PrepareConfig) -> Vocabulary:
-    """With UNK, since other splits may have words that the training captions lack, or where a word was too rare."""
+    """Builds the vocabulary, with UNK: other splits may have words that the training captions lack."""
     if config.vocabulary:
         from model.captioner import checkpoint  # imports torch
 
@@ -167,7 +168,7 @@ def _vocabulary(counts: Counter[str], config: PrepareConfig) -> Vocabulary:
 
 
 def _claim(output: Path) -> None:
-    """Makes the folder and removes what an earlier run wrote there, what says that it is complete first."""
+    """Creates the folder and removes the files of an earlier run, first those that mark it as complete."""
     try:
         output.mkdir(parents=True, exist_ok=True)
         for name in ("stats.json", "vocabulary.json"):
@@ -236,7 +237,7 @@ def _save(output: Path, vocabulary: Vocabulary, stats: Mapping[str, Any]) -> Non
 
 
 def _utf8(value: Any, indent: int | None = None) -> bytes:
-    """JSON. What UTF-8 cannot hold, half a surrogate pair, becomes its escape, which is JSON's too."""
+    """Encodes JSON as UTF-8; lone surrogates become escapes, which are valid JSON, too."""
     return json.dumps(value, ensure_ascii=False, indent=indent).encode("utf-8", "backslashreplace")
 
 
@@ -259,7 +260,7 @@ def _report(
 
 
 def main(argv: list[str] | None = None) -> int:
-    """`shardtalk prepare` with these arguments; returns the exit code."""
+    """Runs `shardtalk prepare` with these arguments; returns the exit code."""
     return cli.main(["prepare", *(sys.argv[1:] if argv is None else argv)])
 
 

@@ -1,4 +1,4 @@
-"""`shardtalk status`: how far a job is, from its output alone."""
+"""`shardtalk status`: shows the progress of a job, from its output alone."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ MEGABYTE = 1e6
 
 
 def run(config: StatusConfig) -> int:
-    """Prints it; returns the exit code."""
+    """Prints the progress of a job; returns the exit code."""
     folder = Folder(config.output)
     if not folder.exists(JOB):
         raise OutputError(f"{config.output} is no output of `shardtalk caption`")
@@ -28,7 +28,7 @@ def run(config: StatusConfig) -> int:
 
 
 def describe(status: Status) -> str:
-    """A few lines for a person."""
+    """Formats the status as a few lines of text."""
     share = status.bytes / status.total_bytes if status.total_bytes else 1.0
     lines = [
         f"{status.state}{f': {status.driver}' if status.driver else ''}",

@@ -1,4 +1,4 @@
-"""`shardtalk verify`: proof that every input key is in an output exactly once."""
+"""`shardtalk verify`: proves that every input key is in an output exactly once."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Examination:
 
 
 def run(config: VerifyConfig) -> int:
-    """Prints what is wrong, or that nothing is; returns the exit code."""
+    """Prints the problems found, or a line that there are none; returns the exit code."""
     out, *inputs = config.paths
     found = examine(out, inputs, max_problems=SHOWN + 1)
     for problem in found.problems[:SHOWN]:
