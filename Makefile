@@ -24,7 +24,7 @@ PINNED := -r pyproject.toml --constraint requirements-dev.lock
 COMPILE := $(BIN)/python -m compileall -q cluster configs jobs model pipeline shardtalk
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-kernels test-s3 chaos check bench lock clean
+.PHONY: help setup demo test test-kernels test-s3 chaos check docs bench lock clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 10
@@ -75,6 +75,9 @@ check: setup  ## ruff format, ruff, mypy
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+
+docs: setup  ## build the site with the API reference; broken links are errors
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build
 
 bench: setup  ## print the speeds as ratios
 	$(BIN)/python -m benchmarks
