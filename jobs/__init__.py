@@ -2,7 +2,7 @@
 
 from jobs.console import startup_signals
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 if startup_signals.is_run_as_module():
     startup_signals.exit_on_signals("shardtalk")

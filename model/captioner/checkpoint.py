@@ -2,7 +2,8 @@
 
 model.safetensors   the network's weights
 vocabulary.json     {"words": […]}
-config.json         {"format": 1, "architecture": {…}, "preprocessing": {…}, "provenance": {…}, "scores": {…}}
+config.json         {"format": 1, "architecture": {…}, "preprocessing": {…}, "provenance": {…}, "scores": {…}}, and,
+                    of captioners that ship, "license": an SPDX identifier; nothing reads it here
 
 Loading executes no pickle. `ZOO` is the folder of the captioners that ship with Shardtalk.
 """

@@ -14,7 +14,7 @@ import torch
 from torch import distributed, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.parallel import DistributedDataParallel
-from torch.optim.swa_utils import AveragedModel
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from configs.stage import Stage
 from model.device import autocast
@@ -231,6 +231,7 @@ def _average(network: Network, decay: float) -> AveragedModel:
     """Builds a moving average with a smaller decay in the first steps, which forgets the initial weights soon."""
 
     def update(means: _Tensors, current: _Tensors, count: torch.Tensor | int) -> None:
-        torch._foreach_lerp_(means, current, 1.0 - min(decay, float((1 + count) / (10 + count))))
+        decay_now = min(decay, float((1 + count) / (10 + count)))
+        get_ema_multi_avg_fn(decay_now)(means, current, count)  # type: ignore[no-untyped-call]
 
     return AveragedModel(network, multi_avg_fn=update)

@@ -211,6 +211,8 @@ def test_a_fingerprint_is_that_of_what_decides_the_captions(directory: Path, tmp
     scored, pixels_, words, weights = (changed(name) for name in ("scored", "pixels", "words", "weights"))
     edit(scored, "scores", CIDEr=0.9)
     edit(scored, "provenance", made="elsewhere")
+    config = scored / "config.json"
+    config.write_text(json.dumps({"license": "MIT", **json.loads(config.read_text())}))
     edit(pixels_, "preprocessing", resize="stretch")
     Vocabulary(("the", *WORDS[1:])).save(words / "vocabulary.json")
     tensors = load_file(weights / "model.safetensors")
@@ -219,6 +221,11 @@ def test_a_fingerprint_is_that_of_what_decides_the_captions(directory: Path, tmp
     whole = checkpoint.fingerprint(directory)
     assert checkpoint.fingerprint(scored) == whole
     assert len({whole, *map(checkpoint.fingerprint, (pixels_, words, weights))}) == 4
+
+
+@pytest.mark.parametrize("shipped", sorted(path for path in checkpoint.ZOO.iterdir() if path.is_dir()), ids=str)
+def test_a_captioner_that_ships_names_its_licence(shipped: Path) -> None:
+    assert json.loads((shipped / "config.json").read_text())["license"]
 
 
 def test_preprocessing_is_read_without_the_weights(directory: Path) -> None:
