@@ -1,4 +1,4 @@
-"""`python -m benchmarks`: each row is a ratio of two things measured by turns in this run; the median counts."""
+"""`python -m benchmarks`: each row is the ratio of two sides measured alternately in this run; medians count."""
 
 from __future__ import annotations
 
@@ -16,13 +16,15 @@ ROWS = rows.ROWS | training_rows.ROWS
 
 
 def main() -> int:
-    """Measures and prints; returns 1 where a target is missed."""
+    """Measures the rows and prints a table; returns 1 if a target is missed."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("--only", choices=ROWS, action="append", help="measure this row (may be repeated)")
     parser.add_argument("--captioner", default="flickr8k-mobilenet-v2", help="name or directory of a captioner")
-    parser.add_argument("--repeats", type=int, default=3, help="times that each side is measured")
-    parser.add_argument("--scale", type=float, default=1.0, help="of the numbers of images; 0.1 for a quick look")
-    parser.add_argument("--output", type=Path, help="file for the results as JSON lines")
+    parser.add_argument("--repeats", type=int, default=3, help="measurements of each side")
+    parser.add_argument(
+        "--scale", type=float, default=1.0, help="factor of the numbers of images; 0.1 for a quick look"
+    )
+    parser.add_argument("--output", type=Path, help="file that results are appended to, as JSON lines")
     options = parser.parse_args()
     met = True
     print(f"{'row':22}{'ours':>12}{'other':>12}  {'unit':10}{'ratio':>7}  target", flush=True)
@@ -39,7 +41,7 @@ def main() -> int:
 
 
 def line(name: str, result: Result) -> str:
-    """A row of the table."""
+    """Formats a row of the table."""
     sign = "≥" if result.more_is_better else "≤"
     verdict = "" if result.is_met else "  MISSED"
     note = f"  ({result.note})" if result.note else ""

@@ -1,4 +1,4 @@
-"""Folders of made pictures whose files are as large, and as long to decode, as photographs."""
+"""Folders of synthetic pictures whose files are as large as photographs, and take as long to decode."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ QUALITY = 88
 
 
 def make_folder(folder: Path, count: int, *, width: int, height: int) -> Path:
-    """`count` JPEGs of `DISTINCT` pictures; a file beyond those is a hard link to one of them."""
+    """Writes `count` JPEGs of at most `DISTINCT` pictures; the others are hard links to those."""
     folder.mkdir(parents=True)
     distinct = [folder / f"{i:06}.jpg" for i in range(min(count, DISTINCT))]
     with ThreadPoolExecutor() as threads:
@@ -25,7 +25,7 @@ def make_folder(folder: Path, count: int, *, width: int, height: int) -> Path:
 
 
 def _write(path: Path, seed: int, width: int, height: int) -> None:
-    """Shapes over a soft ground, with the grain of a sensor."""
+    """Writes a picture of shapes on a smooth background, with sensor-like noise."""
     random = np.random.default_rng(seed)
     ground = Image.fromarray(random.integers(0, 256, (6, 8, 3), np.uint8)).resize(
         (width, height), Image.Resampling.BICUBIC

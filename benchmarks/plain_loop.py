@@ -1,7 +1,7 @@
-"""What anybody would write: one process, Pillow, batches, the same captioner and search. Nothing overlaps.
+"""A plain captioning loop as baseline: one process, Pillow, batches, the same captioner and search, no overlap.
 
-`python -m benchmarks.plain_loop FOLDER CAPTIONER BEAM_SIZE [keep]` prints {"images_per_s"} of all batches but the
-first. With "keep" it keeps freed memory, as our own processes do on the CPU (docs/decisions/0005): an expert's loop.
+`python -m benchmarks.plain_loop FOLDER CAPTIONER BEAM_SIZE [keep]` prints {"images_per_s"}, without the first
+batch. With "keep" it keeps freed memory, as our own processes do on the CPU (docs/decisions/0005): an expert's loop.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""What anybody would write to train: one process, everything in memory, a loop around the network.
+"""A plain training loop as baseline: one process, all data in memory, a loop around the network.
 
-`python -m benchmarks.plain_training DATA {images,features} STEPS THREADS` prints {"images_per_s"}, but of the first
-steps. The same network, batches and crops as the trainer's defaults have, its loss, AdamW and clipping; no moving
-average, schedule, progress, validation or checkpoint. Keeps freed memory, as an expert's would (docs/decisions/0005).
+`python -m benchmarks.plain_training DATA {images,features} STEPS THREADS` prints {"images_per_s"}, without the first
+steps. It has the network, batches, crops, loss, AdamW and clipping of the trainer's defaults, but no weight average,
+schedule, progress, validation or checkpoint. Keeps freed memory, as an expert's would (docs/decisions/0005).
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ BATCH_IMAGES, WARM_STEPS = 16, 3
 
 
 def main(data: str, kind: str, steps: str, threads: str) -> None:
-    """Trains on the images, or on their features."""
+    """Trains on images or on their features."""
     keep_freed_memory()
     torch.set_num_threads(int(threads))
     torch.manual_seed(0)

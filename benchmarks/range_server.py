@@ -1,6 +1,6 @@
-"""An S3 store of one object, as fast as a local one can be: `python -m benchmarks.range_server FILE` prints its port.
+"""A fast local S3 store of one object: `python -m benchmarks.range_server FILE` prints its port.
 
-Answers HEAD and ranges of GET for any bucket and key, from a thread for each connection, by sendfile.
+It answers HEAD and ranged GET for any bucket and key, with a thread per connection and sendfile.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ BACKLOG = 128
 
 
 class Server(ThreadingHTTPServer):
-    """Serves the file."""
+    """Serves one file."""
 
     daemon_threads = True
     request_queue_size = BACKLOG
@@ -53,7 +53,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.end_headers()
 
     def log_message(self, *_: object) -> None:
-        """Nothing."""
+        """Logs nothing."""
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""How much of self-critical training goes into its rewards: `python -m benchmarks.rewards DATA`."""
+"""Measures the share of rewards in the time of self-critical training: `python -m benchmarks.rewards DATA`."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ STEPS, WARM_STEPS, BATCH_IMAGES = 12, 2, 16
 
 
 class Timed(cider.CiderD):
-    """Knows how long it took."""
+    """A CIDEr-D scorer that measures its time."""
 
     seconds = 0.0
 
     def __call__(self, captions: Iterable[cider.Tokens], references: Sequence[cider.Tokens]) -> list[float]:
-        """As it is."""
+        """As `CiderD`."""
         started = time.perf_counter()
         found = super().__call__(captions, references)
         Timed.seconds += time.perf_counter() - started
@@ -38,7 +38,7 @@ class Timed(cider.CiderD):
 
 
 def main(data: str) -> None:
-    """Draws, rewards and learns for some steps."""
+    """Trains for some steps and prints the seconds of rewards and of steps."""
     keep_freed_memory()
     split, vocabulary, preprocessing = read_split(data, "train"), read_vocabulary(data), Preprocessing(resize_size=224)
     network = Architecture(vocabulary_size=vocabulary.size).build().to(memory_format=torch.channels_last)

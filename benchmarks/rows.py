@@ -1,4 +1,4 @@
-"""What is measured. Every side runs in a process of its own, by turns with the other."""
+"""The rows of the benchmark. Each side runs in a process of its own, alternating with the other."""
 
 from __future__ import annotations
 
@@ -25,19 +25,19 @@ OBJECT_BYTES = 64 << 20
 
 @dataclass(frozen=True)
 class Result:
-    """Both sides of a row, measured the same number of times."""
+    """The measurements of both sides of a row."""
 
     ours: list[float]
     other: list[float]
     unit: str
     target: float
-    """Of the ratio."""
+    """Target of the ratio."""
     more_is_better: bool
     note: str = ""
 
     @property
     def median_ours(self) -> float:
-        """Median of our side."""
+        """Median of Shardtalk's side."""
         return statistics.median(self.ours)
 
     @property
@@ -47,23 +47,23 @@ class Result:
 
     @property
     def ratio(self) -> float:
-        """Ours over the other's."""
+        """Ratio of Shardtalk's median to the other's."""
         return self.median_ours / self.median_other
 
     @property
     def is_met(self) -> bool:
-        """Whether the target is."""
+        """True if the target is met."""
         return self.ratio >= self.target if self.more_is_better else self.ratio <= self.target
 
 
 class Bench:
-    """The pictures and processes of a run.
+    """Makes the pictures and runs the processes of a benchmark run.
 
     Args:
         scratch: an empty folder.
         captioner: name or directory.
-        repeats: times that each side is measured.
-        scale: of the numbers of images.
+        repeats: measurements of each side.
+        scale: factor of the numbers of images.
     """
 
     def __init__(self, scratch: Path, captioner: str, repeats: int, scale: float) -> None:
@@ -78,16 +78,16 @@ class Bench:
         return self.folder("photos", 2_000, width=640, height=480)
 
     def folder(self, name: str, count: int, *, width: int, height: int) -> Path:
-        """`scale` × `count` JPEGs."""
+        """Makes a folder of `scale` × `count` JPEGs."""
         return make_folder(self.scratch / name, max(96, round(count * self.scale)), width=width, height=height)
 
     def by_turns(self, ours: Callable[[], float], other: Callable[[], float]) -> tuple[list[float], list[float]]:
-        """Measures each side `repeats` times."""
+        """Measures both sides alternately, `repeats` times each."""
         pairs = [(ours(), other()) for _ in range(self.repeats)]
         return [a for a, _ in pairs], [b for _, b in pairs]
 
     def python(self, *arguments: object) -> str:
-        """Runs a Python process of this checkout; returns what it printed."""
+        """Runs a Python process in this checkout; returns its output."""
         command = [sys.executable, *map(str, arguments)]
         done = subprocess.run(command, cwd=CHECKOUT, capture_output=True, text=True, check=False)
         if done.returncode:
@@ -95,18 +95,18 @@ class Bench:
         return done.stdout
 
     def reported(self, *arguments: object) -> dict[str, Any]:
-        """The JSON on the last line that such a process printed."""
+        """Runs a Python process; returns the JSON on its last output line."""
         found: dict[str, Any] = json.loads(self.python(*arguments).splitlines()[-1])
         return found
 
     def seconds(self, *arguments: object) -> float:
-        """The wall time of such a process."""
+        """Runs a Python process; returns its wall time."""
         started = time.perf_counter()
         self.python(*arguments)
         return time.perf_counter() - started
 
     def caption(self, *arguments: object) -> list[object]:
-        """Arguments of a whole caption job on the local runner, into a new folder."""
+        """Returns the arguments of a complete caption job on the local runner, with a new output folder."""
         output = self.scratch / "out"
         shutil.rmtree(output, ignore_errors=True)
         return [
@@ -128,17 +128,17 @@ def local(bench: Bench) -> Result:
 
 
 def local_expert(bench: Bench) -> Result:
-    """The same against a loop that keeps freed memory, as we do."""
+    """As before, against a loop that keeps freed memory, as Shardtalk does."""
     return _against_the_loop(bench, "local", "keep", target=0.95)
 
 
 def ray(bench: Bench) -> Result:
-    """Steady images/s of the Ray runner against the plain loop; how long it took to start in the note."""
+    """Steady images/s of the Ray runner against the plain loop; the note has the start-up time."""
     return _against_the_loop(bench, "ray", target=0.90)
 
 
 def ray_expert(bench: Bench) -> Result:
-    """The same against a loop that keeps freed memory, as we do."""
+    """As before, against a loop that keeps freed memory, as Shardtalk does."""
     return _against_the_loop(bench, "ray", "keep", target=0.90)
 
 
@@ -164,7 +164,7 @@ def _job(bench: Bench, runner: str) -> list[object]:
 
 
 def first_caption(bench: Bench) -> Result:
-    """Seconds from nothing to a finished one-image job, against importing torch and loading the captioner."""
+    """Seconds of a complete one-image job, against importing torch and loading the captioner."""
     photo = next(bench.photos.iterdir())
     load = "import sys, torch, torchvision; from model.captioner import Captioner;Captioner.load(sys.argv[1])"
     times = bench.by_turns(
@@ -189,7 +189,7 @@ def beam(bench: Bench) -> Result:
 
 
 def vgg16(bench: Bench) -> Result:
-    """Images/s of neuraltalk2's network on one core, against the one image/s that it says of itself on a CPU."""
+    """Images/s of neuraltalk2's network on one core, against the one image/s on a CPU that its README states."""
     photos = bench.folder("vgg16", 96, width=640, height=480)
     speeds = [float(bench.reported("-m", "benchmarks.vgg16", photos)["images_per_s"]) for _ in range(bench.repeats)]
     return Result(speeds, [1.0] * bench.repeats, "images/s", 2.0, more_is_better=True)
@@ -204,7 +204,7 @@ def memory(bench: Bench) -> Result:
 
 
 def _peak_mib(arguments: list[object]) -> float:
-    """Largest resident set of a Python process, MiB."""
+    """Runs a Python process; returns its maximum resident set in MiB."""
     process = subprocess.Popen([sys.executable, *map(str, arguments)], cwd=CHECKOUT, stderr=subprocess.DEVNULL)
     _, status, usage = os.wait4(process.pid, 0)
     process.returncode = os.waitstatus_to_exitcode(status)

@@ -1,4 +1,4 @@
-"""A runner in steady state: the caption job's own flow, without what comes before the first rows and after the last.
+"""Measures a runner in steady state: the caption job's flow from the first rows to the last.
 
 `python -m benchmarks.runner [options of shardtalk caption]` prints {"images_per_s", "startup_s"}.
 """
@@ -19,7 +19,7 @@ from pipeline.output.commit_log import CommitLog
 
 
 def main(arguments: list[str]) -> None:
-    """Captions the inputs and drops the rows."""
+    """Captions the inputs, drops the rows, and prints speed and start-up time."""
     config = parse(CaptionConfig, arguments, prog="benchmarks.runner", positional="inputs")
     spans = list(CommitLog().remaining_work(list_inputs(config.inputs).shards))
     started = time.perf_counter()

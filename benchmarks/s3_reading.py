@@ -1,6 +1,6 @@
-"""Reads an object again and again: `python -m benchmarks.s3_reading WAY ENDPOINT TIMES`, which prints MiB/s as JSON.
+"""Reads an object repeatedly: `python -m benchmarks.s3_reading WAY ENDPOINT TIMES`, prints MiB/s as JSON.
 
-Ways: "boto3", as shards are read; "pyarrow", the same with pyarrow's filesystem below; "stream", pyarrow's own stream.
+Ways: "boto3" reads as shards are read; "pyarrow" uses pyarrow's filesystem below; "stream" is pyarrow's own stream.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ WAYS: Mapping[str, Callable[[], Any]] = {
 
 
 def measure(way: str, times: int) -> float:
-    """MiB/s, of bytes that are dropped as soon as they are there; the first time does not count."""
+    """Returns MiB/s of reading an object `times` times, after one read that does not count."""
     read = 0
     for i in range(times + 1):
         if i == 1:

@@ -1,7 +1,7 @@
-"""The whole job on a million images, with a stub for the captioner: what grows, how fast it plans, what a kill costs.
+"""Runs the job on a million images with a stub captioner: memory growth, planning time, the cost of a kill.
 
-`python -m benchmarks.scale` prints a table; docs/scale.md has one. Images are a pixel each and the captioner says the
-same of all, so what is left is our own work and Ray's: reading tars, moving rows, committing, planning.
+`python -m benchmarks.scale` prints a table; docs/scale.md has one. Images are a pixel each and all captions are
+the same, so what remains is our own work and Ray's: reading tars, moving rows, committing, planning.
 """
 
 from __future__ import annotations
@@ -39,15 +39,15 @@ from pipeline.schema import CAPTIONED
 from pipeline.storage.folder import Folder
 
 CHECKOUT = Path(__file__).parents[1]
-SAID = "a stub"
+CAPTION = "a stub"
 MIB = 1 << 20
 MANY_SHARDS = 100_000
 EVERY_S = 1.0
-"""Between samples of the memory."""
+"""Seconds between two samples of memory use."""
 
 
 class StubCaption:
-    """Says the same of every image. Takes the place of `ray_runner.CaptionActor`."""
+    """Gives every image the same caption. Takes the place of `ray_runner.CaptionActor`."""
 
     def __init__(self, *_: object) -> None:
         pass
@@ -55,10 +55,10 @@ class StubCaption:
     def __call__(self, rows: pa.Table) -> pa.Table:
         """What `Decode` gives → `schema.CAPTIONED`."""
         count = len(rows)
-        said = {"caption": [SAID] * count, "num_tokens": [3] * count, "batch_images": [count] * count}
+        values = {"caption": [CAPTION] * count, "num_tokens": [3] * count, "batch_images": [count] * count}
         columns = {
-            field.name: pa.array(said[field.name], field.type)
-            if field.name in said
+            field.name: pa.array(values[field.name], field.type)
+            if field.name in values
             else rows[field.name]
             if field.name in rows.column_names
             else pa.nulls(count, field.type)
@@ -68,7 +68,7 @@ class StubCaption:
 
 
 class CountedRead:
-    """`source.read` that notes how many bytes it has read. Takes its place in `ray_runner`."""
+    """`source.read` that records how many bytes it has read. Takes its place in `ray_runner`."""
 
     def __init__(self, notes: str) -> None:
         self._notes = notes
@@ -82,18 +82,19 @@ class CountedRead:
 
 
 def job(notes: str, arguments: list[str]) -> int:
-    """The caption job with the stubs in place."""
+    """Runs the caption job with the stubs in place; returns its exit code."""
     with mock.patch.multiple(pipeline.inference.ray_runner, CaptionActor=StubCaption, read=CountedRead(notes)):
         return cli.main(["caption", *arguments])
 
 
 class Simulation:
-    """A million images in a folder, and jobs on them.
+    """A folder of a million images, and jobs on them.
 
     Args:
-        scratch: folder for all of it.
-        shards, samples: tars, and images in each.
-        bytes_each: of an image's file.
+        scratch: folder for inputs and outputs.
+        shards: number of tars.
+        samples: images per tar.
+        bytes_each: size of an image file.
     """
 
     def __init__(self, scratch: Path, shards: int, samples: int, bytes_each: int) -> None:
@@ -104,7 +105,7 @@ class Simulation:
         make_captioner(self.captioner)
 
     def start(self, name: str) -> subprocess.Popen[str]:
-        """Begins the job into output `name`."""
+        """Starts the job with output `name`."""
         notes = self.scratch / f"{name}.notes"
         notes.mkdir(exist_ok=True)
         usual = [f"{self.inputs}/*.tar", "--output", self.scratch / name, "--captioner", self.captioner]
@@ -112,17 +113,17 @@ class Simulation:
         return subprocess.Popen([*map(str, command)], cwd=CHECKOUT, stderr=subprocess.PIPE, text=True)
 
     def rows(self, name: str) -> int:
-        """Committed so far."""
+        """Returns the number of rows committed so far."""
         return CommitLog.load(Folder(str(self.scratch / name))).rows
 
     def bytes_read(self, name: str) -> int:
-        """Of encoded images, by all jobs into this output."""
+        """Returns the bytes of encoded images that all jobs with this output have read."""
         notes = (self.scratch / f"{name}.notes").iterdir()
         return sum(int(line) for note in notes for line in note.read_text().split("\n")[:-1])
 
 
 def make_shards(folder: Path, shards: int, samples: int, bytes_each: int) -> None:
-    """Tars that are the same file under many names. Behind the end of an image's data, zeros fill its file."""
+    """Makes tars that are hard links to one file. Image files are padded with zeros."""
     folder.mkdir(parents=True)
     buffer = io.BytesIO()
     Image.new("RGB", (1, 1)).save(buffer, "PNG")
@@ -138,7 +139,7 @@ def make_shards(folder: Path, shards: int, samples: int, bytes_each: int) -> Non
 
 
 def make_captioner(directory: Path) -> None:
-    """A checkpoint; only its preprocessing is used."""
+    """Saves a captioner, of which only the preprocessing is used."""
     vocabulary = Vocabulary(("stub",))
     architecture = Architecture(vocabulary_size=vocabulary.size, cnn="squeezenet1_1", embedding_size=4, hidden_size=4)
     checkpoint.save(
@@ -153,7 +154,7 @@ def make_captioner(directory: Path) -> None:
 
 
 def anonymous_bytes(pid: int) -> int:
-    """Memory of a process that is its own, not of the object store; 0 if it is gone."""
+    """Returns the anonymous memory of a process, without the object store; 0 if the process is gone."""
     try:
         status = Path(f"/proc/{pid}/status").read_text()
     except OSError:
@@ -162,7 +163,7 @@ def anonymous_bytes(pid: int) -> int:
 
 
 def workers() -> Iterator[int]:
-    """Processes of Ray's that run our code."""
+    """Yields the process numbers of Ray workers."""
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():
             try:
@@ -173,7 +174,7 @@ def workers() -> Iterator[int]:
 
 
 def watch(simulation: Simulation, name: str, process: subprocess.Popen[str]) -> list[tuple[int, int, int]]:
-    """(rows committed, bytes of the driver, most bytes of a worker), now and then until the job ends."""
+    """Samples (rows committed, bytes of the driver, bytes of the largest worker) until the job ends."""
     samples = []
     while process.poll() is None:
         sample = simulation.rows(name), anonymous_bytes(process.pid), max(map(anonymous_bytes, workers()), default=0)
@@ -183,7 +184,7 @@ def watch(simulation: Simulation, name: str, process: subprocess.Popen[str]) -> 
 
 
 def growth(samples: list[tuple[int, int, int]], column: int, rows: int) -> tuple[float, float]:
-    """Peak in MiB while the first and while the last quarter of the rows were done."""
+    """Returns the peaks in MiB during the first and the last quarter of the rows."""
     quarters = [
         [s[column] for s in samples if low * rows < s[0] <= high * rows] for low, high in ((0, 0.25), (0.75, 1))
     ]
@@ -192,7 +193,7 @@ def growth(samples: list[tuple[int, int, int]], column: int, rows: int) -> tuple
 
 
 def measure_planning(simulation: Simulation) -> None:
-    """How long it takes to list and plan, and to read the records of a finished job."""
+    """Measures listing and planning, and reading the records of a finished job."""
     folder = simulation.scratch / "many"
     folder.mkdir()
     first = simulation.inputs / "000000.tar"
@@ -216,13 +217,13 @@ def measure_planning(simulation: Simulation) -> None:
 
 
 def measure_whole(simulation: Simulation) -> None:
-    """A job from beginning to end: its speed, and what its memory does."""
+    """Measures a complete job: its speed, and the growth of its memory."""
     began = time.perf_counter()
     process = simulation.start("whole")
     samples = watch(simulation, "whole", process)
     seconds, rows = time.perf_counter() - began, simulation.rows("whole")
-    said = process.communicate()[1].splitlines()
-    assert process.returncode == 0 and rows == simulation.shards * simulation.samples, said[-5:]
+    lines = process.communicate()[1].splitlines()
+    assert process.returncode == 0 and rows == simulation.shards * simulation.samples, lines[-5:]
     show("rows", f"{rows:,}", f"in {seconds:.0f} s with start-up: {rows / seconds:,.0f} rows/s")
     for who, column in (("driver", 1), ("largest worker", 2)):
         first, last = growth(samples, column, rows)
@@ -234,7 +235,7 @@ def measure_whole(simulation: Simulation) -> None:
 
 
 def measure_kill(simulation: Simulation) -> None:
-    """A job that is killed at half of its rows, and the same command again."""
+    """Measures what is read again after a job is killed at half of its rows."""
     process, half = simulation.start("killed"), simulation.shards * simulation.samples // 2
     while simulation.rows("killed") < half and process.poll() is None:
         threading.Event().wait(0.01)
@@ -242,8 +243,8 @@ def measure_kill(simulation: Simulation) -> None:
     process.wait()
     committed = simulation.rows("killed")
     again = simulation.start("killed")
-    said = again.communicate()[1].splitlines()
-    assert again.returncode == 0, said[-5:]
+    lines = again.communicate()[1].splitlines()
+    assert again.returncode == 0, lines[-5:]
     total = simulation.image_bytes
     reread = (simulation.bytes_read("killed") - total) / total
     show("read again after a kill", f"{reread:.2%}", f"< 1 % of the bytes; {committed:,} rows were committed")
@@ -251,12 +252,12 @@ def measure_kill(simulation: Simulation) -> None:
 
 
 def show(what: str, value: str, note: str) -> None:
-    """A row of the table."""
+    """Prints a row of the table."""
     print(f"| {what} | {value} | {note} |", flush=True)
 
 
 def main() -> int:
-    """Runs the simulation, or a job of it."""
+    """Runs the simulation, or one of its jobs."""
     if sys.argv[1:2] == ["--job"]:
         return job(sys.argv[2], sys.argv[3:])
     parser = argparse.ArgumentParser(prog="python -m benchmarks.scale", description=__doc__)

@@ -1,4 +1,4 @@
-"""What is measured of training. As in `rows`, every side runs in a process of its own, by turns with the other."""
+"""The rows on training. As in `rows`, each side runs in a process of its own, alternating with the other."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ CORES = os.cpu_count() or 1
 
 
 def data(bench: Bench) -> Path:
-    """Prepared shards of 640 pictures of 224×224 with made captions; and the CNN's weights, random."""
+    """Makes prepared shards of 640 pictures of 224×224 with synthetic captions, and random CNN weights."""
     folder = bench.scratch / "training"
     if folder.exists():
         return folder
@@ -42,7 +42,7 @@ def data(bench: Bench) -> Path:
 
 
 def trained(bench: Bench, stage: dict[str, Any], *options: object) -> float:
-    """Images/s of the stage's second epoch, without validation."""
+    """Trains a stage; returns images/s of its second epoch, without validation."""
     output = bench.scratch / "run"
     shutil.rmtree(output, ignore_errors=True)
     stages = json.dumps([{"name": "measured", "epochs": 2, **stage}])
@@ -59,18 +59,18 @@ ON_FEATURES = {"optimizer": {"learning_rate": 1e-4}}
 
 
 def finetuning(bench: Bench) -> Result:
-    """Images/s of the stage that trains the CNN too, against a plain loop in memory."""
+    """Images/s of a stage that trains the CNN, too, against a plain in-memory loop."""
     return _against_the_loop(bench, "images", 40, 0.95, lambda: trained(bench, FINETUNING))
 
 
 def finetuning_on_ray(bench: Bench) -> Result:
-    """The same by one worker of Ray Train, whose own processes share the cores with it."""
+    """As before, with one worker of Ray Train, which shares the cores with Ray's own processes."""
     worker = ["--num_workers", 1, "--ray.num_cpus", CORES]
     return _against_the_loop(bench, "images", 40, 0.95, lambda: trained(bench, FINETUNING, *worker))
 
 
 def finetuning_on_ray_with_a_core(bench: Bench) -> Result:
-    """The same with one core for the worker, and one for the loop; Ray's processes have the others."""
+    """As before, with one core for the worker, and one for the loop; Ray's processes have the others."""
     worker = ["--num_workers", 1, "--ray.num_cpus", 1]
     return _against_the_loop(bench, "images", 25, 0.95, lambda: trained(bench, FINETUNING, *worker), threads=1)
 
@@ -93,7 +93,7 @@ def _against_the_loop(
 def two_workers(bench: Bench) -> Result:
     """Images/s of two workers with a core each that train the CNN too, against one with a core, on the same batches.
 
-    They are of 32 images: on one core PyTorch takes a slow convolution for fewer than 16 images a worker.
+    Batches have 32 images: on one core, PyTorch chooses a slow convolution for fewer than 16 images per worker.
     """
     stage = {**FINETUNING, "batch_images": 32}
     one, two = (
@@ -104,7 +104,7 @@ def two_workers(bench: Bench) -> Result:
 
 
 def rewards(bench: Bench) -> Result:
-    """Seconds of the rewards of self-critical training, against those of its steps, the CNN among them."""
+    """Seconds of the rewards of self-critical training, against those of its steps, including the CNN."""
     found = bench.reported("-m", "benchmarks.rewards", data(bench))
     return Result([found["rewards_s"]], [found["steps_s"]], "s", 0.1, more_is_better=False)
 

@@ -1,6 +1,6 @@
-"""neuraltalk2's network on one core, from image files to captions by its own beam search of 2, its weights random.
+"""neuraltalk2's network on one core, from image files to captions by its own search with 2 beams and random weights.
 
-`python -m benchmarks.vgg16 FOLDER` prints {"images_per_s"} of all batches but the first.
+`python -m benchmarks.vgg16 FOLDER` prints {"images_per_s"}, without the first batch.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from model.nn.captioning_network import Architecture
 from model.vocabulary import Vocabulary
 
 BATCH_IMAGES = 16
-WORDS = 9_567  # those of its published checkpoint
+WORDS = 9_567  # as in its published checkpoint
 
 
 def main(folder: str) -> None:

@@ -1,1 +1,1 @@
-"""The product on one GPU, tested and measured within a budget of minutes: `python -m benchmarks.gpu --output DIR`."""
+"""Tests and measures Shardtalk on one GPU within a budget of minutes: `python -m benchmarks.gpu --output DIR`."""

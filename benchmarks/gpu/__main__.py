@@ -1,7 +1,7 @@
-"""`python -m benchmarks.gpu --output DIR`: tests the product on a GPU and measures it, the most important first.
+"""`python -m benchmarks.gpu --output DIR`: tests and measures Shardtalk on a GPU, the most important rows first.
 
-Each row is a process of its own with a time limit, so none takes the others along. DIR gets results.json, complete
-after each row, table.md and log.txt, with what the rows' processes said.
+Each row runs in a process of its own with a time limit, so a failure does not affect the others. DIR gets results.json,
+which is complete after each row, table.md, and log.txt with the output of the processes.
 """
 
 from __future__ import annotations
@@ -28,16 +28,16 @@ from model.errors import ModelError
 
 CHECKOUT = Path(__file__).parents[2]
 FINISH_S, END_S = 3.0, 5.0
-"""Kept for the end of the command; and what a process has from being asked to end until it is ended."""
+"""Seconds reserved for the end of the command; seconds between SIGTERM and SIGKILL of a row's process."""
 SCRATCH_BYTES = 4 << 30
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs the rows; returns 1 if one failed, 2 for a mistake of the user's."""
+    """Runs the rows; returns 1 if one failed, 2 for a usage error."""
     began = time.monotonic()
     parser = _parser()
     options = parser.parse_args(arguments)
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # so that the row's process is ended
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # stops the row's process, too
     with contextlib.ExitStack() as stack:
         try:
             options.output.mkdir(parents=True, exist_ok=True)
@@ -60,9 +60,9 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--output", type=Path, required=True, help="folder for the results")
-    parser.add_argument("--only", nargs="+", choices=ROWS, metavar="ROW", help="these rows; else all")
-    parser.add_argument("--budget_s", type=float, default=480.0, help="seconds for all of them (%(default)g)")
-    parser.add_argument("--scale", type=float, default=1.0, help="of what is measured; 0.01 for a CPU")
+    parser.add_argument("--only", nargs="+", choices=ROWS, metavar="ROW", help="only these rows")
+    parser.add_argument("--budget_s", type=float, default=480.0, help="seconds for all rows (%(default)g)")
+    parser.add_argument("--scale", type=float, default=1.0, help="factor of images, batches, seconds; 0.01 for a CPU")
     parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda")
     parser.add_argument("--wheels", type=Path, help="folder of wheels to use (benchmarks/gpu_wheels.txt)")
     parser.add_argument("--scratch", type=Path, help="folder on a local disk, with 4 GiB or more; else the system's")
@@ -76,7 +76,7 @@ def _described(options: argparse.Namespace) -> dict[str, Any]:
 def _run(
     results: Results, options: argparse.Namespace, scratch: Path, environment: Mapping[str, str], began: float
 ) -> None:
-    """Row by row; the table at the end, or where the command is asked to stop."""
+    """Runs the rows in order, and writes the table at the end or when the command is stopped."""
     names = [name for name in ROWS if not options.only or name in options.only]
     usual = ["--device", options.device, "--scale", str(options.scale), "--scratch", str(scratch)]
     command = [sys.executable, "-m", "benchmarks.gpu.bench", *usual]
@@ -106,7 +106,7 @@ def _skipped(name: str, row: Row, left_s: float) -> RowResult:
 def _measured(  # noqa: PLR0917
     name: str, command: list[str], findings: Path, environment: Mapping[str, str], limit: float, log: TextIO
 ) -> RowResult:
-    """Runs a row's process, and takes in what it found; as far as it came, if it failed or its time was over."""
+    """Runs the process of a row and collects its findings, partial ones if it failed or timed out."""
     result, began = RowResult(name), time.monotonic()
     log.write(f"\n=== {name}, at most {limit:.0f} s\n")
     log.flush()
@@ -131,17 +131,17 @@ def _measured(  # noqa: PLR0917
     if findings.exists():
         result.add(findings.read_text(encoding="utf-8"))
     log.seek(before)
-    said = [line for line in log.read().splitlines() if line.strip()]
+    lines = [line for line in log.read().splitlines() if line.strip()]
     log.seek(0, os.SEEK_END)
     if code is None:
-        result.became("incomplete", f"ended after its {limit:.0f} s")
+        result.update_status("incomplete", f"ended after its {limit:.0f} s")
     elif code:
-        result.became("failed", f"exit code {code}: {said[-1] if said else 'no word'}")
+        result.update_status("failed", f"exit code {code}: {lines[-1] if lines else 'no output'}")
     return result
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
-    """Ends a process and what it started; first by asking."""
+    """Stops a process and its descendants, by SIGTERM, then by SIGKILL."""
     for asked in (signal.SIGTERM, signal.SIGKILL):
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, asked)
@@ -150,7 +150,7 @@ def _end(process: subprocess.Popen[bytes]) -> None:
 
 
 def _roomy(given: Path | None, output: Path) -> Path:
-    """Where there is room for the scratch folder: as asked, else the system's folder for such things, else beside."""
+    """Chooses the parent of the scratch folder: as given, else the temporary folder if it has room, else the output."""
     if given:
         return given
     usual = Path(tempfile.gettempdir())
@@ -158,11 +158,11 @@ def _roomy(given: Path | None, output: Path) -> Path:
 
 
 def _environment(wheels: Path | None, scratch: Path) -> dict[str, str]:
-    """Of the rows' processes: the checkout and the wheels are importable, and caches of compilers can be written."""
+    """Builds the environment of the rows' processes: import paths of checkout and wheels, writable compiler caches."""
     site = scratch / "site"
     if wheels:
         for name in install(wheels, site):
-            print(f"left out {name}: a part of it is missing", flush=True)
+            print(f"skipped {name}: a part of it is missing", flush=True)
     paths = [str(CHECKOUT), str(site), *filter(None, [os.environ.get("PYTHONPATH")])]
     return os.environ | {
         "PYTHONPATH": os.pathsep.join(paths),
@@ -172,7 +172,7 @@ def _environment(wheels: Path | None, scratch: Path) -> dict[str, str]:
 
 
 def _machine(device: str) -> dict[str, Any]:
-    """What everything depends on. Raises OptionError for a device that is not here."""
+    """Describes the machine. Raises OptionError for an unavailable device."""
     import torch
 
     from model.device import choose_device

@@ -1,6 +1,6 @@
-"""What a row is given: where to compute, how much, until when, and whom to tell.
+"""The context of a row: its device, scale, time limit and the file for its findings.
 
-`python -m benchmarks.gpu.bench MODULE:FUNCTION …` is the process of a row.
+`python -m benchmarks.gpu.bench MODULE:FUNCTION …` runs a row.
 """
 
 from __future__ import annotations
@@ -23,18 +23,18 @@ from model.device import choose_dtype
 
 ROUNDS = 3
 SPARE_S = 5.0
-"""Before the deadline, for a process to end by itself."""
+"""Seconds before the deadline in which a process should end by itself."""
 
 
 class Bench:
-    """One row's.
+    """The context of one row.
 
     Args:
         device: "cuda" or "cpu".
-        scale: of the numbers of images, of batches and of seconds.
-        scratch: folder for inputs and outputs, which all rows share.
-        limit_s: seconds from now on, after which the process is ended.
-        findings: file for them, a JSON object a line.
+        scale: factor of the numbers of images, of batch sizes and of seconds.
+        scratch: folder for inputs and outputs, shared by all rows.
+        limit_s: seconds after which the process is stopped.
+        findings: file for findings, a JSON object per line.
     """
 
     def __init__(self, device: str, scale: float, scratch: Path, limit_s: float, findings: Path) -> None:
@@ -45,29 +45,29 @@ class Bench:
 
     @property
     def left_s(self) -> float:
-        """Seconds until the row had better be over."""
+        """Seconds until the row should end."""
         return self._ends - time.monotonic() - SPARE_S
 
     def scaled(self, count: int, *, least: int = 1) -> int:
-        """`scale` × `count`, and at least so many."""
+        """Returns `scale` × `count`, rounded, at least `least`."""
         return max(least, round(count * self.scale))
 
     def figure(self, name: str, value: float, unit: str) -> None:
-        """Tells what was measured."""
-        self._tell(name=name, value=float(value), unit=unit)
+        """Records a measured value."""
+        self._record(name=name, value=float(value), unit=unit)
 
     def note(self, text: str, status: Status = "measured") -> None:
-        """Tells what is worth knowing; and what became of the row."""
-        self._tell(note=text, status=status)
+        """Records a note, and the status of the row."""
+        self._record(note=text, status=status)
 
-    def _tell(self, **finding: Any) -> None:
+    def _record(self, **finding: Any) -> None:
         with self._findings.open("a", encoding="utf-8") as file:
             file.write(json.dumps(finding, ensure_ascii=False) + "\n")
 
     def attempt(self, measures: Mapping[str, Callable[[], object]]) -> None:
-        """Measures one after the other, as long as there is time for one like the longest so far.
+        """Runs measurements in order while there is time for one as long as the longest so far.
 
-        Notes which fail, which take more memory than there is, and which were left out.
+        Notes those that fail, run out of memory, or are skipped.
         """
         longest_s, waiting = 0.0, list(measures)
         while waiting and self.left_s > longest_s:
@@ -93,9 +93,9 @@ class Bench:
             torch.cuda.synchronize()
 
     def step_s(self, step: Callable[[], object], *, seconds: float) -> float:
-        """Seconds of a step: the median of three rounds that fill `scale` × `seconds`, after two steps.
+        """Returns seconds per step: the median of three rounds that take `scale` × `seconds` together, after two steps.
 
-        Where one step fills them, the second counts.
+        If one step takes that long, the second step counts.
         """
         self._seconds(step, 1)
         one_s = self._seconds(step, 1)
@@ -112,7 +112,7 @@ class Bench:
 
 
 def main() -> None:
-    """Measures a row."""
+    """Runs a row."""
     parser = argparse.ArgumentParser()
     parser.add_argument("measure")
     parser.add_argument("--device", required=True)

@@ -1,4 +1,4 @@
-"""Whole caption jobs, by both runners: `jobs.caption` as the command runs it, with clocks."""
+"""Complete caption jobs on both runners: `jobs.caption` as the command runs it, timed."""
 
 from __future__ import annotations
 
@@ -20,36 +20,36 @@ from pipeline.output.commit_log import CommitLog
 from pipeline.storage.folder import Folder
 
 IMPLAUSIBLE = 2.0
-"""Times the speed of the slower stage."""
+"""Factor of the slower stage's speed above which a measurement is not believed."""
 
 
-class TimedReport(RunStats):
-    """Knows when rows came. Takes the place of `RunStats` in the job."""
+class TimedRunStats(RunStats):
+    """Records when rows arrive. Takes the place of `RunStats` in the job."""
 
     ready: list[tuple[float, int]] = []  # noqa: RUF012 - of the job that runs
-    """`time.time()`, and how many."""
+    """`time.time()` and number of rows, for each table."""
 
     def count(self, rows: pa.Table) -> None:
-        """As it is."""
+        """As `RunStats.count`."""
         self.ready.append((time.time(), len(rows)))
         super().count(rows)
 
 
 def local(bench: Bench) -> None:
-    """The local runner, with a thread for each core to decode."""
+    """Measures the local runner with a decoding thread per core."""
     _job(bench, "local")
 
 
 def ray(bench: Bench) -> None:
-    """The Ray runner: one actor with the GPU, and tasks that decode on the cores."""
+    """Measures the Ray runner with one actor on the GPU and decoding tasks on the cores."""
     if find_spec("ray"):
         _job(bench, "ray")
     else:
-        bench.note("Ray is not here; benchmarks/gpu_wheels_ray.txt says how to carry it", "skipped")
+        bench.note("Ray is not installed; benchmarks/gpu_wheels_ray.txt says how to carry it", "skipped")
 
 
 def _job(bench: Bench, runner: str) -> None:
-    """Images/s of the second half of the images: while the first ones came, more were under way than later on."""
+    """Measures images/s over the second half of the images, after the pipeline has filled."""
     decoding, captioning = limits.decoding(bench, bench.cores), limits.captioning(bench)
     bench.figure(f"decode stage alone, {bench.cores} threads", decoding, "images/s")
     bench.figure("caption stage alone", captioning, "images/s")
@@ -64,11 +64,11 @@ def _job(bench: Bench, runner: str) -> None:
         local=LocalConfig(decode_threads=bench.cores),
         ray=RayConfig(num_gpus=float(bench.device.type == "cuda")),
     )
-    TimedReport.ready.clear()
-    with mock.patch.object(caption, "Report", TimedReport), Utilization(bench.device) as utilization:
+    TimedRunStats.ready.clear()
+    with mock.patch.object(caption, "RunStats", TimedRunStats), Utilization(bench.device) as utilization:
         began = time.time()
         code = caption.run(config)
-    commit_log, ready = CommitLog.load(Folder(str(output))), TimedReport.ready
+    commit_log, ready = CommitLog.load(Folder(str(output))), TimedRunStats.ready
     if code or commit_log.errors:
         bench.note(f"the job ended with exit code {code} and {dict(commit_log.errors)} errors", "failed")
         return
@@ -88,7 +88,7 @@ def _job(bench: Bench, runner: str) -> None:
 
 
 def _second_half(ready: list[tuple[float, int]]) -> tuple[float, int]:
-    """When half of the rows were there, and how many came later: those of one table at least, unless it is the only."""
+    """Returns the time at which half of the rows had arrived, and how many came later (those of one table at least)."""
     seen = list(accumulate(rows for _, rows in ready))
     middle = next(i for i, rows in enumerate(seen) if rows >= seen[-1] / 2 or i == len(seen) - 2)
     return ready[middle][0], seen[-1] - seen[middle]

@@ -1,4 +1,4 @@
-"""Made pictures, in the forms in which the product reads them. Made once, by the first row that wants them."""
+"""Synthetic inputs in the forms that Shardtalk reads, made once by the first row that needs them."""
 
 from __future__ import annotations
 
@@ -32,17 +32,17 @@ TRAINED_IMAGES, CAPTIONS, WORDS, CAPTION_WORDS = 2_000, 5, 10_000, 11
 
 
 def preprocessing() -> Preprocessing:
-    """Of the captioner that ships."""
+    """Returns the preprocessing of the captioner that ships."""
     return checkpoint.load_preprocessing(checkpoint.find(CAPTIONER))
 
 
 def batch_images(bench: Bench) -> int:
-    """That a caption job has by default."""
+    """Returns the default batch size of a caption job."""
     return CUDA_BATCH_IMAGES if bench.device.type == "cuda" else CPU_BATCH_IMAGES
 
 
 def shards(bench: Bench) -> str:
-    """Pattern of tars of 1,000 JPEGs of 640×480 each, 20,000 in all. They are one file, under many names."""
+    """Makes tars of 1,000 JPEGs of 640×480 each, 20,000 in all, as hard links to one file; returns their glob."""
 
     def make(folder: Path) -> None:
         count = bench.scaled(IMAGES, least=LEAST_IMAGES)
@@ -59,12 +59,12 @@ def shards(bench: Bench) -> str:
 
 
 def spans(bench: Bench) -> list[Span]:
-    """All of the tars, as a job that begins plans them."""
+    """Returns the spans that a new job plans for the tars."""
     return list(CommitLog().remaining_work(list_inputs([shards(bench)]).shards))
 
 
 def encoded(bench: Bench, images: int) -> list[pa.Table]:
-    """At least so many images as they come from the reader, in batches: those of a tar, again and again."""
+    """Returns at least `images` images as the reader yields them, in batches; those of one tar, repeated."""
     tables = list(read(spans(bench)[:1], batch_images=batch_images(bench)))
     found = list[pa.Table]()
     while sum(map(len, found)) < images:
@@ -73,13 +73,13 @@ def encoded(bench: Bench, images: int) -> list[pa.Table]:
 
 
 def decoded(bench: Bench, images: int) -> list[pa.Table]:
-    """The same, as they come from the decoder."""
+    """Returns at least `images` images as the decode stage yields them."""
     decode, threads = DecodeStage(preprocessing()), bench.cores
     return list(prefetch_map(decode, encoded(bench, images), threads=threads, depth=threads))
 
 
 def captioned(bench: Bench) -> Path:
-    """Prepared training shards of 224×224 pictures, with five made captions each."""
+    """Makes prepared training shards of 224×224 pictures with five synthetic captions each; returns their folder."""
 
     def make(folder: Path) -> None:
         pictures = make_folder(folder / "pictures", bench.scaled(TRAINED_IMAGES, least=32), width=224, height=224)
@@ -102,12 +102,12 @@ def captioned(bench: Bench) -> Path:
 
 
 def _captions(draw: random.Random) -> list[str]:
-    """Of words of which few are frequent."""
+    """Makes captions of words with a skewed frequency distribution."""
     return [" ".join(f"w{int(WORDS * draw.random() ** 3)}" for _ in range(CAPTION_WORDS)) for _ in range(CAPTIONS)]
 
 
 def _made(bench: Bench, name: str, make: Callable[[Path], None]) -> Path:
-    """A folder that is there only once it is whole: the process that makes it may be ended any time."""
+    """Makes a folder unless it exists; renames it once it is complete, since a process may be stopped at any time."""
     folder, unfinished = bench.scratch / name, bench.scratch / f"{name}.part"
     if not folder.exists():
         shutil.rmtree(unfinished, ignore_errors=True)

@@ -1,4 +1,4 @@
-"""How fast each part is alone: what the whole cannot exceed."""
+"""The speed of each stage by itself, an upper bound for the whole job."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ SEARCHES = {"greedy": Search(method="greedy"), "beam 5": Search(beam_size=5)}
 
 
 def decode(bench: Bench) -> None:
-    """Images/s of the reader, and of the decoder by some threads on what was read before."""
+    """Measures images/s of the reader, and of the decoder with several numbers of threads."""
     spans = inputs.spans(bench)
     began = time.perf_counter()
     images = sum(map(len, read(spans, batch_images=inputs.batch_images(bench))))
@@ -42,7 +42,7 @@ def decode(bench: Bench) -> None:
 
 
 def decoding(bench: Bench, threads: int) -> float:
-    """Images/s of the decoder by threads."""
+    """Measures images/s of the decoder with some threads."""
     tables = inputs.encoded(
         bench, bench.scaled(TABLES_PER_THREAD * threads * inputs.batch_images(bench), least=threads)
     )
@@ -53,19 +53,19 @@ def decoding(bench: Bench, threads: int) -> float:
 
 
 def captioning(bench: Bench) -> float:
-    """Images/s of the caption stage on pixels that are there: copy, CNN, search and rows."""
+    """Measures images/s of the caption stage on decoded pixels: copy, CNN, search and rows."""
     stage = CaptionStage(inputs.CAPTIONER, Search(), device=bench.device.type)
     rows = inputs.decoded(bench, 1)[0]
     return len(rows) / bench.step_s(lambda: stage(rows), seconds=4)
 
 
 def cnn(bench: Bench) -> None:
-    """Images/s of the features of each CNN, eager, by batch."""
+    """Measures images/s of each CNN's features, eager, by batch size."""
     _cnn(bench, compiled=False)
 
 
 def cnn_compiled(bench: Bench) -> None:
-    """The same, compiled for each batch."""
+    """Measures images/s of each CNN's features, compiled for each batch size."""
     _cnn(bench, compiled=True)
 
 
@@ -75,19 +75,19 @@ def _cnn(bench: Bench, *, compiled: bool) -> None:
 
 
 def name(batch: int, network: str) -> str:
-    """Of a figure."""
+    """Returns the name of a figure."""
     return f"{network}, batch {batch}"
 
 
 def _features(bench: Bench, batch: int, network: str, *, compiled: bool) -> None:
     images = bench.scaled(batch)
-    with bench.device:  # which is fast to fill with random weights
+    with bench.device:  # random weights are quick to generate there
         encoder = Encoder(network, 512).eval().requires_grad_(False).to(memory_format=torch.channels_last)
         pixels = torch.randint(0, 256, (images, 224, 224, 3), dtype=torch.uint8)
     with torch.inference_mode(), autocast(bench.device, bench.dtype):
         batch_of_images = Preprocessing().normalize(pixels)
         if compiled:
-            torch.compiler.reset()  # else it compiles for any batch from the second one on
+            torch.compiler.reset()  # otherwise it compiles for any batch size from the second on
             encoder.cnn.compile()
             began = time.perf_counter()
             encoder.features(batch_of_images)
@@ -101,17 +101,15 @@ def _features(bench: Bench, batch: int, network: str, *, compiled: bool) -> None
 
 
 def search(bench: Bench) -> None:
-    """Images/s of the search, and of what comes before it: copying pixels to the device, and the CNN."""
+    """Measures images/s of search, and of what precedes it: copying pixels to the device, and the CNN."""
     captioner = Captioner.load(inputs.CAPTIONER, device=bench.device)
     bench.attempt({f"batch {batch}": partial(_search, bench, captioner, batch) for batch in SEARCH_BATCHES})
 
 
 def _search(bench: Bench, captioner: Captioner, batch: int) -> None:
-    images, (view,) = bench.scaled(batch), captioner.pixel_keys
+    images, (key,) = bench.scaled(batch), captioner.pixel_keys
     rows = pa.concat_tables(inputs.decoded(bench, images))["pixels"].to_pylist()[:images]
-    pixels = {
-        view: np.frombuffer(bytearray().join(rows), np.uint8).reshape(images, view.image_size, view.image_size, 3)
-    }
+    pixels = {key: np.frombuffer(bytearray().join(rows), np.uint8).reshape(images, key.image_size, key.image_size, 3)}
     with torch.inference_mode(), autocast(bench.device, bench.dtype):
         step_s = bench.step_s(lambda: captioner.initial_state(pixels), seconds=1)
         bench.figure(f"encoder, batch {batch}", images / step_s, "images/s")

@@ -1,4 +1,4 @@
-"""The rows, what they are worth and what they cost; and how long each may take."""
+"""The rows by importance, with their estimated cost, and the time limit of each."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Row:
-    """What a process of its own measures."""
+    """A row: one process with its own measurement."""
 
     measure: str
-    """Module, and its function of a `Bench`."""
+    """Module and function, which takes a `Bench`."""
     cost_s: float
-    """Seconds on an H100 at scale 1, with the start of its process. An estimate until a card has run it."""
+    """Seconds on an H100 at scale 1, including the start of the process; an estimate until measured."""
     what: str
 
 
@@ -33,9 +33,9 @@ ROWS: dict[str, Row] = {  # the most important first
 
 
 def limit_s(rows: Sequence[Row], left_s: float) -> float:
-    """Seconds that the first of the rows may take, 0 where it does not fit.
+    """Returns the seconds that the first row may take; 0 if it does not fit.
 
-    What it may overrun is nobody's: the cost of each row after it that still fits is kept for that row.
+    It may overrun its cost by time that is not reserved for the later rows that still fit.
     """
     kept_s = 0.0
     for row in rows:

@@ -1,4 +1,4 @@
-"""What was found: results.json, complete after every row, and a table of it.
+"""Results: results.json, which is complete after each row, and a table of it.
 
 {"machine": {…}, "options": {…}, "started": "2026-01-31T12:00:00+00:00", "seconds": 412.0,
  "rows": [{"row": "cnn", "status": "measured", "seconds": 41.2, "notes": [],
@@ -19,18 +19,18 @@ STATUSES: tuple[Status, ...] = get_args(Status)
 
 @dataclass
 class RowResult:
-    """Of one row."""
+    """The result of a row."""
 
     row: str
     status: Status = "measured"
     seconds: float = 0.0
     figures: list[dict[str, Any]] = field(default_factory=list)
-    """name, value and unit of each."""
+    """Measured values, each with name, value and unit."""
     notes: list[str] = field(default_factory=list)
-    """What failed, was left out, or is worth knowing."""
+    """Failures, skipped parts and remarks."""
 
     def add(self, lines: str) -> None:
-        """Takes in what the row's process wrote, a JSON object a line. The last may be cut: it was ended any time."""
+        """Adds findings, a JSON object per line; the last may be cut, since the row's process may be stopped."""
         for line in lines.splitlines(keepends=True):
             if not line.endswith("\n"):
                 continue
@@ -38,17 +38,17 @@ class RowResult:
             if "name" in found:
                 self.figures.append(found)
             else:
-                self.became(found["status"], found["note"])
+                self.update_status(found["status"], found["note"])
 
-    def became(self, status: Status, note: str) -> None:
-        """Adds a note; the worst status counts."""
+    def update_status(self, status: Status, note: str) -> None:
+        """Adds a note, and keeps the worse status."""
         self.status = max(self.status, status, key=STATUSES.index)
         self.notes.append(note)
 
 
 @dataclass
 class Results:
-    """Of a run."""
+    """The results of a run."""
 
     machine: Mapping[str, Any]
     options: Mapping[str, Any]
@@ -57,13 +57,13 @@ class Results:
     rows: list[RowResult] = field(default_factory=list)
 
     def save(self, path: Path) -> None:
-        """Replaces the file at once."""
+        """Writes the file atomically."""
         unfinished = path.with_suffix(".part")
         unfinished.write_text(json.dumps(asdict(self), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
         unfinished.replace(path)
 
     def table(self) -> str:
-        """All figures, as Markdown."""
+        """Formats all figures as a Markdown table."""
         machine = ", ".join(f"{name} {value}" for name, value in self.machine.items())
         head = [f"{self.started}: {machine}", "", "| row | figure | value | unit |", "|---|---|---|---|"]
         return "\n".join([*head, *(line for row in self.rows for line in _lines(row))])

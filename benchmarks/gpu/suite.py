@@ -1,4 +1,4 @@
-"""The project's own tests, on this machine: those marked `cuda`, and the others of the model."""
+"""Runs the project's tests on this machine: those marked `cuda`, and the other tests of the model."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ MOST_WORKERS = 8
 
 
 def marked(bench: Bench) -> None:
-    """Tests that compare the device with the CPU."""
+    """Runs the tests that compare the device with the CPU."""
     folders = (CHECKOUT / "tests" / "pipeline", CHECKOUT / "tests" / "model")
     files = [path for folder in folders for path in sorted(folder.glob("test_*.py")) if MARK in path.read_text()]
     _pytest(bench, files, "-m", "cuda")
 
 
 def others(bench: Bench) -> None:
-    """The other tests of the model: with this machine's versions and processor."""
+    """Runs the other tests of the model, on this machine's versions and processor."""
     files = sorted((CHECKOUT / "tests" / "model").glob("test_*.py"))
     workers = min(MOST_WORKERS, bench.cores)
     parallel = ["-n", str(workers)] if find_spec("xdist") and workers > 1 and bench.scale >= 1 else []
@@ -35,7 +35,7 @@ def others(bench: Bench) -> None:
 
 
 def _pytest(bench: Bench, files: Sequence[Path], *options: str) -> None:
-    """Runs the tests in the files; at a small scale, in the first of them."""
+    """Runs the tests in the files, or at a small scale in the first of them."""
     found = bench.scratch / "tests.xml"
     found.unlink(missing_ok=True)
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", f"--junitxml={found}"]
@@ -46,7 +46,7 @@ def _pytest(bench: Bench, files: Sequence[Path], *options: str) -> None:
     try:
         process.wait(max(0.0, bench.left_s - SPARE_S))
     except subprocess.TimeoutExpired:
-        process.send_signal(signal.SIGINT)  # then it writes what it knows
+        process.send_signal(signal.SIGINT)  # pytest then writes the results so far
         process.wait()
         bench.note("no time was left for all tests", "incomplete")
     if not found.exists():

@@ -1,4 +1,4 @@
-"""Training steps: the trainer's own, on prepared shards, without validation and checkpoints."""
+"""Training steps as the trainer runs them, on prepared shards, without validation and checkpoints."""
 
 from __future__ import annotations
 
@@ -25,16 +25,16 @@ from pipeline.training.objectives import BatchBuilder, self_critical_batches, te
 from pipeline.training.step_inputs import Inputs
 
 BATCH_IMAGES, STEPS, WARM_STEPS = 128, 30, 3
-"""Images of a step, as in configs/train-coco-*.yaml."""
+"""Images per step, as in configs/train-coco-*.yaml."""
 SAMPLES, MAX_TOKENS = 5, 20
 NETWORKS = ("resnet101", "vgg16")
 
 
 class Learning:
-    """A network that learns all of itself, and its data.
+    """A network that is trained completely, and its data.
 
     Args:
-        cnn: torchvision's name for it; its weights are random.
+        cnn: name of a torchvision classifier; its weights are random.
     """
 
     def __init__(self, bench: Bench, cnn: str) -> None:
@@ -66,7 +66,7 @@ class Learning:
         )
 
     def step_s(self, lesson: BatchBuilder, steps: int) -> float:
-        """Seconds of a step on images from the shards, as a run does it."""
+        """Returns seconds per step on images from shards, as in a training run."""
         random, done, began = np.random.default_rng(0), 0, time.perf_counter()
         while done < steps + WARM_STEPS:
             for numbers, images in islice(self._epoch(random), steps + WARM_STEPS - done):
@@ -86,12 +86,12 @@ class Learning:
 
 
 def finetuning(bench: Bench) -> None:
-    """Images/s and model-FLOP utilisation of steps that train all of the network."""
+    """Measures images/s and model-FLOP utilisation of steps that train the whole network."""
     _finetuning(bench, compiled=False)
 
 
 def finetuning_compiled(bench: Bench) -> None:
-    """The same with the CNN compiled, as configs/train-coco-*.yaml have it."""
+    """Measures the same with a compiled CNN, as in configs/train-coco-*.yaml."""
     _finetuning(bench, compiled=True)
 
 
@@ -124,7 +124,7 @@ def _steps(bench: Bench, cnn: str, peak: float, of: str, *, compiled: bool) -> N
 
 
 def self_critical(bench: Bench) -> None:
-    """Seconds of a step that draws captions, rewards them by CIDEr-D and follows the gradient."""
+    """Measures seconds per self-critical step: sampling captions, CIDEr-D rewards, gradient."""
     learning, lesson_s = Learning(bench, NETWORKS[0]), list[float]()
     draw = self_critical_batches(
         learning.network,
@@ -139,7 +139,7 @@ def self_critical(bench: Bench) -> None:
     )
 
     def timed(numbers: ImageIndices, given: Inputs, random: np.random.Generator) -> Batch:
-        bench.synchronize()  # else it would wait for the step before
+        bench.synchronize()  # otherwise the time would include the previous step
         began = time.perf_counter()
         batch = draw(numbers, given, random)
         lesson_s.append(time.perf_counter() - began)

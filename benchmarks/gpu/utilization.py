@@ -1,4 +1,4 @@
-"""How busy the GPU is: the share of time in which a kernel ran, as NVML counts it."""
+"""GPU utilisation: the share of time in which a kernel ran, as NVML counts it."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ EVERY_S = 0.2
 
 
 class Utilization:
-    """Samples it in a thread while the block runs.
+    """Samples GPU utilisation in a thread while its block runs.
 
     Args:
-        device: one that is not cuda has none.
+        device: sampled only if it is cuda.
     """
 
     def __init__(self, device: torch.device) -> None:
@@ -42,29 +42,29 @@ class Utilization:
             self._samples.append((time.time(), self._probe()))
 
     def mean(self, start: float, stop: float) -> float | None:
-        """Percent, of the samples taken between two readings of `time.time()`; None where there are none."""
+        """Returns the mean in percent between two times of `time.time()`; None without samples."""
         between = [percent for when, percent in self._samples if start <= when <= stop]
         return statistics.fmean(between) if between else None
 
 
 def _probe() -> Callable[[], float] | None:
-    """A way to ask that works here: the NVML binding that torch uses, else the program."""
-    for probe in (_asked_of_the_binding, _asked_of_the_program):
+    """Returns a working probe: the NVML binding that torch uses, else nvidia-smi; None if neither works."""
+    for probe in (_by_nvml, _by_nvidia_smi):
         try:
             probe()
-        except Exception:  # noqa: BLE001 - the binding is missing, or has no driver or rights: without, then
+        except Exception:  # noqa: BLE001 - binding or driver is missing, or not permitted
             continue
         return probe
     return None
 
 
-def _asked_of_the_binding() -> float:
-    """Percent, by nvidia-ml-py."""
+def _by_nvml() -> float:
+    """Returns percent by nvidia-ml-py."""
     return float(torch.cuda.utilization())
 
 
-def _asked_of_the_program() -> float:
-    """Percent of the first GPU."""
+def _by_nvidia_smi() -> float:
+    """Returns percent of the first GPU by nvidia-smi."""
     command = ["nvidia-smi", "--query-gpu=utilization.gpu", "--format=csv,noheader,nounits"]
     done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=5)
     return float(done.stdout.split()[0])

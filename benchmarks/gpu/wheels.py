@@ -1,4 +1,4 @@
-"""Packages that the machine lacks, carried as wheels and put on the path, without a network."""
+"""Installs wheels for packages that the machine lacks, without a network."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ def install(folder: Path, site: Path) -> list[str]:
     """Installs all wheels of a folder into `site`.
 
     Args:
-        folder: of `*.whl`, and of parts of larger ones, `*.whl.00`, `*.whl.01` and so on, which are joined.
-        site: a new folder, for PYTHONPATH.
+        folder: has `*.whl`, and parts of larger wheels (`*.whl.00`, `*.whl.01`, …), which are joined.
+        site: new folder for PYTHONPATH.
 
     Returns:
-        What was left out since a part of it is missing.
+        The names of wheels skipped since a part is missing.
 
-    Raises WheelError where there are none, or they are for another Python.
+    Raises WheelError if there are none, or they are for another Python.
     """
     joined, broken = _joined(folder, site.with_suffix(".joined"))
     wheels = [*sorted(folder.glob("*.whl")), *joined]
@@ -36,12 +36,12 @@ def install(folder: Path, site: Path) -> list[str]:
     if done.returncode:
         errors = [line for line in done.stderr.splitlines() if line.startswith("ERROR")]
         raise WheelError(f"the wheels in {folder} cannot be installed: {(errors or [done.stderr.strip()])[-1]}")
-    compileall.compile_dir(site, quiet=2, workers=0)  # by all cores, for pip has one, and Ray twenty processes at once
+    compileall.compile_dir(site, quiet=2, workers=0)  # on all cores, before Ray starts twenty processes
     return broken
 
 
 def _joined(folder: Path, into: Path) -> tuple[list[Path], list[str]]:
-    """The wheels that are there in parts, whole; and the names of those that are not whole."""
+    """Joins the wheels that come in parts; returns them, and the names of incomplete ones."""
     whole, broken = [], []
     for name, parts in groupby(sorted(folder.glob("*.whl.[0-9][0-9]")), key=lambda part: part.stem):
         into.mkdir(exist_ok=True)

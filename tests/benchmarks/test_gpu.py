@@ -91,7 +91,7 @@ def test_a_row_may_overrun_as_far_as_no_other_needs(costs: list[float], left_s: 
 def test_what_a_process_was_writing_as_it_was_ended_is_left_out() -> None:
     result = RowResult("x")
     result.add('{"name": "a", "value": 1.0, "unit": "s"}\n{"note": "b", "status": "failed"}\n{"name": "c", "val')
-    result.became("incomplete", "d")
+    result.update_status("incomplete", "d")
     assert ([figure["name"] for figure in result.figures], result.notes, result.status) == (["a"], ["b", "d"], "failed")
 
 
