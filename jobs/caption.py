@@ -1,7 +1,7 @@
-"""`shardtalk caption`: images to rows.
+"""`shardtalk caption`: captions images, a row each.
 
-plan → read → decode → caption → write, on one of two runners that give the same rows. Every row is committed with a
-record of its place in the input; the same command again reads the records and does what is left.
+plan → read → decode → caption → commit, on one of two runners that give the same rows. Rows are committed with records
+of their positions in the input; the same command again reads these records and captions the remaining images.
 """
 
 from __future__ import annotations
@@ -49,18 +49,18 @@ from pipeline.storage.paths import normalize_path
 log = logging.getLogger("shardtalk.caption")
 
 EARLY_STOP_ROWS = 1_000
-"""From here on a run whose errors exceed `max_error_rate` is stopped rather than finished."""
+"""Number of rows from which a run with more errors than `max_error_rate` is stopped early."""
 CPU_BATCH_IMAGES, CUDA_BATCH_IMAGES = 32, 256
 
 
 def run(config: CaptionConfig) -> int:
     """Captions the inputs; returns the exit code."""
-    speaking, rescoring = find_captioners(config)
+    searching, reranking = find_captioners(config)
     inputs = [normalize_path(given) for given in config.inputs]
     folder = Folder(config.output)
     check_outside_inputs(folder.url, inputs)
     listing = list_inputs(inputs, read_options(config))
-    job = describe(config, speaking, rescoring)
+    job = describe(config, searching, reranking)
     check_output_folder(folder)
     on_ray = config.runner == "ray" or (config.runner == "auto" and connect.is_expected())
     device = "" if on_ray else placement.check_device(config, None)
@@ -96,7 +96,7 @@ def run(config: CaptionConfig) -> int:
         )
         progress = CaptionProgress(report, commit_log, plan, device)
         log.info(_start_line(config, listing, device, on_ray=on_ray))
-        tables = captioned(config, [*speaking, *rescoring], spans, resources)
+        tables = captioned(config, [*searching, *reranking], spans, resources)
         metrics = Metrics() if resources else None
         stopped = _commit(config, tables, part_writer, report, progress=progress, metrics=metrics)
         code = _judge(config, folder, commit_log, listing, report, stopped=stopped)
@@ -122,7 +122,7 @@ def _start_line(config: CaptionConfig, listing: Listing, device: str, *, on_ray:
 
 
 def _expected_rows(commit_log: CommitLog, spans: list[Span]) -> int | None:
-    """Rows there will be in all; None where tars and tables keep it to themselves."""
+    """Returns the number of rows of the finished output; None if tars, tables or lists hide it."""
     return commit_log.rows + len(spans) if all(span.shard.image_id for span in spans) else None
 
 
@@ -135,7 +135,7 @@ def _commit(
     progress: CaptionProgress,
     metrics: Metrics | None,
 ) -> bool:
-    """Does the work, and says whether somebody asked to stop before it was done. What was done is committed."""
+    """Commits the tables; returns True if a signal asked to stop before the end."""
     announce, give_up = partial(log.info, "stopping: committing what is done"), partial(_give_up, config.grace_s)
     with stop_on_signals(announce, timeout_s=config.grace_s, give_up=give_up) as stop:
         for rows in progress.shown(stop.until_requested(tables)):
@@ -154,7 +154,7 @@ def _commit(
 
 
 def _give_up(grace_s: float) -> None:
-    """Ends the process at once. At any instant that leaves an output to go on with."""
+    """Ends the process at once, which the output survives at any instant."""
     log.error(
         f"interrupted: not all of what was done could be committed within {grace_s:g} s; the same command does the rest"
     )
@@ -164,7 +164,7 @@ def _give_up(grace_s: float) -> None:
 def _judge(
     config: CaptionConfig, folder: Folder, commit_log: CommitLog, listing: Listing, report: RunStats, *, stopped: bool
 ) -> int:
-    """The exit code; says why it is not 0."""
+    """Returns the exit code, and logs why it is not 0."""
     code = judge(config, folder, commit_log, listing, report, min_rows=EARLY_STOP_ROWS if stopped else 0)
     if code == 0 and stopped:
         log.info(f"interrupted: {report.rows} rows are committed; the same command again does the rest")
@@ -175,19 +175,19 @@ def _judge(
 def captioned(
     config: CaptionConfig, used: list[Path], spans: list[Span], resources: Resources | None
 ) -> Generator[pa.Table]:
-    """The rows of the spans, from Ray where there are resources of a cluster, else from this process.
+    """Yields the captioned rows of the spans, on Ray if there are resources of a cluster, else in this process.
 
     Args:
-        used: the captioners that look at the images.
+        used: directories of all captioners, whose preprocessings the images need.
     """
     if not spans:
         return
     decode = DecodeStage(*map(checkpoint.load_preprocessing, used))
     caption = {
-        "captioner": [_as_workers_find_it(captioner) for captioner in config.captioners],
+        "captioner": [_location_for_workers(captioner) for captioner in config.captioners],
         "search": config.search,
         "weights": config.captioner_weights,
-        "rerank": replace(config.rerank, captioner=_as_workers_find_it(config.rerank.captioner)),
+        "rerank": replace(config.rerank, captioner=_location_for_workers(config.rerank.captioner)),
         "device": placement.device(config, resources),
         "dtype": config.dtype,
     }
@@ -224,8 +224,8 @@ def _versions() -> dict[str, str]:
     return found | {"shardtalk": __version__, "python": platform.python_version()}
 
 
-def _as_workers_find_it(captioner: str) -> str:
-    """A name is looked for in the code they were shipped, a directory where it lies."""
+def _location_for_workers(captioner: str) -> str:
+    """Returns an absolute path for a directory; workers look up a name in the zoo of the code shipped to them."""
     return str(Path(captioner).absolute()) if captioner and Path(captioner).exists() else captioner
 
 

@@ -1,8 +1,8 @@
-"""`shardtalk train`: from prepared shards to a captioner.
+"""`shardtalk train`: trains a captioner on prepared shards.
 
-Stage by stage, in this process or on workers of Ray Train; `pipeline/training/trainer.py` has what each of them does.
+Stage by stage, in this process or on workers of Ray Train; `pipeline/training/trainer.py` is what each runs.
 After each epoch the validation split is captioned and scored, and the best captioner is kept in `best/`. The same
-command again goes on from `latest/`.
+command again continues from `latest/`.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ MAY_CHANGE = {
 
 
 def run(config: TrainConfig) -> int:
-    """Trains; returns the exit code."""
+    """Trains a captioner; returns the exit code."""
     config = _absolute(config)
     train, val = read_split(config.data, "train"), read_split(config.data, "val", captions=True)
     _claim(Folder(config.output), config)
@@ -60,7 +60,7 @@ def run(config: TrainConfig) -> int:
 def _trained(
     config: TrainConfig, resources: Resources | None, train: PreparedSplit, val: PreparedSplit, shown: TrainingProgress
 ) -> bool:
-    """Whether the run came to its end: on workers where there are resources of a cluster, else here."""
+    """Trains on workers if there are resources of a cluster, else in this process; returns True if it finished."""
     if not resources:
         alone = WorldInfo.detect(choose_device(config.device))
         return Trainer(config, train, val, alone, shown).run()
@@ -80,7 +80,7 @@ def _trained(
 
 
 def _absolute(config: TrainConfig) -> TrainConfig:
-    """With paths that mean the same in a worker, whose working directory is another."""
+    """Makes paths absolute, since workers have another working directory."""
 
     def absolute(path: str) -> str:
         return path if is_remote(path) else str(Path(path).absolute())
@@ -96,7 +96,7 @@ def _absolute(config: TrainConfig) -> TrainConfig:
 
 
 def _claim(folder: Folder, config: TrainConfig) -> None:
-    """Writes the configuration into the run's folder. Raises OutputError if another run has got somewhere there."""
+    """Writes the configuration into the run's folder. Raises OutputError if the folder holds another run."""
     mine = asdict(config)
     if folder.exists(STATE) and folder.exists(CONFIG):
         theirs = yaml.safe_load(folder.read(CONFIG))
@@ -111,7 +111,7 @@ def _claim(folder: Folder, config: TrainConfig) -> None:
 
 
 def _give_up(grace_s: float) -> None:
-    """Ends the process at once. At any instant that leaves a run to go on with."""
+    """Ends the process at once; the run can be continued from its last saved state."""
     log.info(f"interrupted: the last steps could not be saved within {grace_s:g} s; the same command again goes on")
     os._exit(cli.INTERRUPTED)
 

@@ -1,4 +1,4 @@
-"""Which captioners a job has, and what decides its captions."""
+"""The description of a captioning job: its captioners, and everything else that determines rows and captions."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ from pipeline.storage.filesystems import is_remote
 
 
 def find_captioners(config: CaptionConfig) -> tuple[list[Path], list[Path]]:
-    """The captioners that speak, and the one that rescores, if there is one; all of one vocabulary.
+    """Finds the directories of the captioners that search, and of the one that reranks, if any.
 
-    Raises CheckpointError for what is no captioner, VocabularyError where vocabularies differ.
+    Raises CheckpointError for anything that is no captioner, VocabularyError if their vocabularies differ.
     """
-    speaking = [captioner_store.find(captioner) for captioner in config.captioners]
-    rescoring = [captioner_store.find(config.rerank.captioner)] if config.rerank.captioner else []
-    for captioner in [*speaking, *rescoring]:
+    searching = [captioner_store.find(captioner) for captioner in config.captioners]
+    reranking = [captioner_store.find(config.rerank.captioner)] if config.rerank.captioner else []
+    for captioner in [*searching, *reranking]:
         checkpoint.check(captioner)
-    if len(speaking) + len(rescoring) > 1:
-        check_same_vocabulary({str(path): checkpoint.load_vocabulary(path) for path in [*speaking, *rescoring]})
-    return speaking, rescoring
+    if len(searching) + len(reranking) > 1:
+        check_same_vocabulary({str(path): checkpoint.load_vocabulary(path) for path in [*searching, *reranking]})
+    return searching, reranking
 
 
 def read_options(config: CaptionConfig) -> ReadOptions:
-    """How the inputs are read."""
+    """Returns how the inputs are read."""
     root = config.images_root
     return ReadOptions(
         siblings=tuple(config.sibling_names),
@@ -42,11 +42,11 @@ def read_options(config: CaptionConfig) -> ReadOptions:
     )
 
 
-def describe(config: CaptionConfig, speaking: list[Path], rescoring: list[Path]) -> dict[str, Any]:
-    """What decides the rows and captions: jobs that differ in it must not share an output."""
+def describe(config: CaptionConfig, searching: list[Path], reranking: list[Path]) -> dict[str, Any]:
+    """Describes what determines rows and captions; jobs with different descriptions must not share an output."""
     reading = read_options(config)
     job: dict[str, Any] = {
-        "captioner": _ensemble(speaking, config.captioner_weights) if len(speaking) > 1 else _known(speaking[0]),
+        "captioner": _ensemble(searching, config.captioner_weights) if len(searching) > 1 else _identify(searching[0]),
         "search": asdict(config.search),
         "dtype": config.dtype,
         "siblings": config.sibling_names,
@@ -54,14 +54,14 @@ def describe(config: CaptionConfig, speaking: list[Path], rescoring: list[Path])
         "format": config.format,
     }
     if config.rerank.by != "score":
-        job["rerank"] = asdict(config.rerank) | {"captioner": _known(rescoring[0]) if rescoring else None}
+        job["rerank"] = asdict(config.rerank) | {"captioner": _identify(reranking[0]) if reranking else None}
     return job
 
 
 def _ensemble(captioners: list[Path], weights: list[float]) -> dict[str, Any]:
-    members = [_known(captioner) | {"weight": weight} for captioner, weight in zip(captioners, weights, strict=True)]
+    members = [_identify(captioner) | {"weight": weight} for captioner, weight in zip(captioners, weights, strict=True)]
     return {"name": " + ".join(captioner.name for captioner in captioners), "members": members}
 
 
-def _known(captioner: Path) -> dict[str, Any]:
+def _identify(captioner: Path) -> dict[str, Any]:
     return {"name": captioner.name, "sha256": checkpoint.fingerprint(captioner)}

@@ -1,4 +1,4 @@
-"""Where a captioning job computes: on which device, and with how many captioners."""
+"""The device of a captioning job, and the number of its captioners."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from configs.caption import CaptionConfig
 from model.device import choose_device, describe_device
 
 GPU_WAIT_S = 120.0
-"""For a worker with the GPUs that were asked for: a cluster may have to start a node."""
+"""Seconds to wait for a worker with the requested GPUs: a cluster may have to start a node."""
 
 
 def actors(config: CaptionConfig, resources: Resources) -> tuple[float, int]:
-    """GPUs of each captioner on Ray, and how many captioners there are at most."""
+    """Returns the GPUs per captioner on Ray, and the maximum number of captioners."""
     num_gpus = config.ray.num_gpus if config.ray.num_gpus >= 0 else float(resources.num_gpus > 0)
     most = config.ray.max_actors or max(1, int(resources.num_gpus / num_gpus if num_gpus else resources.num_cpus))
     return num_gpus, most
 
 
 def slots(config: CaptionConfig, resources: Resources | None) -> dict[str, float]:
-    """By stage, how many of them can work at the same time. On Ray without GPUs a captioner decodes, too."""
+    """Returns the parallelism of each stage, by name. On Ray without GPUs, captioners decode, too."""
     if not resources:
         return {"read": 1, "decode": config.local.decode_threads, "caption": 1}
     num_gpus, most = actors(config, resources)
@@ -28,17 +28,17 @@ def slots(config: CaptionConfig, resources: Resources | None) -> dict[str, float
 
 
 def device(config: CaptionConfig, resources: Resources | None) -> str:
-    """The device of a captioner: as asked for, but of one that has a GPU, never the CPU unless that is asked for."""
+    """Returns the device to load a captioner on; with a GPU, it is never the CPU unless that was requested."""
     if resources and config.device == "auto":
         return "cuda" if actors(config, resources)[0] else "cpu"
     return config.device
 
 
 def check_device(config: CaptionConfig, resources: Resources | None) -> str:
-    """What a captioner will compute on, for people. Raises OptionError or ClusterError where it is not there.
+    """Returns the name of the device that captioners will use. Raises OptionError or ClusterError if it is unavailable.
 
     Args:
-        resources: of the cluster; None for this process.
+        resources: those of the cluster; None for the local runner.
     """
     asked = device(config, resources)
     if not resources:
