@@ -53,7 +53,7 @@ class StubCaption:
         pass
 
     def __call__(self, rows: pa.Table) -> pa.Table:
-        """What `Decode` gives → `schema.CAPTIONED`."""
+        """Maps decoded rows to `schema.CAPTIONED`."""
         count = len(rows)
         values = {"caption": [CAPTION] * count, "num_tokens": [3] * count, "batch_images": [count] * count}
         columns = {
