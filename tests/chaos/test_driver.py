@@ -48,9 +48,10 @@ def step_and_sync(file):
 
 def step_and_put(path, data, **conditions):
     step()
-    etag = put(path, data, **conditions)
-    step()
-    return etag
+    try:
+        return put(path, data, **conditions)
+    finally:
+        step()
 
 
 def run(output, step_of_death):
