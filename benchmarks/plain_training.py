@@ -38,7 +38,7 @@ def main(data: str, kind: str, steps: str, threads: str) -> None:
     network.encoder.cnn.requires_grad_(kind == "images")
     features = torch.randn(len(split), network.encoder.feature_size)
     optimizer = torch.optim.AdamW([parameter for parameter in network.parameters() if parameter.requires_grad], lr=1e-4)
-    objective = Objective(label_smoothing=0.05, word_weights=word_weights(split, vocabulary), foretelling_weight=6.0)
+    objective = Objective(label_smoothing=0.05, word_weights=word_weights(split, vocabulary), bag_of_words_weight=6.0)
     generator, started = torch.Generator().manual_seed(0), 0.0
     for step in range(int(steps)):
         if step == WARM_STEPS:

@@ -47,10 +47,10 @@ def main(data: str) -> None:
         optimizer=adam,
         cnn=adam,
         schedule=Schedule("constant", warmup_steps=0),
-        clip_norm=1.0,
+        max_grad_norm=1.0,
         dropout=0.0,
         input_dropout=0.0,
-        average_decay=0.0,
+        ema_decay=0.0,
     )
     trainer = TrainStep(network, stage, steps=STEPS, objective=Objective())
     objectives.CiderD = Timed  # type: ignore[attr-defined]
@@ -63,7 +63,7 @@ def main(data: str) -> None:
         max_tokens=12,
         baseline="others",
         captions_per_image=5,
-        written_weight=0.0,
+        cross_entropy_weight=0.0,
     )
     batches = pixel_batches(split, in_order(split, worker_share(split, 0, 1), BATCH_IMAGES), preprocessing, threads=2)
     started = 0.0

@@ -13,6 +13,7 @@ from cluster import connect
 from configs.caption import CaptionConfig
 from configs.parsing import parse
 from jobs.caption import captioned
+from jobs.cli import COMMANDS
 from model.captioner import checkpoint
 from pipeline.inputs.listing import list_inputs
 from pipeline.output.commit_log import CommitLog
@@ -20,13 +21,13 @@ from pipeline.output.commit_log import CommitLog
 
 def main(arguments: list[str]) -> None:
     """Captions the inputs, drops the rows, and prints speed and start-up time."""
-    config = parse(CaptionConfig, arguments, prog="benchmarks.runner", positional="inputs")
+    config = parse(CaptionConfig, arguments, COMMANDS["caption"])
     spans = list(CommitLog().remaining_work(list_inputs(config.inputs).shards))
     started = time.perf_counter()
     resources = connect.connect() if config.runner == "ray" else None
     ready = [  # (when, how many)
         (time.perf_counter(), len(rows))
-        for rows in captioned(config, [*map(checkpoint.find, config.captioners)], spans, resources)
+        for rows in captioned(config, [*map(checkpoint.find, config.captioner)], spans, resources)
     ]
     steady = sum(images for _, images in ready[1:]) / (ready[-1][0] - ready[0][0])
     print(json.dumps({"images_per_s": steady, "startup_s": ready[0][0] - started}))

@@ -54,7 +54,7 @@ def trained(bench: Bench, stage: dict[str, Any], *options: object) -> float:
     return float(json.loads((output / "history.jsonl").read_text().splitlines()[1])["images_per_s"])
 
 
-FINETUNING = {"cnn": {"learning_rate": 1e-4}, "optimizer": {"learning_rate": 1e-4}, "smallest_crop": 0.8}
+FINETUNING = {"cnn": {"learning_rate": 1e-4}, "optimizer": {"learning_rate": 1e-4}, "min_crop_scale": 0.8}
 ON_FEATURES = {"optimizer": {"learning_rate": 1e-4}}
 
 
@@ -95,7 +95,7 @@ def two_workers(bench: Bench) -> Result:
 
     Batches have 32 images: on one core, PyTorch chooses a slow convolution for fewer than 16 images per worker.
     """
-    stage = {**FINETUNING, "batch_images": 32}
+    stage = {**FINETUNING, "batch_size": 32}
     one, two = (
         lambda workers=workers: trained(bench, stage, "--num_workers", workers, "--ray.num_cpus", 1)
         for workers in (1, 2)

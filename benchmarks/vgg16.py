@@ -33,7 +33,7 @@ def main(folder: str) -> None:
         vocabulary_size=vocabulary.size, cnn="vgg16", embedding_size=512, hidden_size=512, max_tokens=16
     ).build()
     captioner = Captioner(network, vocabulary, PREPROCESSING, device=torch.device("cpu"), dtype=torch.float32)
-    search = Search(beam_search="neuraltalk2", beam_size=2)
+    search = Search(method="neuraltalk2", beam_size=2)
     files = sorted(Path(folder).glob("*.jpg"))
     captions, started = [], 0.0
     for first in range(0, len(files), BATCH_IMAGES):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
-from configs.caption import LocalConfig, RayConfig, captioners_and_weights
+from configs.caption import LocalConfig, RayConfig, normalized_weights
 from configs.errors import ConfigError
 from configs.rerank import Rerank, check_reranking
 from configs.search import Search
@@ -13,51 +13,53 @@ from configs.search import Search
 
 @dataclass(frozen=True)
 class EvaluateConfig:
-    """Score captions against people's: BLEU, METEOR, ROUGE-L, CIDEr, SPICE, and how diverse they are.
+    """Score captions against reference captions: BLEU, METEOR, ROUGE-L, CIDEr, SPICE and diversity.
 
     OUT is the folder that `shardtalk caption` wrote, or a JSON file of [{image_id, caption}], such as COCO results or
     vis.json. With --captioner the images of --data are captioned first, into OUT if it is given.
 
-    An image whose row is an error counts as captioned with nothing. METEOR, SPICE and the tokens that papers use need
-    Java; what is missing is said. Exit code 1 if a Java that was found failed.
+    An image whose row is an error counts as an empty caption. METEOR, SPICE and the tokens that papers use need Java;
+    the report says what is missing. The exit code is 1 if a Java that was found failed.
     """
 
     captions: str = ""
     """OUT."""
     references: str = ""
-    """People's captions: JSON of neuraltalk2's, Karpathy's or COCO's form."""
+    """JSON file of reference captions in neuraltalk2's, Karpathy's or COCO's format."""
     data: str = ""
-    """Instead of references, the folder or URL that `shardtalk prepare` wrote."""
+    """Folder or URL that `shardtalk prepare` wrote, in place of references."""
     split: Literal["", "train", "val", "test"] = ""
-    """Of the references or data; empty: all references, or the val split of the data."""
+    """Split of the references or data to score. Empty: all references, or the val split of the data."""
     train: str = ""
-    """JSON of training captions: others are novel. Empty: those of the train split of references or data."""
+    """JSON file of training captions; captions that are not among them count as novel. Empty: the train split of the
+    references or data."""
     match: Literal["auto", "file", "id"] = "auto"
-    """By what images are found in the references: name of their file, id, or either."""
+    """How images are matched with the references: by file name, by id, or by either."""
     allow_missing: bool = False
-    """Score only the images that have captions; else each image of the references must have one."""
+    """Score only the images that have captions; otherwise every image of the references must have one."""
     output: str = ""
-    """JSON file for the scores."""
+    """JSON file for the scores. Empty: none is written."""
     per_image: str = ""
-    """Parquet file for the scores of each image; empty: next to the output, if there is one."""
+    """Parquet file for the scores of each image. Empty: beside the output, if there is one."""
     timeout_s: float = 3600.0
-    """Longest that Java may take for each of tokens, METEOR and SPICE."""
-    captioner: list[str] | str = ""
-    """Directory, URL or name of a captioner that captions the images of --data first; more than once, an ensemble."""
-    weights: str = ""
-    """Of the captioners of an ensemble, such as 0.7,0.3; empty: equal ones."""
+    """Maximum number of seconds that Java may take for each of tokens, METEOR and SPICE."""
+    captioner: list[str] = field(default_factory=list)
+    """Directory, URL or name of a captioner with which the images of --data are captioned first; given more than once,
+    the captioners form an ensemble."""
+    weights: list[float] = field(default_factory=list)
+    """Weights of the captioners of an ensemble, such as 0.7,0.3. Empty: equal weights."""
     runner: Literal["auto", "local", "ray"] = "auto"
-    """For --captioner, as are all options below; see `shardtalk caption --help`."""
+    """Runner for --captioner; `shardtalk caption --help-all` describes it and the options below."""
     search: Search = field(default_factory=Search)
-    """How a caption is looked for."""
+    """How captions are searched for."""
     rerank: Rerank = field(default_factory=Rerank)
-    """Another order of the candidates."""
+    """The order of the candidates."""
     device: str = "auto"
-    """auto takes cuda where there is one, else cpu."""
+    """Device of the captioner, such as cpu or cuda. auto is cuda if there is one, otherwise cpu."""
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
-    """Of matrix products; auto is float32 on the CPU, 16 bits on cuda."""
-    batch_images: int = 0
-    """Images captioned at a time; 0: 256 on cuda, 32 on the CPU."""
+    """Data type of matrix products. auto is float32 on the CPU and a 16-bit type on cuda."""
+    batch_size: int = 0
+    """Number of images captioned together. 0: 256 on cuda, 32 on the CPU."""
     local: LocalConfig = field(default_factory=LocalConfig)
     """The local runner."""
     ray: RayConfig = field(default_factory=RayConfig)
@@ -69,7 +71,7 @@ class EvaluateConfig:
         return self.per_image or (f"{self.output.removesuffix('.json')}.parquet" if self.output else "")
 
     def __post_init__(self) -> None:
-        captioners_and_weights(self.captioner, self.weights)
+        normalized_weights(self.weights, self.captioner)
         check_reranking(self.rerank, self.search)
         if bool(self.references) == bool(self.data):
             raise ConfigError("give either --references FILE or --data SHARDS, what the captions are compared with")

@@ -1,4 +1,4 @@
-"""What `shardtalk gallery` can be told."""
+"""Options of `shardtalk gallery`."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from configs.errors import ConfigError
 
 @dataclass(frozen=True)
 class GalleryConfig:
-    """Write a page to look at an output: every image with its caption or its error. Opens from the disk, no server.
+    """Write an HTML page of an output: every image with its caption or error. It opens from the disk, without a server.
 
     OUT is the folder that `shardtalk caption` wrote, or is still writing.
     """
@@ -17,13 +17,13 @@ class GalleryConfig:
     output: str
     """Folder that `shardtalk caption` wrote."""
     page: str = ""
-    """HTML file to write, with its pictures in a folder beside it; empty: OUT/_gallery/index.html."""
+    """HTML file to write, with its pictures in a folder beside it. Empty: OUT/_gallery/index.html."""
     thumbnail_size: int = 224
-    """Longest side of a thumbnail, in pixels."""
+    """Longer side of a thumbnail, in pixels, from 16 to 4096."""
     max_images: int = 10_000
-    """Rows shown; of an output with more, a sample."""
+    """Maximum number of rows shown; a larger output is sampled."""
     seed: int = 0
-    """Of the sample."""
+    """Random seed of the sample."""
 
     def __post_init__(self) -> None:
         if not 16 <= self.thumbnail_size <= 4096:  # noqa: PLR2004

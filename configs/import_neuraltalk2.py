@@ -1,4 +1,4 @@
-"""What `shardtalk import-neuraltalk2` can be told."""
+"""Options of `shardtalk import-neuraltalk2`."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from configs.errors import ConfigError
 
 @dataclass(frozen=True)
 class ImportNeuraltalk2Config:
-    """Make a captioner of a checkpoint of neuraltalk2, and say what was in it. It needs neither Torch7 nor a GPU.
+    """Convert a neuraltalk2 checkpoint to a captioner, without Torch7 or a GPU.
 
     T7 is the file that train.lua or convert_checkpoint_gpu_to_cpu.lua saved.
     """
 
     checkpoint: str
-    """The file, of the CPU or the GPU."""
+    """The checkpoint file, saved on the CPU or the GPU."""
     output: str
     """Folder for the captioner."""
     overwrite: bool = False
-    """Write into a folder that has files."""
+    """Allow an output folder that has files in it."""
 
     def __post_init__(self) -> None:
         for name in ("checkpoint", "output"):

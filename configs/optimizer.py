@@ -25,10 +25,10 @@ class Optimizer:
     weight_decay: float = 0.01
     """Weight decay of matrices; biases, norms and word embeddings are not decayed. It is decoupled from the gradient in
     adamw and added to the gradient in the other algorithms."""
-    momentum: float = 0.9
-    """beta 1 of adamw and adam; the momentum of sgd, nesterov and rmsprop."""
-    smoothing: float = 0.98
-    """beta 2 of adamw and adam; alpha of rmsprop."""
+    beta1: float = 0.9
+    """Decay of the first moment in adamw and adam; the momentum of sgd, nesterov and rmsprop."""
+    beta2: float = 0.98
+    """Decay of the second moment in adamw and adam; alpha of rmsprop."""
     epsilon: float = 1e-8
     """Constant added to the square root of the second moment."""
 
@@ -37,8 +37,8 @@ class Optimizer:
             raise ConfigError(f"there is no optimiser {self.name!r}; choose {', '.join(get_args(Algorithm))}")
         if self.learning_rate < 0 or self.weight_decay < 0 or self.epsilon < 0:
             raise ConfigError("an optimiser needs learning_rate ≥ 0, weight_decay ≥ 0 and epsilon ≥ 0")
-        if not (0 <= self.momentum < 1 and 0 <= self.smoothing < 1):
-            raise ConfigError("an optimiser needs momentum and smoothing in [0, 1)")
+        if not (0 <= self.beta1 < 1 and 0 <= self.beta2 < 1):
+            raise ConfigError("an optimiser needs beta1 and beta2 in [0, 1)")
 
 
 @dataclass(frozen=True)

@@ -1,244 +1,155 @@
-"""Command line and YAML → a frozen dataclass. The only place that knows the command-line library.
+"""Command line and YAML files → a frozen dataclass.
 
-A job's configuration is a (nested) frozen dataclass whose field docstrings become `--help`. Values come, later ones
-winning, from the defaults, `--config FILE`, then `--section.key value`. Of a list of dataclasses that have a `name`,
-`--list.NAME.key value` changes an entry, as does its place in NAME's stead.
+Values come, later ones winning, from the defaults, `--config FILE`, and the options of the command line. Files and
+options are gathered in one nested dictionary, of which `build` makes the dataclass. Sections are nested dataclasses:
+`--search.beam_size 3`. Of a list of dataclasses that have a `name`, `--stages.NAME.epochs 3` changes one; its place,
+counted from 0, may stand for NAME. Lists are repeated or separated by commas: `--siblings txt,json`.
 """
 
 from __future__ import annotations
 
-import contextlib
-import dataclasses
-import difflib
-import json
-import re
 import sys
-from argparse import SUPPRESS
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import fields
-from itertools import islice
-from typing import Any, NoReturn, TypeVar, get_args, get_origin, get_type_hints
+from dataclasses import asdict, fields, is_dataclass
+from pathlib import Path
+from typing import Any, TypeVar, get_origin, get_type_hints
 
-import jsonargparse
+import yaml
+
+from configs.building import FLAGS, build, unknown
+from configs.errors import ConfigError
+from configs.fields import default_of, entry_of
+from configs.help import METAVARS, Command, full_text, short_text
 
 Config = TypeVar("Config")
 
-jsonargparse.set_parsing_settings(docstring_parse_attribute_docstrings=True)
 
+def parse(config: type[Config], argv: list[str], command: Command) -> Config:
+    """Returns `config` filled from the arguments. Prints help and exits with 0, where that is asked for.
 
-class _Parser(jsonargparse.ArgumentParser):
-    """Says what is wrong in one line and exits with 2, the usage error."""
-
-    entries: Mapping[str, Any] = {}
-    """The dataclass of each field that is a list of them."""
-
-    def format_help(self, formatter: Any = None) -> str:
-        """As usual; of entries of lists that are there by default, only the names."""
-        text = super().format_help(formatter)
-        for entry in self.entries.values():
-            shown = re.compile(rf"default:\s+\[({entry.__name__}\(.*?\))\]\)", re.DOTALL)
-            name = re.compile(rf"{entry.__name__}\(name='([^']*)'")
-            text = shown.sub(lambda found, name=name: f"default: {', '.join(name.findall(found[1]))})", text)  # type: ignore[misc]
-        return text
-
-    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
-        if not self.exit_on_error:  # the parser of an entry of a list: that of the whole says where it is
-            super().error(message, ex)
-        text = re.sub(r"Problem with given class_path '[^']*': ", "", " ".join(str(message).split()))
-        text = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)  # as the terminal may get it
-        with contextlib.suppress(OSError):  # nobody can read it
-            print(f"{self.prog}: error: {text}{self._suggestion(text)}", file=sys.stderr)  # noqa: T201
-        sys.exit(2)
-
-    def _suggestion(self, text: str) -> str:
-        known = [option for action in self._actions for option in action.option_strings]
-        names = [name.lstrip("-") for name in known if name.startswith("--")]
-        unknown = re.search(r"unrecognized arguments: --([\w.-]+)|[Oo]ption '([\w.-]+)'", text)
-        if not unknown:
-            return ""
-        name = unknown[1] or unknown[2]
-        names += [f"{name}.NAME.{field.name}" for name, entry in self.entries.items() for field in fields(entry)]
-        tails = {candidate.rsplit(".", 1)[-1]: candidate for candidate in names}
-        close = difflib.get_close_matches(name, [*names, *tails], n=3) or difflib.get_close_matches(
-            name.rsplit(".", 1)[-1], tails, n=3
-        )
-        if close:
-            choices = dict.fromkeys(f"--{tails.get(match, match)}" for match in close)
-            return f"; did you mean {' or '.join(choices)}?"
-        return f"; see {self.prog} --help"
-
-
-def parse(
-    config: type[Config],
-    argv: list[str] | None,
-    *,
-    prog: str,
-    positional: str = "",
-    metavar: str = "INPUT",
-    required: bool = True,
-) -> Config:
-    """Returns `config` filled from `argv` (default: the process's own arguments).
-
-    `positional` names the `list[str]` (or `str`) field that takes the arguments without a `--name`; shown as
-    `metavar`; "" where it is neither given nor `required`. A mistake ends the process with exit code 2 and one line on
-    stderr that names the key.
+    Raises ConfigError for a mistake; the message names the option and says what to try.
     """
-    parser = _Parser(prog=prog, description=(config.__doc__ or "").strip())
-    parser.add_argument("--config", action="config", help="YAML file with any of the options below")
-    parser.add_class_arguments(config, skip={positional} if positional else set())
-    several = False
-    if positional:
-        kind = {field.name: field.type for field in fields(config)}[positional]  # type: ignore[arg-type]
-        several = str(kind).startswith(("list", "tuple"))
-        parser.add_argument(
-            positional, nargs="*" if several else "?", metavar=metavar, default=SUPPRESS if required else ""
-        )
-    parser.entries = entries = _entries(config)
-    spelled = _spelled(sys.argv[1:] if argv is None else argv, set(_flags(config)))
-    spelled = _files_first(_gathered(spelled, set(_one_or_more(config))))
-    spelled, changes = _apart(spelled, entries)
-    values = parser.parse_args(spelled)
-    if changes:
-        values = parser.parse_args([*spelled, *_with_changes(values, changes, parser)])
-    if positional and required and not values.get(positional):
-        parser.error(f"no {metavar} given")
-    try:
-        return _build(config, values)
-    except ValueError as error:
-        parser.error(str(error))
+    for word, help_text in (("--help-all", full_text), ("--help", short_text), ("-h", short_text)):
+        if word in argv[: argv.index("--") if "--" in argv else None]:
+            sys.stdout.write(help_text(config, command))
+            sys.exit(0)
+    options, words = _read_arguments(config, argv)
+    given: dict[str, Any] = {}
+    for name, text in options:
+        if name == "config":
+            given |= _read_file(text)
+    if words:
+        given |= _positional(config, command, words)
+    for name in dict.fromkeys(name for name, _ in options if name != "config"):
+        _assign(config, given, name, [text for each, text in options if each == name])
+    if command.positional and command.required and not given.get(command.positional):
+        raise ConfigError(f"no {command.metavar} given")
+    return build(config, given)
 
 
-def _spelled(argv: list[str], flags: set[str]) -> list[str]:
-    """`--num-val=7` as `--num_val=7`, for options are spelled as the fields are; a flag without a value as true."""
-    end = argv.index("--") if "--" in argv else len(argv)
-    spelled = []
-    for argument, following in zip(argv[:end], [*argv[1:end], ""], strict=False):
-        name, equals, value = argument.partition("=")
-        if not name.startswith("--"):
-            spelled.append(argument)
-            continue
-        name = name[2:].replace("-", "_")
-        if name in flags and not equals and following.lower() not in ("true", "false"):
-            equals, value = "=", "true"
-        spelled.append(f"--{name}{equals}{value}")
-    return spelled + argv[end:]
-
-
-def _files_first(argv: list[str]) -> list[str]:
-    """`--config FILE` moved to the front: the command line wins wherever it stands."""
-    files, others = [], []
-    words = iter(argv)
-    for word in words:
-        if word == "--config":
-            files += [word, *islice(words, 1)]
-        elif word.startswith("--config="):
-            files.append(word)
-        else:
-            others += [word, *words] if word == "--" else [word]
-    return files + others
-
-
-def _gathered(argv: list[str], names: set[str]) -> list[str]:
-    """`--captioner A --captioner B` as `--captioner=["A", "B"]`, for options of which there may be more than one."""
-    values: dict[str, list[str]] = {}
-    others = []
-    words = iter(argv)
-    for word in words:
-        name, equals, value = word.removeprefix("--").partition("=")
-        if word == "--":
-            others += [word, *words]
-        elif word.startswith("--") and name in names:
-            values.setdefault(name, []).extend([value] if equals else islice(words, 1))
-        else:
-            others.append(word)
-    given = [f"--{name}={some[0] if len(some) == 1 else json.dumps(some)}" for name, some in values.items()]
-    return [*given, *others]
-
-
-def _one_or_more(config: Any) -> Iterator[str]:
-    """Names of the fields that are a text or a list of them."""
-    return (name for name, kind in get_type_hints(config).items() if {str, list[str]} <= {*get_args(kind)})
-
-
-def _flags(config: Any, section: str = "") -> Iterator[str]:
-    """Dotted names of the fields that are true or false."""
-    for name, kind in get_type_hints(config).items():
-        if kind is bool:
-            yield section + name
-        elif dataclasses.is_dataclass(kind):
-            yield from _flags(kind, f"{section}{name}.")
-
-
-def _build(config: type[Config], values: Any) -> Config:
-    """The dataclass from the parsed values, so that its own checks run exactly once."""
-    kinds = get_type_hints(config)
-    return config(**{name: _built(kind, values[name]) for name, kind in kinds.items()})
-
-
-def _built(kind: Any, value: Any) -> Any:
-    if isinstance(kind, type) and dataclasses.is_dataclass(kind) and not isinstance(value, kind):
-        return _build(kind, value)
-    if entry := _entry(kind):
-        return [_built(entry, item) for item in value]
-    return value
-
-
-def _entry(kind: Any) -> Any:
-    """The dataclass of which `kind` is a list, if it is."""
-    inner = get_args(kind)[0] if get_origin(kind) is list else None
-    return inner if dataclasses.is_dataclass(inner) else None
-
-
-def _entries(config: Any) -> dict[str, Any]:
-    """The lists of dataclasses among the fields: name and dataclass."""
-    return {name: entry for name, kind in get_type_hints(config).items() if (entry := _entry(kind))}
-
-
-def _apart(argv: list[str], entries: Iterable[str]) -> tuple[list[str], list[tuple[str, str, str, str]]]:
-    """The arguments without those of the entries of lists; and these: list, entry, key, value."""
-    others, changes = list[str](), list[tuple[str, str, str, str]]()
-    words = deque(argv)
+def _read_arguments(config: Any, argv: list[str]) -> tuple[list[tuple[str, str]], list[str]]:
+    """The options, name and text of each, and the other words."""
+    options, others, words = list[tuple[str, str]](), list[str](), deque(argv)
     while words:
         word = words.popleft()
-        name, equals, value = word.removeprefix("--").partition("=")
-        listed, _, rest = name.partition(".")
-        entry, _, key = rest.partition(".")
-        if not word.startswith("--") or listed not in entries or not key:
+        if word == "--":
+            return options, [*others, *words]
+        if not word.startswith("-") or word == "-":
             others.append(word)
             continue
+        name, equals, text = word.partition("=")
+        name = name.removeprefix("--").replace("-", "_")
+        kind = str if name == "config" else _kind(config, name)
+        if is_dataclass(kind):
+            raise ConfigError(f"--{name} has options of its own, such as --{name}.{fields(kind)[0].name}")
+        if not word.startswith("--") or kind is None:
+            raise unknown(config, name if word.startswith("--") else word.partition("=")[0])
         if not equals:
-            value = "true" if not words or words[0].startswith("--") else words.popleft()
-        changes.append((listed, entry, key, value))
-    return others, changes
+            if kind is bool and (not words or words[0].lower() not in FLAGS):
+                text = "true"
+            elif words and not words[0].startswith("--"):
+                text = words.popleft()
+            else:
+                raise ConfigError(f"`--{name} {METAVARS.get(name, 'VALUE')}` needs a value")
+        options.append((name, text))
+    return options, others
 
 
-def _with_changes(values: Any, changes: Iterable[tuple[str, str, str, str]], parser: _Parser) -> list[str]:
-    """Arguments that give the lists anew, with the changes in them."""
-    lists: dict[str, list[dict[str, Any]]] = {}
-    for listed, entry, key, value in changes:
-        items = lists.setdefault(listed, [_plain(item) for item in values[listed]])
-        found = [item for i, item in enumerate(items) if entry in (item["name"], str(i))]
-        if not found:
-            names = ", ".join(item["name"] for item in items)
-            parser.error(f"--{listed}.{entry}.{key}: there is no {entry!r} among the {listed}: {names}")
-        place: Any = found[0]
-        *path, last = key.split(".")
-        for part in path:
-            place = place.get(part)
-            if not isinstance(place, dict):
-                parser.error(f"unrecognized arguments: --{listed}.{entry}.{key}")
-        place[last] = _literal(value)
-    return [f"--{name}={json.dumps(items)}" for name, items in lists.items()]
-
-
-def _plain(item: Any) -> dict[str, Any]:
-    return dataclasses.asdict(item) if dataclasses.is_dataclass(item) else item.as_dict()  # type: ignore[arg-type]
-
-
-def _literal(text: str) -> Any:
-    """A number, true, false or null as JSON has them; else the text."""
+def _read_file(name: str) -> dict[str, Any]:
+    """The options in a YAML file. Raises ConfigError, which names the file, and the line where it is broken."""
     try:
-        return json.loads(text)
-    except ValueError:
-        return text
+        found = yaml.safe_load(Path(name).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"--config {name} cannot be read: {error.strerror}") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        mark, problem = getattr(error, "problem_mark", None), getattr(error, "problem", None) or str(error)
+        place = f"{name}, line {mark.line + 1}" if mark else name
+        raise ConfigError(f"{place}: this is not YAML: {problem}") from error
+    if not isinstance(found, dict):
+        is_what = "is empty" if found is None else f"holds {found!r:.60}"
+        raise ConfigError(f"{name} {is_what}; it must hold options, such as `output: FOLDER`")
+    return found
+
+
+def _positional(config: Any, command: Command, words: list[str]) -> dict[str, Any]:
+    """The words that belong to no option, by the field that takes them. Raises ConfigError for too many."""
+    is_list = command.positional and get_origin(get_type_hints(config)[command.positional]) is list
+    for first in range(len(words) - 1):
+        joined = " ".join(words[first : first + 2])
+        if not Path(words[first]).exists() and Path(joined).exists():
+            raise ConfigError(f"there is no {words[first]}, but there is '{joined}'; put quotes around it")
+    if not command.positional or (len(words) > 1 and not is_list):
+        extra = words[1] if command.positional else words[0]
+        raise ConfigError(f"{extra!r} belongs to no option; a text with spaces needs quotes around it")
+    return {command.positional: words if is_list else words[0]}
+
+
+def _assign(config: Any, given: dict[str, Any], option: str, texts: list[str]) -> None:
+    """Puts an option of the command line in its place among the others."""
+    names, kind, place = deque(option.split(".")), config, given
+    while len(names) > 1:
+        name = names.popleft()
+        inner = get_type_hints(kind)[name]
+        if entry := entry_of(inner):
+            place, kind = _find(_entries(kind, place, name), name, names.popleft()), entry
+        else:
+            place, kind = place.setdefault(name, {}), inner
+        if not isinstance(place, dict):
+            raise ConfigError(
+                f"--{option} and `{name}: {place}` in the file contradict each other; {name} is a section"
+            )
+    kind = get_type_hints(kind)[names[0]]
+    if entry_of(kind):
+        place[names[0]] = yaml.safe_load(texts[-1])
+    else:
+        place[names[0]] = (
+            [part for text in texts for part in text.split(",")] if get_origin(kind) is list else texts[-1]
+        )
+
+
+def _entries(kind: Any, place: dict[str, Any], name: str) -> Any:
+    """The list of dictionaries of that name, made from the default if the file has none."""
+    default = next(default_of(field) for field in fields(kind) if field.name == name)
+    return place.setdefault(name, [asdict(entry) for entry in default])
+
+
+def _find(entries: Any, section: str, name: str) -> Any:
+    """The entry of that name or place."""
+    if not isinstance(entries, list):
+        raise ConfigError(f"{section} is {entries!r}; it must be a list")
+    names = [str(entry.get("name")) if isinstance(entry, dict) else "" for entry in entries]
+    for place, known in enumerate(names):
+        if name in (known.replace("-", "_"), str(place)):
+            return entries[place]
+    raise ConfigError(f"there is no {name!r} among the {section}: {', '.join(names)}")
+
+
+def _kind(config: Any, option: str) -> Any:
+    """The type of an option; None for one that there is not, the dataclass for a section."""
+    kind, names = config, deque(option.split("."))
+    while names:
+        kind = get_type_hints(kind).get(names.popleft()) if is_dataclass(kind) else None
+        if entry := entry_of(kind):
+            kind = entry if names else kind
+            names = deque(list(names)[1:])
+    return kind

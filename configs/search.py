@@ -7,7 +7,7 @@ from typing import Literal, get_args
 
 from configs.errors import ConfigError
 
-Method = Literal["beam", "greedy", "sample"]
+Method = Literal["beam", "greedy", "sample", "neuraltalk2"]
 
 
 @dataclass(frozen=True)
@@ -18,13 +18,14 @@ class Search:
     """
 
     method: Method = "beam"
-    """The search algorithm: beam search, greedy search, or random sampling."""
+    """The search algorithm: beam search, greedy search, random sampling, or neuraltalk2's original beam search,
+    which with beam_size 1 is its greedy search (docs/neuraltalk2.md)."""
     beam_size: int = 5
-    """Number of beams, the partial captions kept at each step. Beam search only."""
+    """Number of beams, the partial captions kept at each step. Beam search and neuraltalk2's only."""
     max_tokens: int = 20
     """Maximum number of words in a caption."""
-    length_normalization: float = 0.7
-    """Exponent of the length in the score log_prob / num_tokens ** length_normalization, by which captions are ranked.
+    length_penalty: float = 0.7
+    """Exponent of the length in the score log_prob / num_tokens ** length_penalty, by which captions are ranked.
     0 ranks by log_prob alone."""
     num_candidates: int = 1
     """Number of captions per image in the column `candidates`, best first. At most beam_size with beam search, 1 with
@@ -37,7 +38,7 @@ class Search:
     """Sampling draws from the smallest set of words whose probabilities add up to top_p, in (0, 1]."""
     seed: int = 0
     """Random seed of sampling. The same image and seed give the same captions, whatever the batch."""
-    no_repeat_ngram: int = 2
+    no_repeat_ngram_size: int = 2
     """Length of word sequences that may not occur twice in a caption: 2 forbids repeated pairs of words. 0 allows all
     repetition. neuraltalk2's search ignores it."""
     no_immediate_repeat: bool = False
@@ -46,18 +47,15 @@ class Search:
     """Forbid captions that end in a word such as a, an, the, of, with, and, in, on, to."""
     min_tokens: int = 0
     """Minimum number of words in a caption."""
-    groups: int = 1
+    num_beam_groups: int = 1
     """Number of groups into which beam search divides its beams (diverse beam search); must divide beam_size. Each
     group avoids the words that the groups before it have just chosen. 1 is plain beam search."""
-    diversity: float = 0.5
+    diversity_penalty: float = 0.5
     """Penalty in nats that a word receives for each beam of an earlier group that has just chosen it. Needs two groups
     or more."""
     token_probs: bool = False
     """Write a column `token_probs`: the probability of each word of the caption and of its end. Costs one more decoder
     step per word."""
-    beam_search: Literal["standard", "neuraltalk2"] = "standard"
-    """neuraltalk2 selects its original search: beam search, or greedy search with beam_size 1
-    (docs/neuraltalk2.md)."""
 
     def __post_init__(self) -> None:
         if self.method not in get_args(Method):
@@ -65,36 +63,35 @@ class Search:
         for name in ("beam_size", "max_tokens", "num_candidates"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} is {getattr(self, name)}; it must be at least 1")
-        most = {"beam": self.beam_size, "greedy": 1}.get(self.method, self.num_candidates)
+        most = {"sample": self.num_candidates, "greedy": 1}.get(self.method, self.beam_size)
         if self.num_candidates > most:
             raise ConfigError(f"num_candidates is {self.num_candidates}; {self.method} gives at most {most}")
-        if self.length_normalization < 0 or self.temperature <= 0 or self.top_k < 0 or not 0 < self.top_p <= 1:
-            raise ConfigError("need length_normalization ≥ 0, temperature > 0, top_k ≥ 0 and 0 < top_p ≤ 1")
-        if not 0 <= self.min_tokens <= self.max_tokens or self.no_repeat_ngram < 0 or self.diversity < 0:
-            raise ConfigError("need 0 ≤ min_tokens ≤ max_tokens, no_repeat_ngram ≥ 0 and diversity ≥ 0")
+        if self.length_penalty < 0 or self.temperature <= 0 or self.top_k < 0 or not 0 < self.top_p <= 1:
+            raise ConfigError("need length_penalty ≥ 0, temperature > 0, top_k ≥ 0 and 0 < top_p ≤ 1")
+        if not 0 <= self.min_tokens <= self.max_tokens or self.no_repeat_ngram_size < 0 or self.diversity_penalty < 0:
+            raise ConfigError("need 0 ≤ min_tokens ≤ max_tokens, no_repeat_ngram_size ≥ 0 and diversity_penalty ≥ 0")
         self._check_groups()
         self._check_neuraltalk2()
 
     def _check_groups(self) -> None:
-        if self.groups == 1:
+        if self.num_beam_groups == 1:
             return
-        if self.groups < 1 or self.beam_size % self.groups:
+        if self.num_beam_groups < 1 or self.beam_size % self.num_beam_groups:
             raise ConfigError(
-                f"groups is {self.groups} and beam_size {self.beam_size}; groups must be a divisor of beam_size"
+                f"num_beam_groups is {self.num_beam_groups} and beam_size {self.beam_size}; "
+                "the first must divide the second"
             )
         if self.method != "beam":
-            raise ConfigError(f"groups is {self.groups} and method {self.method}; only a beam has groups")
+            raise ConfigError(
+                f"num_beam_groups is {self.num_beam_groups} and method {self.method}; only a beam has groups"
+            )
 
     def _check_neuraltalk2(self) -> None:
-        if self.beam_search == "standard":
+        if self.method != "neuraltalk2":
             return
-        if self.beam_search != "neuraltalk2":
-            raise ConfigError(f"beam_search is {self.beam_search!r}; choose standard or neuraltalk2")
-        if self.method == "sample":
-            raise ConfigError("beam_search is neuraltalk2 and method is sample; choose beam or greedy")
         beyond = ("no_immediate_repeat", "no_bad_endings", "min_tokens")
-        asked = [name for name in beyond if getattr(self, name)] + ["groups"] * (self.groups > 1)
-        if self.no_repeat_ngram not in (0, Search.no_repeat_ngram):  # the default may not have been asked for
-            asked.append("no_repeat_ngram")
+        asked = [name for name in beyond if getattr(self, name)] + ["num_beam_groups"] * (self.num_beam_groups > 1)
+        if self.no_repeat_ngram_size not in (0, Search.no_repeat_ngram_size):  # the default may not have been asked for
+            asked.append("no_repeat_ngram_size")
         if asked:
-            raise ConfigError(f"beam_search is neuraltalk2, which knows no {asked[0]}; choose standard")
+            raise ConfigError(f"method is neuraltalk2, which has no {asked[0]}; choose beam")

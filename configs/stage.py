@@ -25,9 +25,9 @@ class Stage:
     image_size: int = 0
     """Side of the square input image in this stage, in pixels; it is saved with the captioner. 0 takes
     network.image_size."""
-    batch_images: int = 16
+    batch_size: int = 16
     """Number of images per step, over all workers; captions_per_image captions of each are used."""
-    accumulate: int = 1
+    gradient_accumulation_steps: int = 1
     """Number of parts into which each worker divides its images of a step, one after the other, to save memory."""
     optimizer: Optimizer = field(default_factory=Optimizer)
     """Optimiser of the decoder and the projection."""
@@ -36,9 +36,9 @@ class Stage:
     crops."""
     schedule: Schedule = field(default_factory=Schedule)
     """Schedule of both learning rates."""
-    clip_norm: float = 5.0
+    max_grad_norm: float = 5.0
     """Maximum norm of the gradient. 0 disables clipping by norm."""
-    clip_value: float = 0.0
+    max_grad_value: float = 0.0
     """Maximum absolute value of each component of the gradient. 0 disables clipping by value."""
     label_smoothing: float = 0.05
     """Share of the target probability that is spread over the vocabulary, in [0, 1)."""
@@ -52,13 +52,13 @@ class Stage:
     """Update the statistics of the CNN's batch norms; otherwise they keep their initial ones."""
     scheduled_sampling: float = 0.0
     """Final scheduled-sampling probability, in [0, 1); it increases linearly from 0."""
-    smallest_crop: float = 1.0
+    min_crop_scale: float = 1.0
     """Minimum side of random crops, as a share of the image's side, in (0, 1]. Below 1, images are randomly cropped and
     mirrored; 1 disables augmentation."""
-    views: int = 0
+    cached_augmentations: int = 0
     """Number of random crops per image whose features are cached beside the whole image's; each epoch uses one of them.
     Needs a frozen CNN. 0 draws new crops at each step."""
-    foretelling_weight: float = 6.0
+    bag_of_words_weight: float = 6.0
     """Weight of the auxiliary bag-of-words loss, which predicts a caption's words from the image alone. 0 disables
     it."""
     samples_per_image: int = 0
@@ -69,34 +69,46 @@ class Stage:
     baseline: Literal["others", "greedy"] = "others"
     """Reward that is subtracted from a sampled caption's: the mean of the image's other samples, or the greedy
     caption's."""
-    written_weight: float = 0.0
+    cross_entropy_weight: float = 0.0
     """Weight of the cross-entropy loss on reference captions, mixed into self-critical training for fluency. 0 disables
     it."""
-    average_decay: float = 0.99
+    ema_decay: float = 0.99
     """Decay of the exponential moving average (EMA) of the weights, in [0, 1); the averaged weights are validated and
     saved. 0 disables averaging."""
 
     @property
     def features_are_fixed(self) -> bool:
         """True if the CNN is frozen and sees the same images in each epoch, so that its features can be cached."""
-        return self.cnn.learning_rate == 0.0 and (self.smallest_crop == 1.0 or self.views > 0)
+        return self.cnn.learning_rate == 0.0 and (self.min_crop_scale == 1.0 or self.cached_augmentations > 0)
 
     def __post_init__(self) -> None:
         where = f"stage {self.name!r} needs"
         if not self.name or "." in self.name or "/" in self.name:
             raise ConfigError(f"a stage's name is {self.name!r}; it needs one without dots and slashes")
-        if min(self.epochs, self.steps, self.image_size, self.clip_norm, self.clip_value, self.views) < 0:
-            raise ConfigError(f"{where} epochs, steps, image_size, clip_norm, clip_value and views ≥ 0")
-        if min(self.foretelling_weight, self.written_weight) < 0 or self.temperature <= 0:
-            raise ConfigError(f"{where} foretelling_weight and written_weight ≥ 0, and temperature above 0")
-        if self.views and (self.cnn.learning_rate or self.smallest_crop == 1.0):
-            raise ConfigError(f"{where} cnn.learning_rate 0 and smallest_crop below 1 for views")
-        if self.batch_images < 1 or not 1 <= self.accumulate <= self.batch_images:
-            raise ConfigError(f"{where} batch_images ≥ 1 and accumulate from 1 to batch_images")
-        shares = (self.average_decay, self.label_smoothing, self.dropout, self.input_dropout, self.scheduled_sampling)
-        if not 0 < self.smallest_crop <= 1 or not all(0 <= share < 1 for share in shares):
+        if (
+            min(
+                self.epochs,
+                self.steps,
+                self.image_size,
+                self.max_grad_norm,
+                self.max_grad_value,
+                self.cached_augmentations,
+            )
+            < 0
+        ):
             raise ConfigError(
-                f"{where} smallest_crop in (0, 1], and average_decay, label_smoothing, dropout, "
+                f"{where} epochs, steps, image_size, max_grad_norm, max_grad_value and cached_augmentations ≥ 0"
+            )
+        if min(self.bag_of_words_weight, self.cross_entropy_weight) < 0 or self.temperature <= 0:
+            raise ConfigError(f"{where} bag_of_words_weight and cross_entropy_weight ≥ 0, and temperature above 0")
+        if self.cached_augmentations and (self.cnn.learning_rate or self.min_crop_scale == 1.0):
+            raise ConfigError(f"{where} cnn.learning_rate 0 and min_crop_scale below 1 for cached_augmentations")
+        if self.batch_size < 1 or not 1 <= self.gradient_accumulation_steps <= self.batch_size:
+            raise ConfigError(f"{where} batch_size ≥ 1 and gradient_accumulation_steps from 1 to batch_size")
+        shares = (self.ema_decay, self.label_smoothing, self.dropout, self.input_dropout, self.scheduled_sampling)
+        if not 0 < self.min_crop_scale <= 1 or not all(0 <= share < 1 for share in shares):
+            raise ConfigError(
+                f"{where} min_crop_scale in (0, 1], and ema_decay, label_smoothing, dropout, "
                 "input_dropout and scheduled_sampling in [0, 1)"
             )
         if self.samples_per_image < 0 or (self.samples_per_image == 1 and self.baseline == "others"):

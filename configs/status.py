@@ -1,4 +1,4 @@
-"""What `shardtalk status` can be told."""
+"""Options of `shardtalk status`."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class StatusConfig:
-    """Say how far a job is, from its output alone: no need to ask the driver or the cluster."""
+    """Show the progress of a job from its output alone, without asking the driver or the cluster."""
 
     output: str
-    """Folder of the job."""
+    """Output folder of the job."""
     json: bool = False
-    """Print it as JSON."""
+    """Print the progress as JSON."""

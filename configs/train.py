@@ -17,8 +17,8 @@ def _stages() -> list[Stage]:
         epochs=12,
         optimizer=Optimizer(learning_rate=1e-3),
         cnn=Optimizer(learning_rate=2e-4),
-        smallest_crop=0.8,
-        average_decay=0.995,
+        min_crop_scale=0.8,
+        ema_decay=0.995,
     )
     return [Stage(), finetune]
 
@@ -44,8 +44,8 @@ class RayTrain:
 class TrainConfig:
     """Train a captioner, stage by stage, on shards that `shardtalk prepare` wrote. The same command again resumes.
 
-    Stages are a list in --config FILE; --stages.NAME.option changes one of them, as does its place, as in
-    --stages.0.option. --stages.help shows their options.
+    `stages` is a list in --config FILE, and language and finetune without one; --stages.NAME.option changes one stage,
+    and so does its place, as in --stages.0.option.
     """
 
     data: str
@@ -66,7 +66,7 @@ class TrainConfig:
     """Maximum number of words in the captions that self-critical training samples."""
     beam_size: int = 3
     """Number of beams with which validation images are captioned after each epoch."""
-    best_by: Literal["cider", "loss"] = "cider"
+    selection_metric: Literal["cider", "loss"] = "cider"
     """Metric on the validation split that selects the best captioner: CIDEr of its captions, or loss per token."""
     num_workers: int = 0
     """Number of Ray Train workers that share the images of each step. 0 trains in this process, without Ray."""
@@ -80,7 +80,7 @@ class TrainConfig:
     """Compile the CNN with torch.compile: takes a minute at the start and makes steps faster on a GPU."""
     weights_dtype: Literal["float32", "float16"] = "float32"
     """Data type of the saved captioner's weights. float16 halves the file; captions differ only in rare ties."""
-    threads: int = 4
+    num_decode_threads: int = 4
     """Number of threads per worker that decode images ahead of training."""
     buffer_images: int = 10_000
     """Size of each worker's shuffle buffer, in encoded images."""
@@ -89,7 +89,7 @@ class TrainConfig:
     only."""
     keep_epochs: int = 0
     """Number of recent epochs whose captioners are kept in epochs/, beside the best and the latest."""
-    grace_s: float = 60.0
+    shutdown_timeout_s: float = 60.0
     """Seconds that a stop request (SIGINT, SIGTERM) leaves to finish the step and save latest/ before the process
     ends."""
     seed: int = 123
@@ -104,14 +104,22 @@ class TrainConfig:
         names = [stage.name for stage in self.stages]
         if not names or len(set(names)) < len(names):
             raise ConfigError(f"stages are {', '.join(names) or 'none'}; give one at least, each with its own name")
-        if self.network.attention_heads and any(stage.views for stage in self.stages):
+        if self.network.attention_heads and any(stage.cached_augmentations for stage in self.stages):
             raise ConfigError(
-                "stages need views 0 with network.attention_heads: features of all places are too many to keep, so the "
-                "CNN sees a new crop at each step"
+                "stages need cached_augmentations 0 with network.attention_heads: the features of all regions are too "
+                "many to cache, so the CNN sees a new crop at each step"
             )
-        if min(self.captions_per_image, self.max_tokens, self.beam_size, self.threads, self.buffer_images) < 1:
-            raise ConfigError("captions_per_image, max_tokens, beam_size, threads and buffer_images must be at least 1")
-        if min(self.save_steps, self.keep_epochs, self.grace_s, self.ray.num_cpus, self.ray.max_failures) < 0:
-            raise ConfigError("need save_steps, keep_epochs, grace_s, ray.num_cpus and ray.max_failures ≥ 0")
+        if (
+            min(self.captions_per_image, self.max_tokens, self.beam_size, self.num_decode_threads, self.buffer_images)
+            < 1
+        ):
+            raise ConfigError(
+                "captions_per_image, max_tokens, beam_size, num_decode_threads and buffer_images must be at least 1"
+            )
+        if (
+            min(self.save_steps, self.keep_epochs, self.shutdown_timeout_s, self.ray.num_cpus, self.ray.max_failures)
+            < 0
+        ):
+            raise ConfigError("need save_steps, keep_epochs, shutdown_timeout_s, ray.num_cpus and ray.max_failures ≥ 0")
         if not 0 <= self.ray.min_workers <= max(0, self.num_workers) or self.num_workers < 0:
             raise ConfigError("need num_workers ≥ 0 and ray.min_workers from 0 to num_workers")

@@ -1,4 +1,4 @@
-"""What `shardtalk verify` can be told."""
+"""Options of `shardtalk verify`."""
 
 from __future__ import annotations
 

@@ -86,8 +86,8 @@ def run(config: CaptionConfig) -> int:
             folder,
             commit_log,
             file_format=config.format,
-            rows_per_file=config.fragment_rows,
-            commit_interval_s=config.fragment_s,
+            rows_per_file=config.rows_per_file,
+            commit_interval_s=config.commit_interval_s,
             confirm=mine.confirm,
             epoch=mine.epoch.id,
         )
@@ -111,10 +111,10 @@ def run(config: CaptionConfig) -> int:
 
 
 def _start_line(config: CaptionConfig, listing: Listing, device: str, *, on_ray: bool) -> str:
-    names = " + ".join(config.captioners)
+    names = " + ".join(config.captioner)
     parts = [
         describe_inputs(config.inputs, listing.shards),
-        f"captioner {names}" if len(config.captioners) == 1 else f"captioners {names}",
+        f"captioner {names}" if len(config.captioner) == 1 else f"captioners {names}",
         *([f"device {device}"] if device else []),
         f"{'ray' if on_ray else 'local'} runner",
     ]
@@ -136,8 +136,11 @@ def _commit(
     metrics: Metrics | None,
 ) -> bool:
     """Commits the tables; returns True if a signal asked to stop before the end."""
-    announce, give_up = partial(log.info, "stopping: committing what is done"), partial(_give_up, config.grace_s)
-    with stop_on_signals(announce, timeout_s=config.grace_s, give_up=give_up) as stop:
+    announce, give_up = (
+        partial(log.info, "stopping: committing what is done"),
+        partial(_give_up, config.shutdown_timeout_s),
+    )
+    with stop_on_signals(announce, timeout_s=config.shutdown_timeout_s, give_up=give_up) as stop:
         for rows in progress.shown(stop.until_requested(tables)):
             report.count(rows)
             with report.writing():
@@ -153,10 +156,11 @@ def _commit(
     return stop.requested
 
 
-def _give_up(grace_s: float) -> None:
+def _give_up(shutdown_timeout_s: float) -> None:
     """Ends the process at once, which the output survives at any instant."""
     log.error(
-        f"interrupted: not all of what was done could be committed within {grace_s:g} s; the same command does the rest"
+        f"interrupted: not all of what was done could be committed within {shutdown_timeout_s:g} s; "
+        "the same command does the rest"
     )
     os._exit(cli.INTERRUPTED)
 
@@ -184,7 +188,7 @@ def captioned(
         return
     decode = DecodeStage(*map(checkpoint.load_preprocessing, used))
     caption = {
-        "captioner": [_location_for_workers(captioner) for captioner in config.captioners],
+        "captioner": [_location_for_workers(captioner) for captioner in config.captioner],
         "search": config.search,
         "weights": config.captioner_weights,
         "rerank": replace(config.rerank, captioner=_location_for_workers(config.rerank.captioner)),
@@ -199,9 +203,9 @@ def captioned(
             spans,
             decode,
             caption,
-            batch_images=config.batch_images or (CUDA_BATCH_IMAGES if on_cuda else CPU_BATCH_IMAGES),
+            batch_images=config.batch_size or (CUDA_BATCH_IMAGES if on_cuda else CPU_BATCH_IMAGES),
             options=read_options(config),
-            decode_threads=config.local.decode_threads,
+            num_decode_threads=config.local.num_decode_threads,
         )
         return
     from pipeline.inference.ray_runner import run_ray
@@ -211,7 +215,7 @@ def captioned(
         spans,
         decode,
         caption,
-        batch_images=config.batch_images or (CUDA_BATCH_IMAGES if num_gpus else CPU_BATCH_IMAGES),
+        batch_images=config.batch_size or (CUDA_BATCH_IMAGES if num_gpus else CPU_BATCH_IMAGES),
         options=read_options(config),
         actors=(min(config.ray.min_actors or most, most), most),
         actor_resources={"num_cpus": config.ray.num_cpus, "num_gpus": num_gpus},

@@ -1,17 +1,19 @@
-"""`shardtalk VERB …`: the verbs, and what every one of them does about options, mistakes and interruption.
+"""`shardtalk COMMAND …`: the commands, and what all of them do about options, mistakes and interruption.
 
 Exit codes: 0 done, 1 failed (network and disk faults, too), 2 usage or configuration error, 3 interrupted and
 resumable. All but 0 say why in a line, without a traceback, unless it is a bug of ours.
-A verb's module is imported only once its options are known to be right: torch takes seconds to import.
+A command's module is imported only once its options are known to be right: torch takes seconds to import.
 """
 
 from __future__ import annotations
 
+import difflib
 import errno
 import importlib
 import sys
-from dataclasses import dataclass
 
+from configs.help import Command
+from jobs import __version__
 from jobs.console import messages, startup_signals
 
 FAILED, USAGE, INTERRUPTED = 1, 2, startup_signals.INTERRUPTED
@@ -28,51 +30,94 @@ _OPTIONAL = frozenset({"matplotlib", "pycocoevalcap", "tensorboardX", "webdatase
 """Packages of the extras `train` and `evaluate`."""
 
 
-@dataclass(frozen=True)
-class Verb:
-    """A command and where it lives; `jobs.<name>`, its dashes as underscores, has its `run(config) -> exit code`."""
-
-    summary: str
-    config: str
-    """Module of `configs` and class of its configuration."""
-    positional: str = ""
-    """The option that needs no name."""
-    metavar: str = "INPUT"
-    """How it is shown."""
-    required: bool = True
-    """Whether it must be given."""
-    extra: str = ""
-    """The extra of the package that it needs; "" for none."""
-
-
-VERBS = {
-    "caption": Verb("caption images: folders, files, tar shards", "caption:CaptionConfig", "inputs"),
-    "verify": Verb("prove that every key is in an output once", "verify:VerifyConfig", "paths", "OUT [INPUT]"),
-    "status": Verb("say how far a job is", "status:StatusConfig", "output", "OUT"),
-    "gallery": Verb("write a page to look at an output", "gallery:GalleryConfig", "output", "OUT"),
-    "prepare": Verb(
-        "make training shards of captioned images", "prepare:PrepareConfig", "captions", "JSON", extra="train"
-    ),
-    "train": Verb("train a captioner on prepared shards", "train:TrainConfig", extra="train"),
-    "evaluate": Verb(
-        "score captions against people's",
-        "evaluate:EvaluateConfig",
-        "captions",
-        "OUT",
-        required=False,
-        extra="evaluate",
-    ),
-    "import-neuraltalk2": Verb(
-        "make a captioner of a neuraltalk2 checkpoint",
-        "import_neuraltalk2:ImportNeuraltalk2Config",
-        "checkpoint",
-        "T7",
-    ),
+COMMANDS = {
+    command.name: command
+    for command in (
+        Command(
+            "caption",
+            "caption images: folders, files, tar and Parquet shards, lists",
+            "caption:CaptionConfig",
+            positional="inputs",
+            metavar="INPUT…",
+            main=("output", "captioner", "runner", "search.method", "search.beam_size", "config"),
+            examples=(
+                "photos/ --output captions",
+                "'s3://bucket/{0000..0099}.tar' --output s3://bucket/captions --runner ray",
+            ),
+        ),
+        Command(
+            "verify",
+            "prove that every input key is in an output exactly once",
+            "verify:VerifyConfig",
+            positional="paths",
+            metavar="OUT [INPUT…]",
+            examples=("captions", "captions photos/"),
+        ),
+        Command(
+            "status",
+            "show the progress of a job",
+            "status:StatusConfig",
+            positional="output",
+            metavar="OUT",
+            main=("json",),
+            examples=("captions",),
+        ),
+        Command(
+            "gallery",
+            "write an HTML page of an output",
+            "gallery:GalleryConfig",
+            positional="output",
+            metavar="OUT",
+            main=("page", "max_images", "thumbnail_size", "seed"),
+            examples=("captions", "s3://bucket/captions --page gallery.html"),
+        ),
+        Command(
+            "prepare",
+            "write training shards of captioned images",
+            "prepare:PrepareConfig",
+            positional="captions",
+            metavar="JSON",
+            main=("output", "images_root", "num_val", "image_size", "word_count_threshold"),
+            extra="train",
+            examples=("captions.json --images_root photos --output data --num_val 1000",),
+        ),
+        Command(
+            "train",
+            "train a captioner on prepared shards",
+            "train:TrainConfig",
+            main=("data", "output", "config", "network.cnn", "start_from", "num_workers"),
+            extra="train",
+            examples=(
+                "--data data --output run --network.cnn resnet50",
+                "--config configs/train-flickr8k.yaml --data data --output run --stages.finetune.epochs 3",
+            ),
+        ),
+        Command(
+            "evaluate",
+            "score captions against reference captions",
+            "evaluate:EvaluateConfig",
+            positional="captions",
+            metavar="OUT",
+            required=False,
+            main=("references", "data", "split", "captioner", "output"),
+            extra="evaluate",
+            examples=("captions --references captions.json", "--captioner run/best --data data --split val"),
+        ),
+        Command(
+            "import-neuraltalk2",
+            "convert a neuraltalk2 checkpoint to a captioner",
+            "import_neuraltalk2:ImportNeuraltalk2Config",
+            positional="checkpoint",
+            metavar="T7",
+            main=("output", "overwrite"),
+            examples=("model.t7 --output coco",),
+        ),
+    )
 }
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Runs one verb. Returns the exit code."""
+    """Runs one command. Returns the exit code."""
     messages.open_closed_streams()
     messages.show_on_stderr()
     arguments = sys.argv[1:] if argv is None else argv
@@ -96,63 +141,72 @@ def _fail(command: str, error: BaseException) -> int:
 
 
 def _main(name: str, arguments: list[str], *, is_given: bool) -> int:
+    if name == "help":
+        name, arguments = (arguments[0], ["--help"]) if arguments else ("--help", [])
     if name in ("-h", "--help"):
         sys.stdout.write(_usage())
         return 0 if is_given else USAGE
-    if name not in VERBS:
-        messages.logger_of("shardtalk").error(f"error: there is no verb {name!r}; choose {', '.join(VERBS)}")
+    if name == "--version":
+        sys.stdout.write(f"shardtalk {__version__}\n")
+        return 0
+    if name not in COMMANDS:
+        close = difflib.get_close_matches(name, COMMANDS, n=1)
+        hint = f"did you mean {close[0]}?" if close else f"choose {', '.join(COMMANDS)}"
+        messages.logger_of("shardtalk").error(f"error: there is no command {name!r}; {hint}")
         return USAGE
-    return _run(name, VERBS[name], arguments)
+    return _run(COMMANDS[name], arguments)
 
 
 def _usage() -> str:
-    width = max(map(len, VERBS))
-    verbs = "".join(f"  {name:{width}}  {verb.summary}\n" for name, verb in VERBS.items())
+    width = max(map(len, COMMANDS))
+    commands = "".join(f"  {name:{width}}  {command.summary}\n" for name, command in COMMANDS.items())
     return (
-        f"usage: shardtalk VERB …\n\nCaptions images in bulk.\n\n{verbs}\n`shardtalk VERB --help` lists the options.\n"
+        "usage: shardtalk COMMAND …\n\n"
+        "Captions images in bulk: every image becomes a caption or a typed error, exactly once.\n\n"
+        f"{commands}\n"
+        "`shardtalk COMMAND --help` describes a command, `shardtalk --version` tells the version.\n"
     )
 
 
-def _run(name: str, verb: Verb, arguments: list[str]) -> int:
-    command = f"shardtalk {name}"
+def _run(command: Command, arguments: list[str]) -> int:
+    name = f"shardtalk {command.name}"
     with startup_signals.handlers_restored():
-        startup_signals.exit_on_signals(command)
+        startup_signals.exit_on_signals(name)
         import configs
         from configs.errors import ConfigError
         from configs.parsing import parse
 
-        module, _, attribute = verb.config.partition(":")
-        config = parse(
-            getattr(importlib.import_module(f".{module}", configs.__name__), attribute),
-            arguments,
-            prog=command,
-            positional=verb.positional,
-            metavar=verb.metavar,
-            required=verb.required,
-        )
+        module, _, attribute = command.config.partition(":")
+        try:
+            config = parse(
+                getattr(importlib.import_module(f".{module}", configs.__name__), attribute), arguments, command
+            )
+        except ConfigError as error:
+            messages.logger_of(name).error(f"error: {error}")
+            return USAGE
         from cluster.connect import ClusterError
         from model.errors import ModelError
         from pipeline.errors import PipelineError, TrainingError
 
         try:
-            run = importlib.import_module(f".{name.replace('-', '_')}", __package__).run
+            run = importlib.import_module(f".{command.name.replace('-', '_')}", __package__).run
             startup_signals.interrupt_on_signals()
             return int(run(config))
         except ModuleNotFoundError as error:
             package = (error.name or "").partition(".")[0]
             if package not in _OPTIONAL:
                 raise
-            missing = f"{package} is not installed; pip install 'shardtalk[{verb.extra}]'"
-            messages.logger_of(command).error(f"error: {missing}")
+            missing = f"{package} is not installed; pip install 'shardtalk[{command.extra}]'"
+            messages.logger_of(name).error(f"error: {missing}")
             return USAGE
         except (ConfigError, ClusterError, ModelError, PipelineError) as error:
             fault = isinstance(error, PipelineError) and _is_fault(error.__cause__)
-            messages.logger_of(command).error(f"{'failed' if fault else 'error'}: {error}")
+            messages.logger_of(name).error(f"{'failed' if fault else 'error'}: {error}")
             return FAILED if fault else USAGE
         except (OSError, TrainingError) as error:
-            return _fail(command, error)
+            return _fail(name, error)
         except KeyboardInterrupt:
-            messages.logger_of(command).error("interrupted")
+            messages.logger_of(name).error("interrupted")
             return INTERRUPTED
 
 

@@ -105,7 +105,7 @@ def _caption(config: EvaluateConfig, where: str) -> int:
             search=config.search,
             device=config.device,
             dtype=config.dtype,
-            batch_images=config.batch_images,
+            batch_size=config.batch_size,
             local=config.local,
             ray=config.ray,
         )

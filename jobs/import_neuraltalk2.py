@@ -111,7 +111,7 @@ def _course(name: str, history: dict[int, float]) -> str:
 def _hint(output: Path) -> str:
     return (
         f"captioner: {output}\nits own captions: shardtalk caption IMAGES --output OUT --captioner {output}"
-        " --search.beam_search neuraltalk2 --search.beam_size 2"
+        " --search.method neuraltalk2 --search.beam_size 2"
     )
 
 

@@ -135,7 +135,7 @@ def _readable(images: Sequence[CaptionedImage], config: PrepareConfig, skipped: 
             return error
         return None
 
-    errors = prefetch_map(check, images, threads=config.threads, depth=4 * config.threads)
+    errors = prefetch_map(check, images, threads=config.num_decode_threads, depth=4 * config.num_decode_threads)
     usable = 0
     for image, error in tqdm(zip(images, errors, strict=True), desc="reading", unit="image", total=len(images)):
         if error:
@@ -196,7 +196,9 @@ def _write_shards(
 
     keys, report = KeyAssigner(), {split: SplitStatistics() for split in SPLITS}
     for split in filter(splits.get, SPLITS):
-        stored = prefetch_map(store, splits[split], threads=config.threads, depth=2 * config.threads)
+        stored = prefetch_map(
+            store, splits[split], threads=config.num_decode_threads, depth=2 * config.num_decode_threads
+        )
         with ShardWriter(output / split, split, shard_images=config.shard_images) as writer:
             for image, extension, data in tqdm(stored, desc=f"writing {split}", unit="image", total=len(splits[split])):
                 tokens = [_TOKENIZERS[config.tokenizer](caption) for caption in image.captions]

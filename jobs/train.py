@@ -18,6 +18,7 @@ import yaml
 
 from cluster import connect
 from cluster.connect import Resources
+from configs.renamed import with_new_names
 from configs.train import TrainConfig
 from jobs import cli
 from jobs.console.stop_requests import stop_on_signals
@@ -35,8 +36,8 @@ log = logging.getLogger("shardtalk.train")
 
 CONFIG = "config.yaml"
 MAY_CHANGE = {
-    *("output", "num_workers", "ray", "device", "threads", "compile_cnn"),
-    *("buffer_images", "save_steps", "keep_epochs", "grace_s"),
+    *("output", "num_workers", "ray", "device", "num_decode_threads", "compile_cnn"),
+    *("buffer_images", "save_steps", "keep_epochs", "shutdown_timeout_s"),
 }
 """Options that may differ when a run goes on. More stages may follow, too."""
 
@@ -48,8 +49,14 @@ def run(config: TrainConfig) -> int:
     _claim(Folder(config.output), config)
     # Connected before `stop_on_signals`: Ray takes SIGTERM for itself.
     resources = connect.connect(config.ray.address) if config.num_workers else None
-    announce, give_up = partial(log.info, "stopping: saving where the run stands"), partial(_give_up, config.grace_s)
-    with stop_on_signals(announce, timeout_s=config.grace_s, give_up=give_up) as stop, TrainingProgress(stop) as shown:
+    announce, give_up = (
+        partial(log.info, "stopping: saving where the run stands"),
+        partial(_give_up, config.shutdown_timeout_s),
+    )
+    with (
+        stop_on_signals(announce, timeout_s=config.shutdown_timeout_s, give_up=give_up) as stop,
+        TrainingProgress(stop) as shown,
+    ):
         finished = _trained(config, resources, train, val, shown)
     log.info(
         f"the best captioner is {config.output}/best" if finished else "interrupted: the same command again goes on"
@@ -99,7 +106,7 @@ def _claim(folder: Folder, config: TrainConfig) -> None:
     """Writes the configuration into the run's folder. Raises OutputError if the folder holds another run."""
     mine = asdict(config)
     if folder.exists(STATE) and folder.exists(CONFIG):
-        theirs = yaml.safe_load(folder.read(CONFIG))
+        theirs = with_new_names(yaml.safe_load(folder.read(CONFIG)))
         before = mine | {"stages": mine["stages"][: len(theirs["stages"])]}
         differing = [name for name in before if name not in MAY_CHANGE and before[name] != theirs.get(name)]
         if differing:
@@ -110,9 +117,11 @@ def _claim(folder: Folder, config: TrainConfig) -> None:
     folder.write(CONFIG, yaml.safe_dump(mine, sort_keys=False, allow_unicode=True).encode())
 
 
-def _give_up(grace_s: float) -> None:
+def _give_up(shutdown_timeout_s: float) -> None:
     """Ends the process at once; the run can be continued from its last saved state."""
-    log.info(f"interrupted: the last steps could not be saved within {grace_s:g} s; the same command again goes on")
+    log.info(
+        f"interrupted: the last steps were not saved within {shutdown_timeout_s:g} s; the same command again goes on"
+    )
     os._exit(cli.INTERRUPTED)
 
 

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import logging
 import os
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, get_type_hints
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -32,14 +31,16 @@ def caption(inputs: Location | Sequence[Location], output: Location, **options: 
     Returns the manifest of the output; `["totals"]` counts rows, captions and errors.
 
     Progress goes to stderr; messages go to the logger "shardtalk", which writes them to stderr if the program has not
-    set up logging. Raises ValueError (one of its subclasses, which says what to change) for an option, input, captioner
-    or output that cannot be used, TypeError for an option that does not exist, OSError for faults of disk and network,
-    JobError where more rows or shards failed than `max_error_rate` and `max_lost_shards` allow, and KeyboardInterrupt
-    once what was done is committed, where the process was asked to stop.
+    set up logging. Raises ValueError (one of its subclasses, which says what to change) for an option that does not
+    exist, and for an option, input, captioner or output that cannot be used, OSError for faults of disk and
+    network, JobError where more rows or shards failed than `max_error_rate` and `max_lost_shards` allow, and
+    KeyboardInterrupt once what was done is committed, where the process was asked to stop.
     """
+    from configs.building import build
     from configs.caption import CaptionConfig
 
-    config = _value(CaptionConfig, {"output": output, "inputs": _locations(inputs)} | options)
+    given = {"output": os.fspath(output), "inputs": _locations(inputs)} | options
+    config = build(CaptionConfig, given)
 
     from jobs import caption as job
     from jobs import cli
@@ -100,17 +101,3 @@ def verify(output: Location, inputs: Location | Sequence[Location] = (), *, max_
 
 def _locations(given: Location | Sequence[Location]) -> list[str]:
     return [os.fspath(one) for one in ([given] if isinstance(given, str | os.PathLike) else given)]
-
-
-def _value(kind: Any, given: Any) -> Any:
-    """An option's value as the command line would give it: paths are texts, sections are `kind`, a dataclass."""
-    if isinstance(given, os.PathLike):
-        return os.fspath(given)
-    if isinstance(given, list | tuple):
-        return [_value(None, one) for one in given]
-    if not dataclasses.is_dataclass(kind) or not isinstance(kind, type) or isinstance(given, kind):
-        return given
-    if not isinstance(given, Mapping):
-        raise TypeError(f"{given!r} is neither a mapping nor a {kind.__name__}")
-    kinds = get_type_hints(kind)
-    return kind(**{name: _value(kinds.get(name), value) for name, value in given.items()})

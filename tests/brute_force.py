@@ -11,7 +11,7 @@ from configs.search import Search
 from model.nn.decoder import Decoder
 from model.vocabulary import END
 
-unruled = partial(Search, no_repeat_ngram=0)
+unruled = partial(Search, no_repeat_ngram_size=0)
 """A search that may say whatever the decoder can, as those here do."""
 
 

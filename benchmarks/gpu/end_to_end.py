@@ -58,10 +58,10 @@ def _job(bench: Bench, runner: str) -> None:
     config = CaptionConfig(
         str(output),
         [inputs.shards(bench)],
-        captioner=inputs.CAPTIONER,
+        captioner=[inputs.CAPTIONER],
         runner=runner,  # type: ignore[arg-type]
         device=bench.device.type,
-        local=LocalConfig(decode_threads=bench.cores),
+        local=LocalConfig(num_decode_threads=bench.cores),
         ray=RayConfig(num_gpus=float(bench.device.type == "cuda")),
     )
     TimedRunStats.ready.clear()

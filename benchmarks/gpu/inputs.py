@@ -94,7 +94,7 @@ def captioned(bench: Bench) -> Path:
                 str(folder / "data"),
                 images_root=str(pictures),
                 word_count_threshold=0,
-                threads=bench.cores,
+                num_decode_threads=bench.cores,
             )
         )
 

@@ -54,13 +54,13 @@ class Learning:
                 schedule=Schedule("constant", warmup_steps=0),
                 dropout=0.5,
                 input_dropout=0.0,
-                average_decay=0.999,
+                ema_decay=0.999,
             ),
             steps=1,
             objective=Objective(
                 label_smoothing=0.05,
                 word_weights=word_weights(self.split, self.vocabulary).to(bench.device),
-                foretelling_weight=6.0,
+                bag_of_words_weight=6.0,
                 dtype=bench.dtype,
             ),
         )
@@ -73,7 +73,7 @@ class Learning:
                 if done == WARM_STEPS:
                     self.bench.synchronize()
                     began = time.perf_counter()
-                parts = step_inputs.parts(numbers, images, 1, smallest_crop=0.8, random=random)
+                parts = step_inputs.parts(numbers, images, 1, min_crop_scale=0.8, random=random)
                 self.trainer.step([lesson(some, given, random) for some, given in parts])
                 done += 1
         self.bench.synchronize()
@@ -135,7 +135,7 @@ def self_critical(bench: Bench) -> None:
         max_tokens=MAX_TOKENS,
         baseline="others",
         captions_per_image=inputs.CAPTIONS,
-        written_weight=0.0,
+        cross_entropy_weight=0.0,
     )
 
     def timed(numbers: ImageIndices, given: Inputs, random: np.random.Generator) -> Batch:

@@ -19,7 +19,7 @@ def find_captioners(config: CaptionConfig) -> tuple[list[Path], list[Path]]:
 
     Raises CheckpointError for anything that is no captioner, VocabularyError if their vocabularies differ.
     """
-    searching = [captioner_store.find(captioner) for captioner in config.captioners]
+    searching = [captioner_store.find(captioner) for captioner in config.captioner]
     reranking = [captioner_store.find(config.rerank.captioner)] if config.rerank.captioner else []
     for captioner in [*searching, *reranking]:
         checkpoint.check(captioner)

@@ -22,7 +22,7 @@ def actors(config: CaptionConfig, resources: Resources) -> tuple[float, int]:
 def slots(config: CaptionConfig, resources: Resources | None) -> dict[str, float]:
     """Returns the parallelism of each stage, by name. On Ray without GPUs, captioners decode, too."""
     if not resources:
-        return {"read": 1, "decode": config.local.decode_threads, "caption": 1}
+        return {"read": 1, "decode": config.local.num_decode_threads, "caption": 1}
     num_gpus, most = actors(config, resources)
     return {"read": resources.num_cpus, "decode": resources.num_cpus if num_gpus else most, "caption": most}
 

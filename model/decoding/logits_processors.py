@@ -21,7 +21,7 @@ class LogitsProcessor:
         suppressed_ids: ids that are never generated.
         forbidden_final_ids: ids that may not be the last word of a caption.
         no_immediate_repeat: whether a word may not follow itself.
-        no_repeat_ngram: n; no n-gram occurs twice in a caption; 0 disables the rule.
+        no_repeat_ngram_size: n; no n-gram occurs twice in a caption; 0 disables the rule.
         min_tokens: minimum number of words before END.
         max_tokens: maximum number of words.
         device: device of the log-probabilities.
@@ -33,16 +33,16 @@ class LogitsProcessor:
         suppressed_ids: Sequence[int] = (),
         forbidden_final_ids: Sequence[int] = (),
         no_immediate_repeat: bool = False,
-        no_repeat_ngram: int = 0,
+        no_repeat_ngram_size: int = 0,
         min_tokens: int = 0,
         max_tokens: int,
         device: torch.device,
     ) -> None:
         self._suppressed = torch.tensor(list(suppressed_ids), dtype=torch.int64, device=device)
         self._forbidden_final = torch.tensor(list(forbidden_final_ids), dtype=torch.int64, device=device)
-        self._no_immediate_repeat, self._no_repeat_ngram = no_immediate_repeat, no_repeat_ngram
+        self._no_immediate_repeat, self._no_repeat_ngram = no_immediate_repeat, no_repeat_ngram_size
         self._min_tokens, self._max_tokens = min_tokens, max_tokens
-        self._may_forbid_all = bool(forbidden_final_ids or no_immediate_repeat or no_repeat_ngram or min_tokens)
+        self._may_forbid_all = bool(forbidden_final_ids or no_immediate_repeat or no_repeat_ngram_size or min_tokens)
 
     def apply(self, log_probs: torch.Tensor, words: torch.Tensor) -> None:
         """Sets the log-probabilities of forbidden words to -inf, in place.

@@ -67,15 +67,14 @@ def generate_from_state(
     Args:
         state: of B images.
     """
-    beams = search.beam_size if search.method == "beam" else 1
     with torch.inference_mode():
-        if search.beam_search == "neuraltalk2":
-            return _as_neuraltalk2(search, speaker, state, beams)
+        if search.method == "neuraltalk2":
+            return _as_neuraltalk2(search, speaker, state)
         logits_processor = LogitsProcessor(
             suppressed_ids=suppressed_ids,
             forbidden_final_ids=forbidden_final_ids if search.no_bad_endings else (),
             no_immediate_repeat=search.no_immediate_repeat,
-            no_repeat_ngram=search.no_repeat_ngram,
+            no_repeat_ngram_size=search.no_repeat_ngram_size,
             min_tokens=search.min_tokens,
             max_tokens=search.max_tokens,
             device=state.device,
@@ -84,7 +83,7 @@ def generate_from_state(
             sampling = Sampling(
                 search.num_candidates,
                 search.max_tokens,
-                search.length_normalization,
+                search.length_penalty,
                 temperature=search.temperature,
                 top_k=search.top_k,
                 top_p=search.top_p,
@@ -93,19 +92,19 @@ def generate_from_state(
             seeds = image_seeds if image_seeds is not None else torch.arange(len(state))
             return sampling(speaker, state, logits_processor, seeds.to(state.device))
         beam = BeamSearch(
-            beams,
+            1 if search.method == "greedy" else search.beam_size,
             search.max_tokens,
-            search.length_normalization,
+            search.length_penalty,
             num_candidates=search.num_candidates,
-            num_beam_groups=search.groups,
-            diversity_penalty=search.diversity,
+            num_beam_groups=search.num_beam_groups,
+            diversity_penalty=search.diversity_penalty,
         )
         return beam(speaker, state, logits_processor)
 
 
-def _as_neuraltalk2(search: Search, speaker: StepDecoder, state: DecoderState, beams: int) -> list[list[Hypothesis]]:
+def _as_neuraltalk2(search: Search, speaker: StepDecoder, state: DecoderState) -> list[list[Hypothesis]]:
     length = min(search.max_tokens, speaker.max_tokens or search.max_tokens)
     return [
         [Hypothesis(said.words, said.log_prob, said.ended) for said in captions[: search.num_candidates]]
-        for captions in neuraltalk2_search.search(speaker, state, beams=beams, length=length)
+        for captions in neuraltalk2_search.search(speaker, state, beams=search.beam_size, length=length)
     ]

@@ -17,21 +17,21 @@ _Groups = list[dict[str, object]]
 
 OPTIMIZERS: Mapping[str, Callable[[_Groups, Optimizer], torch.optim.Optimizer]] = {
     "adamw": lambda groups, o: torch.optim.AdamW(
-        groups, lr=o.learning_rate, betas=(o.momentum, o.smoothing), eps=o.epsilon, fused=True
+        groups, lr=o.learning_rate, betas=(o.beta1, o.beta2), eps=o.epsilon, fused=True
     ),
     "adam": lambda groups, o: torch.optim.Adam(
-        groups, lr=o.learning_rate, betas=(o.momentum, o.smoothing), eps=o.epsilon, fused=True
+        groups, lr=o.learning_rate, betas=(o.beta1, o.beta2), eps=o.epsilon, fused=True
     ),
-    "sgd": lambda groups, o: torch.optim.SGD(groups, lr=o.learning_rate, momentum=o.momentum, fused=True),
+    "sgd": lambda groups, o: torch.optim.SGD(groups, lr=o.learning_rate, momentum=o.beta1, fused=True),
     "nesterov": lambda groups, o: torch.optim.SGD(
-        groups, lr=o.learning_rate, momentum=o.momentum, nesterov=True, fused=True
+        groups, lr=o.learning_rate, momentum=o.beta1, nesterov=True, fused=True
     ),
     "rmsprop": lambda groups, o: torch.optim.RMSprop(
-        groups, lr=o.learning_rate, alpha=o.smoothing, eps=o.epsilon, momentum=o.momentum
+        groups, lr=o.learning_rate, alpha=o.beta2, eps=o.epsilon, momentum=o.beta1
     ),
     "adagrad": lambda groups, o: torch.optim.Adagrad(groups, lr=o.learning_rate, eps=o.epsilon, fused=True),
     "neuraltalk2_adam": lambda groups, o: Neuraltalk2Adam(
-        groups, lr=o.learning_rate, betas=(o.momentum, o.smoothing), eps=o.epsilon
+        groups, lr=o.learning_rate, betas=(o.beta1, o.beta2), eps=o.epsilon
     ),
 }
 

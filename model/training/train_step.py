@@ -51,13 +51,13 @@ class Objective:
     Args:
         label_smoothing: share of the target probability spread evenly over the vocabulary, in [0, 1).
         word_weights: (V,), as in `bag_of_words_loss`.
-        foretelling_weight: weight of a caption's bag-of-words loss relative to the loss of a token; 0 disables it.
+        bag_of_words_weight: weight of a caption's bag-of-words loss relative to the loss of a token; 0 disables it.
         dtype: precision of autocast; float32 disables autocast.
     """
 
     label_smoothing: float = 0.0
     word_weights: torch.Tensor | None = None
-    foretelling_weight: float = 0.0
+    bag_of_words_weight: float = 0.0
     dtype: torch.dtype = torch.float32
 
 
@@ -93,11 +93,11 @@ def summed_loss(
         label_smoothing=objective.label_smoothing,
         caption_weights=batch.caption_weights,
     )
-    if objective.word_weights is not None and objective.foretelling_weight:
+    if objective.word_weights is not None and objective.bag_of_words_weight:
         bag_of_words = bag_of_words_loss(logits[:, 0], batch.words, batch.lengths, objective.word_weights)
         if batch.caption_weights is not None:
             bag_of_words = bag_of_words * batch.caption_weights
-        total = total + objective.foretelling_weight * bag_of_words.sum()
+        total = total + objective.bag_of_words_weight * bag_of_words.sum()
     return total, tokens
 
 
@@ -133,7 +133,7 @@ class TrainStep:
         self._replica: nn.Module = (
             DistributedDataParallel(network, gradient_as_bucket_view=True) if self._workers > 1 else network
         )
-        self._average = _average(network, stage.average_decay) if stage.average_decay else None
+        self._average = _average(network, stage.ema_decay) if stage.ema_decay else None
 
     @property
     def averaged(self) -> Network:
@@ -185,10 +185,10 @@ class TrainStep:
         for parameter in self._trained:
             if parameter.grad is not None:
                 parameter.grad.mul_(scale)
-        if self._stage.clip_value:
-            nn.utils.clip_grad_value_(self._trained, self._stage.clip_value)
-        if self._stage.clip_norm:
-            nn.utils.clip_grad_norm_(self._trained, self._stage.clip_norm)
+        if self._stage.max_grad_value:
+            nn.utils.clip_grad_value_(self._trained, self._stage.max_grad_value)
+        if self._stage.max_grad_norm:
+            nn.utils.clip_grad_norm_(self._trained, self._stage.max_grad_norm)
         for optimizer, schedule in zip(self._optimizers, self._schedules, strict=True):
             optimizer.step()
             schedule.step()

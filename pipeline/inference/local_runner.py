@@ -22,7 +22,7 @@ def run_local(
     *,
     batch_images: int,
     options: ReadOptions = DEFAULTS,
-    decode_threads: int,
+    num_decode_threads: int,
 ) -> Generator[pa.Table]:
     """Yields the captioned rows (`schema.CAPTIONED`) of the spans, in order.
 
@@ -30,11 +30,11 @@ def run_local(
         caption_arguments: what `CaptionStage` is made from.
         batch_images: images read, decoded and captioned at a time.
         options: how shards are read.
-        decode_threads: that decode.
+        num_decode_threads: that decode.
     """
     caption = CaptionStage(**caption_arguments)
     encoded = prefetch(read(spans, batch_images=batch_images, options=options), depth=2)
-    decoded = prefetch_map(decode, encoded, threads=decode_threads, depth=decode_threads + 1)
+    decoded = prefetch_map(decode, encoded, threads=num_decode_threads, depth=num_decode_threads + 1)
     with closing(encoded), closing(decoded):
         for rows in decoded:
             yield caption(rows)

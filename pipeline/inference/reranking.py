@@ -48,5 +48,5 @@ def build_reranker(rerank: Rerank, search: Search, *, device: str, dtype: str) -
         return Consensus()
     if rerank.by == "captioner":
         other = captioner_store.load([rerank.captioner], device=device, dtype=dtype)
-        return CaptionerReranker(other, weight=rerank.weight, length_penalty=search.length_normalization)
+        return CaptionerReranker(other, weight=rerank.weight, length_penalty=search.length_penalty)
     return None

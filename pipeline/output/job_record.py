@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from configs.renamed import with_new_names
 from pipeline.errors import OutputError
 from pipeline.inputs.brace_expansion import expand_input
 from pipeline.output import epochs
@@ -77,11 +78,11 @@ def check_same_job(folder: Folder, commit_log: CommitLog, job: Mapping[str, Any]
 
 
 def read_job(folder: Folder) -> Mapping[str, Any]:
-    """Reads the settings that determine the rows of an output. Raises OutputError if the record is damaged."""
+    """Reads the settings that determine the rows of an output, named as today. Raises OutputError if it is damaged."""
     if snapshot := epochs.read_snapshot(folder):
-        return snapshot.job
+        return with_new_names(snapshot.job)
     try:
-        return dict(json.loads(folder.read(JOB)))
+        return with_new_names(dict(json.loads(folder.read(JOB))))
     except (ValueError, TypeError) as error:
         raise OutputError(f"{folder.url}/{JOB} is damaged: {error}") from error
 

@@ -74,7 +74,7 @@ class FeatureCache:
         world: WorldInfo,
         *,
         views: int = 1,
-        smallest_crop: float = 1.0,
+        min_crop_scale: float = 1.0,
         **options: Any,
     ) -> torch.Tensor:
         """Features (views, N, F) float32 of a split, on the CPU. Each worker computes its share, unless it is there.
@@ -82,7 +82,7 @@ class FeatureCache:
         Args:
             options: `dtype` and `threads` of `compute_features`.
         """
-        return torch.stack([self._view(name, split, world, view, smallest_crop, options) for view in range(views)])
+        return torch.stack([self._view(name, split, world, view, min_crop_scale, options) for view in range(views)])
 
     def _view(  # noqa: PLR0917
         self,
@@ -90,7 +90,7 @@ class FeatureCache:
         split: PreparedSplit,
         world: WorldInfo,
         view: int,
-        smallest_crop: float,
+        min_crop_scale: float,
         options: Mapping[str, Any],
     ) -> torch.Tensor:
         prefix = f"{name}-{view}-{self._digest}-"
@@ -99,7 +99,7 @@ class FeatureCache:
             mine = worker_share(split, world.rank, world.count)
             if view:
                 random = torch.Generator().manual_seed(view * world.count + world.rank)
-                options = {**options, "crop": partial(crop_and_flip, min_scale=smallest_crop, generator=random)}
+                options = {**options, "crop": partial(crop_and_flip, min_scale=min_crop_scale, generator=random)}
             found = compute_features(self._encoder, split, mine, self._preprocessing, device=world.device, **options)
             if world.count == 1:
                 self._write(f"{prefix}0-{len(split)}.arrow", found)

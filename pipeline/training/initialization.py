@@ -62,8 +62,8 @@ def check_enough_images(config: TrainConfig, train: PreparedSplit, val: Prepared
             f"for {num_workers} workers"
         )
     for stage in config.active_stages:
-        if stage.batch_images < 2 * num_workers and num_workers > 1:
+        if stage.batch_size < 2 * num_workers and num_workers > 1:
             raise InputError(
-                f"stage {stage.name} has {stage.batch_images} images per step, too few for {num_workers} workers; "
-                f"batch_images counts those of all workers, and must be at least {2 * num_workers}"
+                f"stage {stage.name} has {stage.batch_size} images per step, too few for {num_workers} workers; "
+                f"batch_size counts those of all workers, and must be at least {2 * num_workers}"
             )

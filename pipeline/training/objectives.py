@@ -54,12 +54,12 @@ def self_critical_batches(
     max_tokens: int,
     baseline: str,
     captions_per_image: int,
-    written_weight: float,
+    cross_entropy_weight: float,
 ) -> BatchBuilder:
     """Captions that the network draws, weighted by how much more CIDEr-D they are worth than a baseline.
 
     Args:
-        captions_per_image, written_weight: of people's captions beside them; a weight of 0 leaves them out.
+        captions_per_image, cross_entropy_weight: of people's captions beside them; a weight of 0 leaves them out.
         baseline: "others" is the mean of an image's other captions, "greedy" what the network says at its surest
             (Rennie et al., 2017).
     """
@@ -77,7 +77,7 @@ def self_critical_batches(
         return sample_captions(network, search, suppressed_ids=vocabulary.suppressed_ids, **inputs)
 
     # Without rules: what is drawn is then as probable as the gradient takes it to be.
-    greedy = Search(method="greedy", max_tokens=max_tokens, no_repeat_ngram=0)
+    greedy = Search(method="greedy", max_tokens=max_tokens, no_repeat_ngram_size=0)
     sampling = replace(greedy, method="sample", num_candidates=samples_per_image, temperature=temperature)
 
     def build_batch(indices: ImageIndices, inputs: Inputs, random: np.random.Generator) -> Batch:
@@ -85,10 +85,10 @@ def self_critical_batches(
         against = rewards(indices, said(greedy, inputs)) if baseline == "greedy" else None
         weights = advantages(rewards(indices, captions), against).view(len(indices), -1)
         temperatures = torch.full_like(weights, temperature)
-        if written_weight:
+        if cross_entropy_weight:
             people = _sample_captions(split, indices, captions_per_image, random)
             captions = [mine + theirs for mine, theirs in zip(captions, people, strict=True)]
-            theirs = weights.new_full((len(indices), captions_per_image), written_weight)
+            theirs = weights.new_full((len(indices), captions_per_image), cross_entropy_weight)
             weights = torch.cat([weights, theirs], dim=1)
             temperatures = torch.cat([temperatures, torch.ones_like(theirs)], dim=1)
         batch = _batch(captions, inputs)

@@ -45,19 +45,19 @@ def features(
 
 
 def parts(
-    indices: ImageIndices, inputs: Inputs, count: int, *, smallest_crop: float, random: np.random.Generator
+    indices: ImageIndices, inputs: Inputs, count: int, *, min_crop_scale: float, random: np.random.Generator
 ) -> Iterator[tuple[ImageIndices, Inputs]]:
     """So many parts of a step, which are computed one after the other; images cropped and mirrored at random.
 
     Args:
-        smallest_crop: as `crop_and_flip` takes it; 1 leaves images as they are.
+        min_crop_scale: as `crop_and_flip` takes it; 1 leaves images as they are.
     """
     for part in np.array_split(np.arange(len(indices)), count):
         if len(part):
             given = {name: value[part[0] : part[-1] + 1] for name, value in inputs.items()}
-            if "images" in given and smallest_crop < 1.0:
+            if "images" in given and min_crop_scale < 1.0:
                 generator = torch.Generator().manual_seed(int(random.integers(2**40)))
-                given["images"] = crop_and_flip(given["images"], min_scale=smallest_crop, generator=generator)
+                given["images"] = crop_and_flip(given["images"], min_scale=min_crop_scale, generator=generator)
             yield indices[part], given
 
 

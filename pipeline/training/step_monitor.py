@@ -58,7 +58,7 @@ class StepMonitor:
                 step=step + 1,
                 steps=self._epoch_steps,
                 loss=loss / tokens,
-                images_per_s=self._stage.batch_images / step_s,
+                images_per_s=self._stage.batch_size / step_s,
                 tokens_per_s=tokens / step_s,
                 step_s=step_s,
             )

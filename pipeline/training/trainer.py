@@ -96,7 +96,7 @@ class Trainer:
             self.network.load_state_dict(self.training_state.best)
         self.world.sync_parameters(self.network)
         self.preprocessing = preprocessing_of(stage, self._first_preprocessing)
-        epoch_steps = -(-len(self.train) // stage.batch_images)
+        epoch_steps = -(-len(self.train) // stage.batch_size)
         trainer = self._trainer(stage, stage.steps or stage.epochs * epoch_steps)
         if state:
             trainer.load_state_dict(state)
@@ -106,7 +106,7 @@ class Trainer:
             began, before = time.monotonic(), trainer.global_step
             self._epoch(number, trainer, build_batch, cached.get("train"), epoch_steps)
             if trainer.global_step == trainer.steps or trainer.global_step % epoch_steps == 0:
-                images_per_s = (trainer.global_step - before) * stage.batch_images / (time.monotonic() - began)
+                images_per_s = (trainer.global_step - before) * stage.batch_size / (time.monotonic() - began)
                 self._end_epoch(stage, trainer, cached.get("val"), -(-trainer.global_step // epoch_steps), images_per_s)
             if trainer.global_step < trainer.steps:
                 self._keep(trainer.averaged, trainer)
@@ -125,7 +125,7 @@ class Trainer:
             objective=Objective(
                 label_smoothing=stage.label_smoothing,
                 word_weights=word_weights(self.train, self.vocabulary).to(self.world.device),
-                foretelling_weight=stage.foretelling_weight,
+                bag_of_words_weight=stage.bag_of_words_weight,
                 dtype=self.dtype,
             ),
         )
@@ -142,7 +142,7 @@ class Trainer:
             max_tokens=self.config.max_tokens,
             baseline=stage.baseline,
             captions_per_image=self.config.captions_per_image,
-            written_weight=stage.written_weight,
+            cross_entropy_weight=stage.cross_entropy_weight,
         )
 
     def _epoch(
@@ -159,7 +159,11 @@ class Trainer:
                 random = self._random(2, number, trainer.global_step, self.world.rank)
                 torch.manual_seed(int(random.integers(2**40)))
                 parts = step_inputs.parts(
-                    indices, inputs, stage.accumulate, smallest_crop=stage.smallest_crop, random=random
+                    indices,
+                    inputs,
+                    stage.gradient_accumulation_steps,
+                    min_crop_scale=stage.min_crop_scale,
+                    random=random,
                 )
                 if stage.features_are_fixed:
                     parts = step_inputs.seen(parts, self.network.encoder, dtype=self.dtype)
@@ -183,14 +187,19 @@ class Trainer:
             random,
             self.world.rank,
             self.world.count,
-            batch_images=self.stages[number].batch_images,
+            batch_images=self.stages[number].batch_size,
             buffer_images=self.config.buffer_images,
         )
         if cached is not None:
             views = random.integers(len(cached), size=len(self.train))
             return step_inputs.features(cached, views, order, device=device, first_step=first_step)
         return step_inputs.images(
-            self.train, order, self.preprocessing, device=device, threads=self.config.threads, first_step=first_step
+            self.train,
+            order,
+            self.preprocessing,
+            device=device,
+            threads=self.config.num_decode_threads,
+            first_step=first_step,
         )
 
     def _tell(self, progress: Progress) -> None:
@@ -221,7 +230,7 @@ class Trainer:
         report = {key: round(value, 4) if isinstance(value, float) else value for key, value in report.items()}
         training_state.loss, training_state.tokens = 0.0, 0.0
         training_state.history += json.dumps(report) + "\n"
-        score = -scores["val_loss"] if self.config.best_by == "loss" else scores["cider"]
+        score = -scores["val_loss"] if self.config.selection_metric == "loss" else scores["cider"]
         is_best = score > training_state.best_score
         if is_best:
             training_state.best_score = score
@@ -247,9 +256,14 @@ class Trainer:
     def _cached(self, stage: Stage) -> dict[str, torch.Tensor]:
         """The CNN's features of both splits, by name: views of the one, images of the other."""
         cache = feature_cache.FeatureCache(self.folder.folder, self.network.encoder, self.preprocessing)
-        options: dict[str, Any] = {"dtype": self.dtype, "threads": self.config.threads}
+        options: dict[str, Any] = {"dtype": self.dtype, "threads": self.config.num_decode_threads}
         train = cache.of(
-            "train", self.train, self.world, views=1 + stage.views, smallest_crop=stage.smallest_crop, **options
+            "train",
+            self.train,
+            self.world,
+            views=1 + stage.cached_augmentations,
+            min_crop_scale=stage.min_crop_scale,
+            **options,
         )
         return {"train": train, "val": cache.of("val", self.val, self.world, **options)[0]}
 
@@ -261,7 +275,7 @@ class Trainer:
             self.preprocessing,
             device=self.world.device,
             dtype=self.dtype,
-            threads=self.config.threads,
+            threads=self.config.num_decode_threads,
         )
 
     def _random(self, *what: int) -> np.random.Generator:

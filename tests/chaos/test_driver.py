@@ -74,8 +74,8 @@ for n in chosen:
 
 
 def command(captioner: Path, *arguments: object, verb: str = "caption") -> list[str]:
-    usual = ["--captioner", captioner, "--runner", "local", "--local.decode_threads", 1, "--search.beam_size", 2]
-    return [verb, *map(str, [*usual, "--search.max_tokens", 6, "--batch_images", 1, "--fragment_rows", 2, *arguments])]
+    usual = ["--captioner", captioner, "--runner", "local", "--local.num_decode_threads", 1, "--search.beam_size", 2]
+    return [verb, *map(str, [*usual, "--search.max_tokens", 6, "--batch_size", 1, "--rows_per_file", 2, *arguments])]
 
 
 @pytest.mark.parametrize("form", ["parquet", pytest.param("jsonl", marks=only_full)])
@@ -177,7 +177,7 @@ def test_a_commit_that_hangs_is_given_up_after_the_grace_period(
     tmp_path: Path, captioner: Path, caption: Run, shardtalk: Run
 ) -> None:
     folder = pictures(tmp_path / "in", 2)
-    arguments = command(captioner, folder, "--output", tmp_path / "out", "--grace_s", 0.1)
+    arguments = command(captioner, folder, "--output", tmp_path / "out", "--shutdown_timeout_s", 0.1)
     ended = subprocess.run(
         [sys.executable, "-c", HANGING, *arguments],
         check=False,

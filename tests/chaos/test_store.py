@@ -96,7 +96,7 @@ def test_a_fault_that_passes_changes_no_caption(  # noqa: PLR0917
     faults = PASSING if fault == "any" else [fault]
     with faulty_store(os.environ["AWS_ENDPOINT_URL"], *faults) as store, monkeypatch.context() as disturbed:
         disturbed.setenv("AWS_ENDPOINT_URL", store.url)
-        assert caption(*inputs, "--fragment_rows", 5, output=out)[0] == 0
+        assert caption(*inputs, "--rows_per_file", 5, output=out)[0] == 0
         assert_same(rows_of(out), rows_of(tmp_path / "undisturbed"))
         assert shardtalk("verify", out, *inputs)[0] == 0
     assert store.injected.total() > 10
@@ -211,11 +211,11 @@ def test_where_writing_is_denied_nothing_is_lost(  # noqa: PLR0917
     with faulty_store(os.environ["AWS_ENDPOINT_URL"], "denied", share=0.4) as store, monkeypatch.context() as denied:
         denied.setenv("AWS_ENDPOINT_URL", store.url)
         for _ in range(3):
-            code, said = caption(here, "--fragment_rows", 1, "--batch_images", 1, output=out)
+            code, said = caption(here, "--rows_per_file", 1, "--batch_size", 1, output=out)
             assert code == 0 or (
                 code in (1, 2) and "AccessDenied" in said.splitlines()[-1] and said.count("\n") <= 2
             ), said
     assert store.injected["denied"]
-    assert caption(here, "--fragment_rows", 1, "--batch_images", 1, output=out)[0] == 0
+    assert caption(here, "--rows_per_file", 1, "--batch_size", 1, output=out)[0] == 0
     assert_same(rows_of(out), rows_of(tmp_path / "undisturbed"))
     assert shardtalk("verify", out, here)[0] == 0

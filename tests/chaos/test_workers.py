@@ -110,7 +110,7 @@ def test_a_worker_killed_at_any_row_costs_none(  # noqa: PLR0917
         else:
             DyingDecode.row, DyingDecode.mark = row, mark
             monkeypatch.setattr(jobs.caption, "DecodeStage", DyingDecode)
-        code, said = caption(tar, "--runner", "ray", "--ray.max_actors", 1, "--batch_images", 3, output=output)
+        code, said = caption(tar, "--runner", "ray", "--ray.max_actors", 1, "--batch_size", 3, output=output)
         assert code == 0, said
         assert mark.exists()
         assert_same(rows_of(output), rows_of(tmp_path / "undisturbed"))

@@ -31,7 +31,7 @@ def whole(inputs: list[Path], tmp_path: Path, caption: Run, shardtalk: Run) -> C
     """Asserts that an output is, after the same command, that of an undisturbed run."""
 
     def check(output: Path) -> None:
-        assert caption(*inputs, "--fragment_rows", 2, "--batch_images", 1, output=output)[0] == 0
+        assert caption(*inputs, "--rows_per_file", 2, "--batch_size", 1, output=output)[0] == 0
         assert_same(rows_of(output), rows_of(tmp_path / "undisturbed"))
         assert shardtalk("verify", output, *inputs)[0] == 0
 
@@ -59,12 +59,12 @@ def test_a_full_disk_at_any_write_costs_nothing(  # noqa: PLR0917
     writes = 26
     for write in chosen(range(1, writes + 1), few=5):
         output, left = tmp_path / f"full{write}", write
-        code, said = caption(*inputs, "--fragment_rows", 2, "--batch_images", 1, output=output)
+        code, said = caption(*inputs, "--rows_per_file", 2, "--batch_size", 1, output=output)
         assert code == 1 and said.count("\n") <= 2 and "No space left on device" in said.splitlines()[-1]
         whole(output)
         survived("disk full at a write", "one line, exit code 1; the same command does the rest")
     left = writes + 1
-    assert caption(*inputs, "--fragment_rows", 2, "--batch_images", 1, output=tmp_path / "out")[0] == 0
+    assert caption(*inputs, "--rows_per_file", 2, "--batch_size", 1, output=tmp_path / "out")[0] == 0
     assert left == 1  # so many writes there are
 
 
@@ -131,7 +131,7 @@ def test_a_clock_that_is_wrong_changes_nothing(  # noqa: PLR0917
     for skew_s, given in zip(skews_s, (inputs[:1], inputs), strict=True):
         with monkeypatch.context() as patch:
             patch.setattr(time, "time", lambda skew_s=skew_s: clock() + skew_s)
-            assert caption(*given, "--fragment_rows", 1, "--batch_images", 1, output=output)[0] == 0
+            assert caption(*given, "--rows_per_file", 1, "--batch_size", 1, output=output)[0] == 0
     code, said = shardtalk("status", output)
     assert code == 0 and "complete" in said and "-" not in said
     whole(output)

@@ -129,7 +129,7 @@ def test_a_tar_may_be_cut_anywhere(tmp_path: Path, caption: Run, shardtalk: Run)
 def test_a_cut_tar_is_the_same_after_any_interruption(tmp_path: Path, caption: Run) -> None:
     tar = tar_of_pictures(tmp_path / "s.tar", 3)
     tar.write_bytes(tar.read_bytes()[:-1600])
-    assert caption(tar, "--fragment_rows", 1, "--batch_images", 1)[0] == 0
+    assert caption(tar, "--rows_per_file", 1, "--batch_size", 1)[0] == 0
     rows = rows_of(tmp_path / "out")
     assert [row["error_code"] for row in rows] == [None, None, "truncated_shard"]
     for record in sorted((tmp_path / "out" / "_commits").iterdir()):
@@ -174,7 +174,7 @@ def test_what_is_no_tar_is_one_row(tmp_path: Path, caption: Run, shardtalk: Run)
 def test_a_key_may_come_again_across_an_interruption(tmp_path: Path, caption: Run, shardtalk: Run) -> None:
     tar = tmp_path / "s.tar"
     tar.write_bytes(tar_bytes([("a.jpg", jpeg(0)), ("b.jpg", jpeg(1)), ("a.jpg", jpeg(2)), ("c.jpg", jpeg(3))]))
-    assert caption(tar, "--fragment_rows", 1, "--batch_images", 1)[0] == 0
+    assert caption(tar, "--rows_per_file", 1, "--batch_size", 1)[0] == 0
     rows = rows_of(tmp_path / "out")
     assert [(row["image_id"], row["error_code"]) for row in rows] == [
         ("a", None),

@@ -74,7 +74,7 @@ def await_(job: subprocess.Popen[str], condition: Callable[[], bool]) -> None:
 
 
 def caption(photos: Path, output: Path) -> list[object]:
-    quick = ["--search.method", "greedy", "--batch_images", 8, "--fragment_s", 0]
+    quick = ["--search.method", "greedy", "--batch_size", 8, "--commit_interval_s", 0]
     return ["python", "-m", "jobs.caption", photos, "--output", output, *quick]
 
 
@@ -155,7 +155,7 @@ def test_training_that_was_stopped_goes_on_when_it_is_submitted_again(
     torch.save(build_feature_extractor("squeezenet1_1")[0].state_dict(), tmp_path / "cnn.pth")
     shape = ["--network.cnn", "squeezenet1_1", "--network.weights", tmp_path / "cnn.pth", "--network.image_size", 64]
     run = ["--data", tmp_path / "data", "--output", tmp_path / "run", *shape, *TRAINING]
-    stages = json.dumps([{"name": "language", "epochs": EPOCHS, "batch_images": 8}])
+    stages = json.dumps([{"name": "language", "epochs": EPOCHS, "batch_size": 8}])
     command = ["python", "-m", "jobs.train", *run, "--stages", stages]
 
     first = submit(cluster, *command, options=("--submission-id", "training"))

@@ -40,7 +40,7 @@ def odd_tar(path: Path) -> Path:
 
 @pytest.fixture
 def reference(inputs: list[Path], caption: Run, tmp_path: Path) -> list[dict[str, object]]:
-    assert caption(*inputs, *KEPT, "--batch_images", 3, output=tmp_path / "reference")[0] == 0
+    assert caption(*inputs, *KEPT, "--batch_size", 3, output=tmp_path / "reference")[0] == 0
     rows = rows_of(tmp_path / "reference")
     assert len(rows) == 24
     assert '{"txt": "said"}' in {row["siblings"] for row in rows}
@@ -49,19 +49,19 @@ def reference(inputs: list[Path], caption: Run, tmp_path: Path) -> list[dict[str
 
 
 @pytest.mark.parametrize(
-    ("batch_images", "fragment_rows", "form"),
+    ("batch_images", "rows_per_file", "form"),
     [(1, 1, "jsonl"), (1, 4, "parquet"), (3, 5, "jsonl"), (32, 10_000, "parquet")],
 )
 def test_batches_and_fragments_change_nothing(  # noqa: PLR0917
     batch_images: int,
-    fragment_rows: int,
+    rows_per_file: int,
     form: str,
     inputs: list[Path],
     reference: list[dict[str, object]],
     caption: Run,
     tmp_path: Path,
 ) -> None:
-    cuts = ("--batch_images", batch_images, "--fragment_rows", fragment_rows, "--format", form)
+    cuts = ("--batch_size", batch_images, "--rows_per_file", rows_per_file, "--format", form)
     assert caption(*reversed(inputs), *KEPT, *cuts)[0] == 0
     assert_same(rows_of(tmp_path / "out"), reference)
 
@@ -78,7 +78,7 @@ def test_ray_gives_the_local_runners_rows(  # noqa: PLR0917
 ) -> None:
     monkeypatch.setattr(splitting, "PIECE_BYTES", piece_bytes)
     code, said = caption(
-        *inputs, *KEPT, "--runner", "ray", "--batch_images", 3, "--ray.max_actors", 1, "--fragment_rows", 6
+        *inputs, *KEPT, "--runner", "ray", "--batch_size", 3, "--ray.max_actors", 1, "--rows_per_file", 6
     )
     assert code == 0, said
     assert_same(rows_of(tmp_path / "out"), reference)
@@ -88,10 +88,10 @@ def test_ray_gives_the_local_runners_rows(  # noqa: PLR0917
 def test_ray_finishes_what_the_local_runner_began(
     local_ray: Resources, inputs: list[Path], reference: list[dict[str, object]], caption: Run, tmp_path: Path
 ) -> None:
-    assert caption(*inputs, *KEPT, "--batch_images", 1, "--fragment_rows", 2)[0] == 0
+    assert caption(*inputs, *KEPT, "--batch_size", 1, "--rows_per_file", 2)[0] == 0
     for record in sorted((tmp_path / "out" / "_commits").iterdir())[::2]:
         record.unlink()
-    code, said = caption(*inputs, *KEPT, "--runner", "ray", "--batch_images", 2, "--ray.max_actors", 1)
+    code, said = caption(*inputs, *KEPT, "--runner", "ray", "--batch_size", 2, "--ray.max_actors", 1)
     assert code == 0, said
     assert_same(rows_of(tmp_path / "out"), reference)
 
@@ -119,7 +119,7 @@ def test_both_runners_give_an_ensembles_rows(  # noqa: PLR0917
     tmp_path: Path,
 ) -> None:
     asked = ("--captioner", captioner, "--captioner", second_captioner, "--weights", "0.7,0.3")
-    asked += ("--search.num_candidates", 2, "--rerank.by", "consensus", "--search.token_probs", "--batch_images", 3)
+    asked += ("--search.num_candidates", 2, "--rerank.by", "consensus", "--search.token_probs", "--batch_size", 3)
     assert caption(*inputs, *asked, output=tmp_path / "reference")[0] == 0
     code, said = caption(*inputs, *asked, "--runner", "ray", "--ray.max_actors", 1)
     assert code == 0, said

@@ -73,7 +73,7 @@ def test_rows_are_those_of_the_same_files_here(
 
 def test_a_half_done_job_goes_on(bucket: Bucket, caption: Run, shardtalk: Run) -> None:
     bucket.put({"in/s.tar": tar_bytes({f"k{i}.jpg": jpeg(i) for i in range(9)})})
-    job = (f"{bucket.url}/in", "--batch_images", 2, "--fragment_rows", 2)
+    job = (f"{bucket.url}/in", "--batch_size", 2, "--rows_per_file", 2)
     assert caption(*job, output=f"{bucket.url}/out")[0] == 0
     whole = bucket.contents()
     records = sorted(key for key in whole if key.endswith(".commit"))

@@ -80,7 +80,7 @@ def test_odd_tables_are_rows(name: str, tmp_path: Path, caption: Run, shardtalk:
 def test_a_list_of_lists_is_the_same_after_any_interruption(tmp_path: Path, caption: Run) -> None:
     images = [[jpeg(0), jpeg(1)], [], [jpeg(2), None, jpeg(3)]]
     pq.write_table(pa.table({"images": images}), tmp_path / "t.parquet", row_group_size=2)
-    assert caption(tmp_path / "t.parquet", "--fragment_rows", 1, "--batch_images", 1, *ALL_ERRORS)[0] == 0
+    assert caption(tmp_path / "t.parquet", "--rows_per_file", 1, "--batch_size", 1, *ALL_ERRORS)[0] == 0
     rows = rows_of(tmp_path / "out")
     assert [row["error_code"] for row in rows] == [None, None, "no_image", None, "no_image", None]
     for record in sorted((tmp_path / "out" / "_commits").iterdir()):
@@ -114,7 +114,7 @@ def test_a_list_is_an_input(name: str, tmp_path: Path, caption: Run, shardtalk: 
     ]
     bad = ["gone.jpg", "in", f"{web_server}/404.jpg", f"{web_server}/torn.jpg", "nosuch://b/a.jpg", "in/s.tar"]
     given = written(tmp_path / name, [*good, *bad])
-    code, said = caption(given, *ALL_ERRORS, "--fragment_rows", 3, "--batch_images", 3)
+    code, said = caption(given, *ALL_ERRORS, "--rows_per_file", 3, "--batch_size", 3)
     assert code == 0, said
     rows = rows_of(tmp_path / "out")
     assert [row["image_id"] for row in rows] == [*good, *bad]

@@ -34,7 +34,7 @@ def test_the_manifest_says_what_was_done(tmp_path: Path, caption: Run) -> None:
     folder = pictures(tmp_path / "in", 3)
     (folder / "bad.png").write_bytes(b"")
     (folder / "notes.txt").write_text("not taken for an image")
-    code, said = caption(folder, "--fragment_rows", 2, "--batch_images", 2)
+    code, said = caption(folder, "--rows_per_file", 2, "--batch_size", 2)
     assert code == 0
     for part in ("3 captions and 1 errors", "empty_file 1", "ignored 1 other files", ".txt 1"):
         assert part in said
@@ -72,7 +72,7 @@ def test_datasets_opens_the_output(
     datasets = pytest.importorskip("datasets")
     folder = pictures(tmp_path / "in", 5)
     (folder / "a.jpg").write_bytes(b"")  # its columns are all null, and come first
-    cuts = ("--fragment_rows", 1 if several else 100, "--batch_images", 1)
+    cuts = ("--rows_per_file", 1 if several else 100, "--batch_size", 1)
     assert caption(folder, *cuts, "--format", form, "--vis_json", True, "--coco_json", True)[0] == 0
     found = datasets.load_dataset(str(tmp_path / "out"), cache_dir=str(tmp_path / "cache"))
     assert list(found) == ["train"]
@@ -85,7 +85,7 @@ def test_datasets_opens_the_output(
 def test_parquet_readers_open_the_output(several: bool, tmp_path: Path, caption: Run) -> None:
     folder = pictures(tmp_path / "in", 3)
     (folder / "a.jpg").write_bytes(b"")
-    cuts = ("--fragment_rows", 1 if several else 100, "--batch_images", 1)
+    cuts = ("--rows_per_file", 1 if several else 100, "--batch_size", 1)
     assert caption(folder, *cuts, "--vis_json", True)[0] == 0
     out = tmp_path / "out"
     expected = {(row["image_id"], row["caption"]) for row in rows_of(out)}
@@ -148,14 +148,14 @@ def test_parquet_files_are_captioned_as_the_images_in_them(tmp_path: Path, capti
     images[2:2] = [{"bytes": None, "path": "null.jpg"}, {"bytes": b"no", "path": "bad.jpg"}]
     (tmp_path / "tables").mkdir()
     pyarrow.parquet.write_table(pa.table({"image": images}), tmp_path / "tables" / "t.parquet", row_group_size=2)
-    assert caption(tmp_path / "tables", "--fragment_rows", 2, "--batch_images", 2)[0] == 0
+    assert caption(tmp_path / "tables", "--rows_per_file", 2, "--batch_size", 2)[0] == 0
     rows = rows_of(tmp_path / "out")
     assert [row["index"] for row in rows] == list(range(7))
     assert {row["image_id"]: row["caption"] for row in rows if row["caption"]} == expected
     assert codes(tmp_path / "out")["null.jpg"] == "unreadable" and codes(tmp_path / "out")["bad.jpg"] == "not_an_image"
     assert shardtalk("verify", tmp_path / "out", tmp_path / "tables")[0] == 0
     records(tmp_path / "out")[1].unlink()
-    assert caption(tmp_path / "tables", "--fragment_rows", 2, "--batch_images", 2)[0] == 0
+    assert caption(tmp_path / "tables", "--rows_per_file", 2, "--batch_size", 2)[0] == 0
     assert_same(rows_of(tmp_path / "out"), rows)
     assert shardtalk("verify", tmp_path / "out", tmp_path / "tables")[0] == 0
 
@@ -193,7 +193,7 @@ def test_a_rotten_job_is_stopped_early_and_can_go_on(
     folder = with_errors(tmp_path / "in", 3, 0)  # they come first
     for i in range(30):
         (folder / f"9bad{i}.jpg").write_bytes(b"")
-    code, said = caption(folder, "--batch_images", 1)
+    code, said = caption(folder, "--batch_size", 1)
     assert code == 1 and "4 of 7 rows are errors" in said
     assert len(rows_of(tmp_path / "out")) == 7
     code, said = caption(folder, "--max_error_rate", 1)
@@ -201,13 +201,13 @@ def test_a_rotten_job_is_stopped_early_and_can_go_on(
 
 
 def test_a_small_rotten_job_is_finished_before_it_fails(tmp_path: Path, caption: Run) -> None:
-    assert caption(with_errors(tmp_path / "in", 1, 5), "--batch_images", 1)[0] == 1
+    assert caption(with_errors(tmp_path / "in", 1, 5), "--batch_size", 1)[0] == 1
     assert len(rows_of(tmp_path / "out")) == 6
 
 
 def test_a_log_gets_a_line_now_and_then(tmp_path: Path, caption: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("jobs.console.progress.LOG_EVERY_S", 0.0)
-    code, said = caption(pictures(tmp_path / "in", 3), "--batch_images", 2)
+    code, said = caption(pictures(tmp_path / "in", 3), "--batch_size", 2)
     assert code == 0
     lines = said.splitlines()[1:3]
     assert [line.partition(";")[0] for line in lines] == [
@@ -222,7 +222,7 @@ def test_a_log_tells_how_much_of_a_tar_is_committed(
 ) -> None:
     monkeypatch.setattr("jobs.console.progress.LOG_EVERY_S", 0.0)
     (tmp_path / "s.tar").write_bytes(tar_bytes({f"{i}.jpg": jpeg(i) for i in range(3)}))
-    code, said = caption(tmp_path / "s.tar", "--batch_images", 1, "--fragment_rows", 1)
+    code, said = caption(tmp_path / "s.tar", "--batch_size", 1, "--rows_per_file", 1)
     assert code == 0
     found = re.findall(r"caption: (\d) images, (\d+)% of the bytes committed, 0 errors; .* left$", said, re.MULTILINE)
     assert [images for images, _ in found] == ["1", "2", "3"]

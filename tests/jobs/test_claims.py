@@ -71,7 +71,7 @@ def test_a_claim_that_a_slow_driver_wrote_late_changes_no_job(tmp_path: Path, ca
 
 def test_records_that_came_late_are_named_and_swept(tmp_path: Path, caption: Run, shardtalk: Run) -> None:
     folder, out = pictures(tmp_path / "in", 3), tmp_path / "out"
-    assert caption(folder, "--fragment_rows", 1, "--batch_images", 1)[0] == 0
+    assert caption(folder, "--rows_per_file", 1, "--batch_size", 1)[0] == 0
     late = {path: path.read_bytes() for path in out.rglob("part-*")}
     manifest = (out / "_manifest.json").read_bytes()
     for path in [*late, out / "_manifest.json"]:

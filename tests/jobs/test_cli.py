@@ -1,4 +1,5 @@
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -6,43 +7,69 @@ from pathlib import Path
 import pytest
 from conftest import Run, jpeg
 
+import jobs
 import jobs.verify
 from jobs import cli
 
 CHECKOUT = Path(__file__).parents[2]
 
 
-def test_help_lists_the_verbs(shardtalk: Run) -> None:
+def test_help_lists_the_commands(shardtalk: Run) -> None:
     code, said = shardtalk("--help")
     assert code == 0
-    for verb in cli.VERBS.values():
-        assert verb.summary in said
+    for command in cli.COMMANDS.values():
+        assert command.summary in said
 
 
-def test_no_verb_is_a_mistake(shardtalk: Run) -> None:
+def test_no_command_is_a_mistake(shardtalk: Run) -> None:
     code, said = shardtalk()
-    assert code == 2 and "usage: shardtalk VERB" in said
+    assert code == 2 and "usage: shardtalk COMMAND" in said
 
 
-def test_an_unknown_verb_names_the_choices(shardtalk: Run) -> None:
-    code, said = shardtalk("captoin", "x")
-    assert code == 2 and said.count("\n") == 1
-    assert "'captoin'" in said and all(name in said for name in cli.VERBS)
+def test_an_unknown_command_names_the_one_that_was_meant(shardtalk: Run) -> None:
+    assert shardtalk("captoin", "x") == (2, "shardtalk: error: there is no command 'captoin'; did you mean caption?\n")
+    code, said = shardtalk("x")
+    assert code == 2 and said.count("\n") == 1 and all(name in said for name in cli.COMMANDS)
 
 
-@pytest.mark.parametrize("verb", cli.VERBS)
-def test_every_verb_has_help(verb: str, shardtalk: Run) -> None:
-    code, said = shardtalk(verb, "--help")
-    assert code == 0 and f"usage: shardtalk {verb}" in said
+def test_the_version_is_told(shardtalk: Run) -> None:
+    assert shardtalk("--version") == (0, f"shardtalk {jobs.__version__}\n")
 
 
-@pytest.mark.parametrize("verb", cli.VERBS)
-def test_every_verb_refuses_an_unknown_option(verb: str, shardtalk: Run) -> None:
-    code, said = shardtalk(verb, "--no_such_option", "1")
-    assert code == 2 and said.count("\n") == 1 and said.startswith(f"shardtalk {verb}: error:")
+def test_help_is_a_command_too(shardtalk: Run) -> None:
+    assert shardtalk("help", "verify") == shardtalk("verify", "--help")
+    assert shardtalk("help") == shardtalk("--help")
 
 
-def test_verbs_and_their_help_import_nothing_heavy() -> None:
+@pytest.mark.parametrize("name", cli.COMMANDS)
+def test_every_command_describes_all_of_its_options(name: str, shardtalk: Run) -> None:
+    code, said = shardtalk(name, "--help-all")
+    described = re.findall(r"^  --.*\n      (.*)", said, re.MULTILINE)
+    assert code == 0 and len(described) == said.count("\n  --") and all(len(text.split()) > 1 for text in described)
+
+
+def test_renamed_options_are_answered_by_their_names_now(shardtalk: Run) -> None:
+    for command, then, now in (
+        ("caption", "search.groups", "search.num_beam_groups"),
+        ("train", "stages.finetune.cnn.momentum", "stages.finetune.cnn.beta1"),
+        ("prepare", "threads", "num_decode_threads"),
+    ):
+        assert shardtalk(command, f"--{then}", "2") == (2, f"shardtalk {command}: error: `--{then}` is now `--{now}`\n")
+
+
+@pytest.mark.parametrize("command", cli.COMMANDS)
+def test_every_command_has_help(command: str, shardtalk: Run) -> None:
+    code, said = shardtalk(command, "--help")
+    assert code == 0 and f"usage: shardtalk {command}" in said
+
+
+@pytest.mark.parametrize("command", cli.COMMANDS)
+def test_every_command_refuses_an_unknown_option(command: str, shardtalk: Run) -> None:
+    code, said = shardtalk(command, "--no_such_option", "1")
+    assert code == 2 and said.count("\n") == 1 and said.startswith(f"shardtalk {command}: error:")
+
+
+def test_commands_and_their_help_import_nothing_heavy() -> None:
     code = """
 import sys
 from jobs import cli
@@ -67,7 +94,7 @@ def test_a_bug_is_not_swallowed(bug: Exception, tmp_path: Path, monkeypatch: pyt
         cli.main(["verify", str(tmp_path)])
 
 
-def test_an_interrupted_verb_says_3(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, shardtalk: Run) -> None:
+def test_an_interrupted_command_says_3(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, shardtalk: Run) -> None:
     def run(config: object) -> int:
         raise KeyboardInterrupt
 

@@ -30,8 +30,8 @@ def imported(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize("beams", [1, 2, 3])
 def test_captions_are_those_of_eval_lua(beams: int, imported: Path, shardtalk: Run, tmp_path: Path) -> None:
-    search = ("--search.beam_search", "neuraltalk2", "--search.beam_size", beams)
-    usual = ("--output", tmp_path / "out", "--captioner", imported, "--runner", "local", "--batch_images", 5)
+    search = ("--search.method", "neuraltalk2", "--search.beam_size", beams)
+    usual = ("--output", tmp_path / "out", "--captioner", imported, "--runner", "local", "--batch_size", 5)
     assert shardtalk("caption", IMAGES, *usual, *search)[0] == 0
     theirs = json.loads((FIXTURES / "eval" / f"A.beam{beams}.vis.json").read_text())
     expected = {Path(entry["file_name"]).name: entry["caption"] for entry in theirs}
@@ -43,7 +43,7 @@ def test_log_probabilities_are_the_originals(imported: Path) -> None:
     images = json.loads((FIXTURES / "eval" / "A_eval.json").read_text())
     files = json.loads((FIXTURES / "images.json").read_text())
     opened = [Image.open(IMAGES / files[image["name"]]["file"]) for image in images]
-    search = Search(beam_search="neuraltalk2", beam_size=3)
+    search = Search(method="neuraltalk2", beam_size=3)
     for caption, image in zip(captioner.caption(opened, search), images, strict=True):
         best, expected = caption.candidates[0], image["decode"]["3"]
         assert (best.text, best.num_tokens) == (expected["sentence"], sum(token > 0 for token in expected["seq"]))
@@ -53,7 +53,7 @@ def test_log_probabilities_are_the_originals(imported: Path) -> None:
 def test_the_normal_search_stays_the_default(imported: Path) -> None:
     captioner = Captioner.load(imported, device="cpu")
     image = Image.open(IMAGES / "img07_rgba.png")
-    assert "UNK" in captioner.caption([image], Search(beam_search="neuraltalk2", beam_size=2))[0].text
+    assert "UNK" in captioner.caption([image], Search(method="neuraltalk2", beam_size=2))[0].text
     assert "UNK" not in captioner.caption([image])[0].text
 
 
@@ -99,7 +99,7 @@ def test_what_was_in_the_file_is_told(shardtalk: Run, tmp_path: Path) -> None:
         "id fixtureD",
         "loss 4.1 at 0 to 2.25 at 2,500, 3 values",
         "loss 2.5, Bleu_1 0.4, CIDEr 0.1",
-        "--search.beam_search neuraltalk2",
+        "--search.method neuraltalk2",
     ):
         assert part in said
 

@@ -34,7 +34,7 @@ def given(
         if item["file_path"] not in missing:
             Image.new("RGB", (30 + i, 20), (9 * i, 0, 0)).save(root / item["file_path"])
     (folder / "c.json").write_text(json.dumps(entries))
-    options = {"word_count_threshold": 0, "threads": 2, "output": str(folder / "out")} | options
+    options = {"word_count_threshold": 0, "num_decode_threads": 2, "output": str(folder / "out")} | options
     return PrepareConfig(captions=str(folder / "c.json"), images_root=str(root), **options)
 
 
@@ -161,8 +161,8 @@ def test_counts_are_of_usable_images(tmp_path: Path) -> None:
 
 
 def test_same_input_and_seed_make_the_same_bytes(tmp_path: Path) -> None:
-    first = given(tmp_path, dogs(7), num_val=2, image_size=15, output=str(tmp_path / "first"), threads=1)
-    again = given(tmp_path, dogs(7), num_val=2, image_size=15, output=str(tmp_path / "again"), threads=3)
+    first = given(tmp_path, dogs(7), num_val=2, image_size=15, output=str(tmp_path / "first"), num_decode_threads=1)
+    again = given(tmp_path, dogs(7), num_val=2, image_size=15, output=str(tmp_path / "again"), num_decode_threads=3)
     run(first)
     run(again)
     ours, theirs = files(first), files(again)

@@ -51,7 +51,7 @@ def test_what_is_finished_is_not_opened_again(tmp_path: Path, caption: Run) -> N
 @pytest.mark.parametrize("with_part", [False, True])
 def test_only_what_is_missing_is_done_again(with_part: bool, tmp_path: Path, caption: Run) -> None:
     inputs = [pictures(tmp_path / "in", 3), tar_of_pictures(tmp_path / "s.tar", 4)]
-    cuts = ("--fragment_rows", 2, "--batch_images", 2)
+    cuts = ("--rows_per_file", 2, "--batch_size", 2)
     assert caption(*inputs, *cuts)[0] == 0
     rows = rows_of(tmp_path / "out")
     for record in records(tmp_path / "out"):
@@ -118,7 +118,7 @@ def test_a_driver_that_lost_its_lease_commits_nothing(
 def test_what_such_a_driver_committed_after_all_is_removed(tmp_path: Path, caption: Run, shardtalk: Run) -> None:
     """It may stop between asking for the lease and committing, and wake up after another has done its work."""
     folder, out = pictures(tmp_path / "in", 2), tmp_path / "out"
-    assert caption(folder, "--fragment_rows", 1, "--batch_images", 1)[0] == 0
+    assert caption(folder, "--rows_per_file", 1, "--batch_size", 1)[0] == 0
     late = {path: path.read_bytes() for path in out.rglob("part-*")}
     for path in [*late, out / "_manifest.json"]:
         path.unlink()
@@ -129,7 +129,7 @@ def test_what_such_a_driver_committed_after_all_is_removed(tmp_path: Path, capti
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(jobs.caption, "_judge", lambda *_, **__: wake_up() or 0)
-        assert caption(folder, "--fragment_rows", 2)[0] == 0
+        assert caption(folder, "--rows_per_file", 2)[0] == 0
     assert not any(path.exists() for path in late)
     assert shardtalk("verify", out, folder)[0] == 0
 
@@ -151,7 +151,7 @@ def test_asked_to_stop_it_waits_for_no_more_rows(
 
     with monkeypatch.context() as patch:
         patch.setattr(jobs.caption, "captioned", stuck)
-        code, said = caption(folder, "--batch_images", 3)
+        code, said = caption(folder, "--batch_size", 3)
     assert code == 3 and "3 rows are committed" in said and closed
     assert signal.getsignal(number) == usual
     assert caption(folder)[0] == 0
@@ -162,7 +162,7 @@ def test_a_half_done_tar_goes_on_from_its_byte_offset(tmp_path: Path, caption: R
     images = {f"k{i}.jpg": jpeg(i) for i in range(5)}
     tar = tmp_path / "s.tar"
     tar.write_bytes(tar_bytes(images))
-    assert caption(tar, "--fragment_rows", 1, "--batch_images", 1)[0] == 0
+    assert caption(tar, "--rows_per_file", 1, "--batch_size", 1)[0] == 0
     rows = rows_of(tmp_path / "out")
     for record in records(tmp_path / "out"):
         if json.loads(record.read_text())["intervals"][0][1] >= 3:
@@ -252,7 +252,7 @@ def test_a_sample_of_several_images_may_be_interrupted_anywhere(tmp_path: Path, 
     names = ["0.left.jpg", "0.right.jpg", "0.txt", "1.left.jpg", "1.right.jpg", "0.left.jpg"]
     tar = tmp_path / "s.tar"
     tar.write_bytes(tar_bytes([(name, jpeg(i)) for i, name in enumerate(names)]))
-    job = (tar, "--fragment_rows", 1, "--batch_images", 1, "--siblings", "txt")
+    job = (tar, "--rows_per_file", 1, "--batch_size", 1, "--siblings", "txt")
     assert caption(*job)[0] == 0
     rows = rows_of(tmp_path / "out")
     assert [row["image_id"] for row in rows] == ["0.left", "0.right", "1.left", "1.right", "0"]

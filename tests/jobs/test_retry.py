@@ -137,7 +137,7 @@ def test_rows_in_the_middle_of_a_tar_leave_no_gap(
     monkeypatch.setattr(retry, "RETRYABLE", frozenset({ErrorCode.NOT_AN_IMAGE}))
     tar = tmp_path / "s.tar"
     tar.write_bytes(tar_bytes({f"k{i}.jpg": b"no" if i in bad else jpeg(i) for i in range(7)}))
-    job = (tar, "--batch_images", 2, "--fragment_rows", 4, "--max_error_rate", 1)
+    job = (tar, "--batch_size", 2, "--rows_per_file", 4, "--max_error_rate", 1)
     assert caption(*job)[0] == 0
     before = rows_of(tmp_path / "out")
     code, said = caption(*job, "--retry_errors", True)

@@ -40,7 +40,7 @@ def test_an_ensembles_rows_are_its_captions(  # noqa: PLR0917
     folder: Path, tmp_path: Path, captioner: Path, second_captioner: Path, caption: Run, shardtalk: Run
 ) -> None:
     both = ("--captioner", captioner, "--captioner", second_captioner, "--weights", "7,3")
-    assert caption(folder, *both, *TWO, "--batch_images", 2)[0] == 0
+    assert caption(folder, *both, *TWO, "--batch_size", 2)[0] == 0
     ensemble = Ensemble.load([captioner, second_captioner], weights=[0.7, 0.3], device="cpu")
     expected = [[c.text for c in found.candidates] for found in ensemble.caption(images(), SEARCH)]
     assert captions(tmp_path / "out") == [*expected, None]
@@ -141,7 +141,7 @@ def test_there_are_no_token_probabilities_by_default(tmp_path: Path, caption: Ru
 
 def test_rules_reach_the_search(tmp_path: Path, caption: Run) -> None:
     folder = pictures(tmp_path / "in", 4)
-    rules = ("--search.no_repeat_ngram", 1, "--search.no_bad_endings", "--search.min_tokens", 4)
+    rules = ("--search.no_repeat_ngram_size", 1, "--search.no_bad_endings", "--search.min_tokens", 4)
     assert caption(folder, *rules)[0] == 0
     for row in rows_of(tmp_path / "out"):
         words = row["caption"].split()

@@ -37,7 +37,7 @@ def test_a_half_done_job_says_what_is_left(
     tar.write_bytes(tar_bytes({f"k{i}.jpg": jpeg(i) for i in range(8)}))
     moments = iter(range(1000, 2000, 10))
     monkeypatch.setattr("pipeline.output.writer.time.time", lambda: next(moments))
-    assert caption(tar, "--batch_images", 2, "--fragment_rows", 2)[0] == 0
+    assert caption(tar, "--batch_size", 2, "--rows_per_file", 2)[0] == 0
     records = sorted(
         (tmp_path / "out" / "_commits").iterdir(), key=lambda file: json.loads(file.read_text())["committed"]
     )

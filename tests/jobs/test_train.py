@@ -34,8 +34,8 @@ RECIPE = """
 network: {cnn: squeezenet1_1, image_size: 64, embedding_size: 16, hidden_size: 16}
 captions_per_image: 2
 stages:
-- {name: language, epochs: 30, batch_images: 6, optimizer: {learning_rate: 0.02}, dropout: 0.0, input_dropout: 0.0}
-- {name: finetune, epochs: 1, optimizer: {learning_rate: 1.0e-4}, cnn: {learning_rate: 1.0e-5}, smallest_crop: 0.9}
+- {name: language, epochs: 30, batch_size: 6, optimizer: {learning_rate: 0.02}, dropout: 0.0, input_dropout: 0.0}
+- {name: finetune, epochs: 1, optimizer: {learning_rate: 1.0e-4}, cnn: {learning_rate: 1.0e-5}, min_crop_scale: 0.9}
 - {name: self_critical, epochs: 1, optimizer: {learning_rate: 2.0e-4}, dropout: 0.0, samples_per_image: 5}
 """
 
@@ -139,7 +139,7 @@ def test_a_run_goes_on_with_more_stages_but_not_with_others(train: Run, tmp_path
     assert train()[0] == 0
     assert len(history(tmp_path / "run")) == 2
     (tmp_path / "recipe.yaml").write_text(RECIPE.replace("epochs: 30", "epochs: 2"))
-    code, said = train("--threads", 2)
+    code, said = train("--num_decode_threads", 2)
     assert code == 0, said
     assert [line["stage"] for line in history(tmp_path / "run")] == ["language"] * 2 + ["finetune", "self_critical"]
     code, said = train("--seed", 7, "--stages.language.dropout", 0.1)
@@ -252,11 +252,14 @@ def test_data_that_prepare_did_not_write_are_refused(tmp_path: Path, shardtalk: 
         (["--network.attention_heads", 3], "attention_heads is 3; it must be a divisor of embedding_size, 16"),
         (["--network.attention_heads", -1], "attention_heads is -1; it must be at least 0"),
         (["--network.attention_heads", 4, "--network.cnn", "vit_b_16"], "vit_b_16 has none"),
-        (["--network.attention_heads", 4, "--stages.language.views", 2], "need views 0 with network.attention_heads"),
+        (
+            ["--network.attention_heads", 4, "--stages.language.cached_augmentations", 2],
+            "need cached_augmentations 0 with network.attention_heads",
+        ),
     ],
 )
 def test_a_shape_that_there_is_not_is_refused(options: list[object], reason: str, train: Run, tmp_path: Path) -> None:
-    code, said = train("--stages.language.smallest_crop", 0.8, *options)
+    code, said = train("--stages.language.min_crop_scale", 0.8, *options)
     assert code == 2 and reason in said.splitlines()[-1]
     assert not (tmp_path / "run" / "latest").exists()
 
@@ -270,7 +273,7 @@ def test_the_recipes_that_ship_can_be_followed(
     parsed = parse(TrainConfig, ["--config", str(config), "--data", "x", "--output", "y"], prog="shardtalk train")
     with torch.device("meta"):
         assert build_feature_extractor(parsed.network.cnn)[1] > 1000
-    quick = [f"--stages.{stage.name}.{option}" for stage in parsed.stages for option in ("steps=1", "batch_images=4")]
+    quick = [f"--stages.{stage.name}.{option}" for stage in parsed.stages for option in ("steps=1", "batch_size=4")]
     small = ["--network.cnn", "squeezenet1_1", "--network.weights", weights, "--network.image_size", 48]
     where = ["--data", data, "--output", tmp_path / "run", "--num_workers", 0, "--compile_cnn", "false"]
     code, said = shardtalk("train", "--config", config, *where, *small, *quick)

@@ -17,7 +17,7 @@ def inputs(tmp_path: Path) -> list[Path]:
 @pytest.fixture
 def output(inputs: list[Path], caption: Run, tmp_path: Path) -> Path:
     """Of four parts: 0.jpg 1.jpg, 2.jpg k0, k1 k2, k3."""
-    assert caption(*inputs, "--fragment_rows", 2, "--batch_images", 1)[0] == 0
+    assert caption(*inputs, "--rows_per_file", 2, "--batch_size", 1)[0] == 0
     return tmp_path / "out"
 
 

@@ -75,7 +75,7 @@ def test_too_many_errors_are_an_exception(captioner: Path, tmp_path: Path) -> No
 
 
 def test_mistakes_are_exceptions_that_name_them(tmp_path: Path) -> None:
-    with pytest.raises(TypeError, match="beam_size"):
+    with pytest.raises(ConfigError, match=r"no option --beam_size; did you mean --search\.beam_size"):
         shardtalk.caption("photos", tmp_path / "out", beam_size=3)
     with pytest.raises(ConfigError, match="max_error_rate"):
         shardtalk.caption("photos", tmp_path / "out", max_error_rate=2.0)

@@ -65,7 +65,7 @@ def mean_log_prob(decoders: list[Decoder], images: list[torch.Tensor], words: tu
 def test_a_beam_of_full_width_is_exhaustive(
     decoders: list[Decoder], embeddings: list[torch.Tensor], power: float
 ) -> None:
-    search = unruled(beam_size=200, max_tokens=T, num_candidates=7, length_normalization=power)
+    search = unruled(beam_size=200, max_tokens=T, num_candidates=7, length_penalty=power)
     found = generate_from_state(search, EnsembleDecoder(decoders, WEIGHTS), started(decoders, embeddings))
     for i in range(B):
         images = [each[i] for each in embeddings]
@@ -82,7 +82,7 @@ def test_a_beam_of_full_width_is_exhaustive(
         {"beam_size": 4, "num_candidates": 3},
         {"method": "greedy"},
         {"method": "sample", "num_candidates": 5},
-        {"beam_search": "neuraltalk2", "beam_size": 3},
+        {"method": "neuraltalk2", "beam_size": 3},
     ],
 )
 def test_an_ensemble_of_one_or_of_equals_is_itself(

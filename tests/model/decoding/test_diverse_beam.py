@@ -61,7 +61,7 @@ def test_groups_avoid_what_those_before_them_just_said(
     decoder: Decoder, embeddings: torch.Tensor, strength: float
 ) -> None:
     search = unruled(
-        beam_size=K, groups=G, diversity=strength, num_candidates=K, max_tokens=T, length_normalization=POWER
+        beam_size=K, num_beam_groups=G, diversity_penalty=strength, num_candidates=K, max_tokens=T, length_penalty=POWER
     )
     for embedding, found in zip(embeddings, generate(search, decoder, embeddings), strict=True):
         groups: list[list[Beam]] = [[((), False, 0.0)] for _ in range(G)]
@@ -77,7 +77,11 @@ def test_groups_avoid_what_those_before_them_just_said(
 
 
 def test_groups_that_need_not_differ_say_the_same(decoder: Decoder, embeddings: torch.Tensor) -> None:
-    apart = generate(unruled(beam_size=K, groups=G, diversity=0.0, num_candidates=K, max_tokens=T), decoder, embeddings)
+    apart = generate(
+        unruled(beam_size=K, num_beam_groups=G, diversity_penalty=0.0, num_candidates=K, max_tokens=T),
+        decoder,
+        embeddings,
+    )
     one = generate(unruled(beam_size=K // G, num_candidates=K // G, max_tokens=T), decoder, embeddings)
     assert [[h.words for h in found] for found in apart] == [[h.words for h in found] for found in one]
 
@@ -85,13 +89,13 @@ def test_groups_that_need_not_differ_say_the_same(decoder: Decoder, embeddings: 
 def test_more_diversity_gives_more_first_words(decoder: Decoder, embeddings: torch.Tensor) -> None:
     firsts = []
     for strength in (0.0, 100.0):
-        search = unruled(beam_size=G, groups=G, diversity=strength, num_candidates=G, max_tokens=T)
+        search = unruled(beam_size=G, num_beam_groups=G, diversity_penalty=strength, num_candidates=G, max_tokens=T)
         firsts.append([len({tuple(h.words[:1]) for h in found}) for found in generate(search, decoder, embeddings)])
     assert firsts[0] == [1] * B and firsts[1] == [G] * B
 
 
 def test_a_caption_of_a_group_does_not_depend_on_its_batch(decoder: Decoder, embeddings: torch.Tensor) -> None:
-    search = unruled(beam_size=K, groups=G, num_candidates=4, max_tokens=T)
+    search = unruled(beam_size=K, num_beam_groups=G, num_candidates=4, max_tokens=T)
     for i, expected in enumerate(generate(search, decoder, embeddings)):
         (alone,) = generate(search, decoder, embeddings[i : i + 1])
         assert [h.words for h in alone] == [h.words for h in expected]

@@ -19,18 +19,18 @@ ENDINGS = [2]
 
 RULES_VERSION: list[dict[str, Any]] = [
     {"no_immediate_repeat": True},
-    {"no_repeat_ngram": 2},
-    {"no_repeat_ngram": 3},
+    {"no_repeat_ngram_size": 2},
+    {"no_repeat_ngram_size": 3},
     {"no_bad_endings": True},
     {"min_tokens": 2},
     {"min_tokens": 4, "no_immediate_repeat": True, "no_bad_endings": True},
-    {"min_tokens": 1, "no_repeat_ngram": 2, "no_bad_endings": True},
+    {"min_tokens": 1, "no_repeat_ngram_size": 2, "no_bad_endings": True},
 ]
 
 
 def keeps(words: tuple[int, ...], rules: dict[str, Any]) -> bool:
     """Whether a whole caption obeys."""
-    n = rules.get("no_repeat_ngram", 0)
+    n = rules.get("no_repeat_ngram_size", 0)
     ngrams = [words[i : i + n] for i in range(len(words) - n + 1)] if n else []
     return (
         len(set(ngrams)) == len(ngrams)
@@ -97,7 +97,7 @@ def test_a_caption_does_not_depend_on_its_batch_under_rules(embeddings: torch.Te
         beam_size=3,
         num_candidates=2,
         max_tokens=9,
-        no_repeat_ngram=2,
+        no_repeat_ngram_size=2,
         no_immediate_repeat=True,
         no_bad_endings=True,
         min_tokens=3,
@@ -112,7 +112,7 @@ def test_a_caption_does_not_depend_on_its_batch_under_rules(embeddings: torch.Te
 def test_where_no_word_is_left_the_caption_ends(method: Any, embeddings: torch.Tensor) -> None:
     decoder = tiny()
     decoder.output.bias.data[0] -= 1000  # END comes last
-    search = Search(method=method, max_tokens=9, no_repeat_ngram=1, min_tokens=9, no_bad_endings=True)
+    search = Search(method=method, max_tokens=9, no_repeat_ngram_size=1, min_tokens=9, no_bad_endings=True)
     for found in generate(search, decoder, embeddings, forbidden_final_ids=[1, 2, 3]):
         assert sorted(found[0].words) == [1, 2, 3]
 

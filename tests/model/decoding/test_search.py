@@ -52,7 +52,7 @@ def as_pairs(found: list[Hypothesis]) -> list[tuple[tuple[int, ...], float]]:
 
 @pytest.mark.parametrize("power", [0.0, 0.7])
 def test_beam_of_full_width_is_exhaustive(decoder: Counting, embeddings: torch.Tensor, power: float) -> None:
-    search = unruled(beam_size=200, max_tokens=T, num_candidates=7, length_normalization=power)
+    search = unruled(beam_size=200, max_tokens=T, num_candidates=7, length_penalty=power)
     for embedding, found in zip(embeddings, generate(search, decoder, embeddings), strict=True):
         scored = all_captions(decoder, embedding, T)
         best = sorted(scored.items(), key=lambda item: -item[1] / (len(item[0]) + 1) ** power)[:7]
@@ -67,7 +67,7 @@ def test_narrow_beam_keeps_the_best_of_each_step(power: float) -> None:
     for parameter in decoder.parameters():
         parameter.data.mul_(5)
     embeddings = torch.randn(B, E, dtype=torch.float64)
-    search = unruled(beam_size=beams, max_tokens=longest, num_candidates=2, length_normalization=power)
+    search = unruled(beam_size=beams, max_tokens=longest, num_candidates=2, length_penalty=power)
     for embedding, found in zip(embeddings, generate(search, decoder, embeddings), strict=True):
         beam: list[tuple[tuple[int, ...], bool, float]] = [((), False, 0.0)]  # words, whether END was said, log_prob
         while not all(ended for _, ended, _ in beam):
@@ -130,7 +130,7 @@ def test_finished_captions_cost_nothing(decoder: Counting, embeddings: torch.Ten
 
 @pytest.mark.parametrize(("candidates", "power"), [(2, 0.0), (1, 0.7)])
 def test_an_image_whose_beams_ended_costs_nothing(decoder: Counting, candidates: int, power: float) -> None:
-    search = unruled(beam_size=2, max_tokens=9, num_candidates=candidates, length_normalization=power)
+    search = unruled(beam_size=2, max_tokens=9, num_candidates=candidates, length_penalty=power)
     embeddings = 9 * torch.randn(8, E, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     generate(search, decoder, embeddings)
     together, alone = decoder.rows, list[list[int]]()
@@ -215,7 +215,7 @@ def test_temperature_raises_probabilities_to_its_inverse(decoder: Counting, embe
 
 
 def test_unsayable_words_are_not_said(decoder: Counting, embeddings: torch.Tensor) -> None:
-    search = unruled(beam_size=200, max_tokens=T, num_candidates=5, length_normalization=0)
+    search = unruled(beam_size=200, max_tokens=T, num_candidates=5, length_penalty=0)
     for embedding, found in zip(embeddings, generate(search, decoder, embeddings, suppressed_ids=[2]), strict=True):
         scored = {words: total for words, total in all_captions(decoder, embedding, T).items() if 2 not in words}
         best = sorted(scored.items(), key=lambda item: -item[1])[:5]
@@ -258,21 +258,21 @@ def test_another_seed_gives_other_samples(decoder: Counting, embeddings: torch.T
         {"num_candidates": 0},
         {"beam_size": 2, "num_candidates": 3},
         {"method": "greedy", "num_candidates": 2},
-        {"length_normalization": -0.1},
+        {"length_penalty": -0.1},
         {"temperature": 0.0},
         {"top_k": -1},
         {"top_p": 0.0},
         {"top_p": 1.1},
         {"min_tokens": -1},
         {"min_tokens": 5, "max_tokens": 4},
-        {"no_repeat_ngram": -1},
-        {"groups": 0},
-        {"groups": 2, "beam_size": 5},
-        {"groups": 5, "method": "greedy"},
-        {"diversity": -0.1},
-        {"beam_search": "neuraltalk2", "no_bad_endings": True},
-        {"beam_search": "neuraltalk2", "groups": 5},
-        {"beam_search": "neuraltalk2", "no_repeat_ngram": 3},
+        {"no_repeat_ngram_size": -1},
+        {"num_beam_groups": 0},
+        {"num_beam_groups": 2, "beam_size": 5},
+        {"num_beam_groups": 5, "method": "greedy"},
+        {"diversity_penalty": -0.1},
+        {"method": "neuraltalk2", "no_bad_endings": True},
+        {"method": "neuraltalk2", "num_beam_groups": 5},
+        {"method": "neuraltalk2", "no_repeat_ngram_size": 3},
     ],
 )
 def test_an_option_out_of_range_is_refused(options: dict[str, object]) -> None:

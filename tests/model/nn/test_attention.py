@@ -94,8 +94,8 @@ def test_a_beam_finds_what_is_most_probable(decoder: Decoder, images: torch.Tens
     "options",
     [
         {"method": "sample", "num_candidates": 4},
-        {"groups": 5, "num_candidates": 5},
-        {"beam_search": "neuraltalk2", "beam_size": 3, "num_candidates": 2},
+        {"num_beam_groups": 5, "num_candidates": 5},
+        {"method": "neuraltalk2", "beam_size": 3, "num_candidates": 2},
     ],
 )
 def test_an_image_is_searched_as_if_it_were_alone(

@@ -37,12 +37,12 @@ fifty layers' results: on the CPU it is 0.03 and 0.3."""
 SEARCHES = {
     "greedy": Search(method="greedy"),
     "beam": Search(beam_size=5, num_candidates=3),
-    "groups": Search(beam_size=4, groups=2, num_candidates=2),
+    "groups": Search(beam_size=4, num_beam_groups=2, num_candidates=2),
     "sample": Search(method="sample", num_candidates=2, top_k=40),
-    "rules": Search(no_bad_endings=True, no_immediate_repeat=True, no_repeat_ngram=3, min_tokens=3),
+    "rules": Search(no_bad_endings=True, no_immediate_repeat=True, no_repeat_ngram_size=3, min_tokens=3),
     "probabilities": Search(beam_size=2, token_probs=True),
-    "neuraltalk2": Search(beam_search="neuraltalk2", beam_size=3, max_tokens=16),
-    "neuraltalk2 greedy": Search(beam_search="neuraltalk2", method="greedy", max_tokens=16),
+    "neuraltalk2": Search(method="neuraltalk2", beam_size=3, max_tokens=16),
+    "neuraltalk2 greedy": Search(method="neuraltalk2", beam_size=1, max_tokens=16),
 }
 
 
@@ -145,7 +145,7 @@ def test_neuraltalk2s_captions_are_the_originals(device: torch.device) -> None:
     found = Captioner(original.network, original.vocabulary, PREPROCESSING, device=device, dtype=torch.float32)
     expected = json.loads((FIXTURES / "eval" / "A.beam2.vis.json").read_text())
     files = [Image.open(FIXTURES / image["file_name"]) for image in expected]
-    captions = found.caption(files, Search(beam_search="neuraltalk2", beam_size=2))
+    captions = found.caption(files, Search(method="neuraltalk2", beam_size=2))
     assert [caption.text for caption in captions] == [image["caption"] for image in expected]
 
 
@@ -180,7 +180,9 @@ def test_the_network_draws_what_it_draws_on_the_cpu(images: list[Image.Image], d
         pixels = torch.from_numpy(np.stack([preprocessing.pixels(image) for image in images])).to(where)
         given = {"images": preprocessing.normalize(pixels), "suppressed_ids": vocabulary.suppressed_ids}
         drawn.append(
-            sample_captions(network.to(where), Search(method="sample", num_candidates=3, no_repeat_ngram=0), **given)
+            sample_captions(
+                network.to(where), Search(method="sample", num_candidates=3, no_repeat_ngram_size=0), **given
+            )
         )
     assert drawn[0] == drawn[1]
     assert len({tuple(words) for captions in drawn[0] for words in captions}) > len(images)

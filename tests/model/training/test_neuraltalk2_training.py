@@ -88,10 +88,10 @@ def test_losses_and_gradients_are_those_of_neuraltalk2(name: str) -> None:
 
 UPDATES = json.loads((FIXTURES / "train_math" / "optim_updates.json").read_text())
 OURS = {
-    "sgd": {"name": "sgd", "momentum": 0.0},
+    "sgd": {"name": "sgd", "beta1": 0.0},
     "sgdm": {"name": "sgd"},
     "sgdmom": {"name": "nesterov"},
-    "rmsprop": {"name": "rmsprop", "momentum": 0.0},
+    "rmsprop": {"name": "rmsprop", "beta1": 0.0},
     "adagrad": {"name": "adagrad"},
     "adam_lm": {"name": "neuraltalk2_adam"},
     "adam_cnn": {"name": "neuraltalk2_adam"},
@@ -103,8 +103,8 @@ OURS = {
 def test_updates_are_those_of_neuraltalk2(name: str) -> None:
     given, theirs = UPDATES[name]["args"], UPDATES[name]["x"]
     options = {
-        "momentum": given.get("beta1", given.get("alpha", 0.0)),
-        "smoothing": given.get("beta2", given.get("alpha", 0.0)),
+        "beta1": given.get("beta1", given.get("alpha", 0.0)),
+        "beta2": given.get("beta2", given.get("alpha", 0.0)),
         "epsilon": given.get("eps", 0.0),
     }
     x = nn.Parameter(torch.tensor(UPDATES["x0"], dtype=torch.float64))

@@ -45,7 +45,7 @@ def images() -> torch.Tensor:
 
 
 def optimizer(learning_rate: float, **options: Any) -> Optimizer:
-    usual: dict[str, Any] = {"weight_decay": 0.0, "momentum": 0.9, "smoothing": 0.98, "epsilon": 1e-8}
+    usual: dict[str, Any] = {"weight_decay": 0.0, "beta1": 0.9, "beta2": 0.98, "epsilon": 1e-8}
     return Optimizer(**{"name": "adamw", "learning_rate": learning_rate} | usual | options)
 
 
@@ -66,7 +66,7 @@ def trainer(
         "schedule": Schedule("cosine", warmup_steps),
         "dropout": network.decoder.dropout.p,
         "input_dropout": network.decoder.input_dropout.p,
-        "average_decay": 0.9,
+        "ema_decay": 0.9,
     }
     return TrainStep(network, Stage(**usual | options), steps=steps, objective=objective)
 
@@ -211,7 +211,7 @@ def test_only_matrices_decay(images: torch.Tensor) -> None:
 
 def test_the_average_follows_the_weights(images: torch.Tensor) -> None:
     network = tiny()
-    learner, steps = trainer(network, average_decay=0.5), []
+    learner, steps = trainer(network, ema_decay=0.5), []
     for _ in range(4):
         learner.step([batch(images=images)])
         steps.append(network.decoder.output.bias.detach().clone())
@@ -257,7 +257,7 @@ def test_a_stage_has_its_own_dropout(images: torch.Tensor) -> None:
 
 def test_parts_of_a_step_add_up_to_the_whole(images: torch.Tensor) -> None:
     whole, parts = tiny().double(), tiny().double()
-    options: dict[str, Any] = {"optimizer": optimizer(0.5, name="sgd"), "clip_norm": 0.0, "warmup_steps": 0}
+    options: dict[str, Any] = {"optimizer": optimizer(0.5, name="sgd"), "max_grad_norm": 0.0, "warmup_steps": 0}
     total = trainer(whole, **options).step([batch(images=images.double())])
     each = [batch(CAPTIONS[i * N : i * N + N], images=images.double()[i : i + 1]) for i in range(B)]
     assert torch.allclose(trainer(parts, **options).step(each), total)
@@ -276,7 +276,7 @@ def test_gradients_are_clipped_by_value(images: torch.Tensor) -> None:
     network = tiny()
     before = {name: value.detach().clone() for name, value in network.named_parameters()}
     clipped = trainer(
-        network, optimizer=optimizer(1.0, name="sgd", momentum=0.0), clip_norm=0.0, clip_value=0.01, warmup_steps=0
+        network, optimizer=optimizer(1.0, name="sgd", beta1=0.0), max_grad_norm=0.0, max_grad_value=0.01, warmup_steps=0
     )
     clipped.step([batch(images=images)])
     moved = max(float((value - before[name]).detach().abs().max()) for name, value in network.named_parameters())
@@ -351,7 +351,7 @@ def work(rank: int, workers: int, rendezvous: str, result: str) -> None:
         if rank:
             with torch.no_grad():
                 network.decoder.output.bias += 1.0  # the first one's weights count
-        learner = trainer(network, optimizer=optimizer(0.5, name="sgd"), cnn_learning_rate=0.01, clip_norm=1.0)
+        learner = trainer(network, optimizer=optimizer(0.5, name="sgd"), cnn_learning_rate=0.01, max_grad_norm=1.0)
         images = torch.randn(IMAGES, 3, 8, 9, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
         mine = slice(IMAGES * rank // workers, IMAGES * (rank + 1) // workers)
         for _ in range(2):

@@ -78,9 +78,9 @@ def test_what_several_workers_computed_is_found_by_any_number(
 
 def test_views_are_crops_that_stay_the_same(split: PreparedSplit, encoder: Encoder, tmp_path: Path) -> None:
     cache = FeatureCache(Folder(str(tmp_path / "run")), encoder, PREPROCESSING)
-    found = cache.of("train", split, ALONE, views=3, smallest_crop=0.5, **OPTIONS)
+    found = cache.of("train", split, ALONE, views=3, min_crop_scale=0.5, **OPTIONS)
     assert found.shape == (3, 5, 7) and torch.equal(found[0], features(encoder, split))
     assert not torch.allclose(found[0], found[1]) and not torch.allclose(found[1], found[2])
-    assert torch.equal(cache.of("train", split, ALONE, views=3, smallest_crop=0.5, **OPTIONS), found)
+    assert torch.equal(cache.of("train", split, ALONE, views=3, min_crop_scale=0.5, **OPTIONS), found)
     again = FeatureCache(Folder(str(tmp_path / "other")), encoder, PREPROCESSING)
-    assert torch.equal(again.of("train", split, ALONE, views=3, smallest_crop=0.5, **OPTIONS), found)
+    assert torch.equal(again.of("train", split, ALONE, views=3, min_crop_scale=0.5, **OPTIONS), found)

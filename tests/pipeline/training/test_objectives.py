@@ -62,7 +62,7 @@ def test_what_is_drawn_is_weighed_by_its_worth(split: PreparedSplit, network: Ne
         max_tokens=5,
         baseline=baseline,
         captions_per_image=2,
-        written_weight=0.0,
+        cross_entropy_weight=0.0,
     )
     batch = lesson(NUMBERS, {"features": features(network)}, random())
     assert batch.words.shape[0] == 12 and batch.caption_weights is not None
@@ -88,7 +88,7 @@ def test_what_is_drawn_may_repeat_itself(split: PreparedSplit, network: Network)
         max_tokens=9,
         baseline="others",
         captions_per_image=1,
-        written_weight=0.0,
+        cross_entropy_weight=0.0,
     )
     said = lesson(NUMBERS, {"features": features(network)}, random()).words.tolist()
     assert any(len(set(pairwise(words))) < len(words) - 1 for words in said)
@@ -104,7 +104,7 @@ def test_people_may_speak_beside(split: PreparedSplit, network: Network) -> None
         max_tokens=5,
         baseline="others",
         captions_per_image=2,
-        written_weight=0.25,
+        cross_entropy_weight=0.25,
     )
     batch = lesson(NUMBERS, {"features": features(network)}, random())
     assert batch.caption_weights is not None

@@ -59,7 +59,7 @@ def test_the_local_runners_rows_are_those_of_the_cpu(
     def rows(where: torch.device, batch_images: int) -> pa.Table:
         spans = CommitLog().remaining_work(list_inputs([str(tmp_path / "s.tar")]).shards)
         options = {"captioner": str(captioner), "search": SEARCH, "device": str(where), "dtype": "float32"}
-        return pa.concat_tables(run_local(spans, decode, options, batch_images=batch_images, decode_threads=2))
+        return pa.concat_tables(run_local(spans, decode, options, batch_images=batch_images, num_decode_threads=2))
 
     expected = rows(CPU, 3)
     assert len(set(expected["caption"].to_pylist())) > 5
@@ -141,7 +141,9 @@ def test_the_images_of_a_step_are_those_of_the_cpu(split: PreparedSplit, device:
         order = in_order(split, worker_share(split, 0, 1), 2)
         given = step_inputs.images(split, order, PREPROCESSING, device=where, threads=2, first_step=0)
         random = np.random.default_rng(1)
-        steps.append([part for step in given for part in step_inputs.parts(*step, 2, smallest_crop=0.5, random=random)])
+        steps.append(
+            [part for step in given for part in step_inputs.parts(*step, 2, min_crop_scale=0.5, random=random)]
+        )
     assert [numbers.tolist() for numbers, _ in steps[0]] == [[0], [1], [2], [3], [4]]
     for (numbers, found), (others, expected) in zip(steps[1], steps[0], strict=True):
         assert numbers.tolist() == others.tolist()
@@ -181,7 +183,7 @@ def test_drawn_captions_are_worth_what_they_are_on_the_cpu(
             max_tokens=5,
             baseline=baseline,
             captions_per_image=2,
-            written_weight=0.25,
+            cross_entropy_weight=0.25,
         )
         features = torch.randn(3, network.encoder.feature_size, generator=torch.Generator().manual_seed(1))
         lessons.append(lesson(NUMBERS, {"features": features.to(where)}, np.random.default_rng(0)))

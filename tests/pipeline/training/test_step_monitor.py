@@ -15,8 +15,8 @@ from pipeline.training.step_monitor import StepMonitor
 def stage(**options: Any) -> Stage:
     """A stage with everything switched off but what is asked for."""
     usual: dict[str, Any] = {
-        **{"epochs": 2, "batch_images": 6, "clip_norm": 0.0, "label_smoothing": 0.0, "foretelling_weight": 0.0},
-        **{"dropout": 0.0, "input_dropout": 0.0, "average_decay": 0.0},
+        **{"epochs": 2, "batch_size": 6, "max_grad_norm": 0.0, "label_smoothing": 0.0, "bag_of_words_weight": 0.0},
+        **{"dropout": 0.0, "input_dropout": 0.0, "ema_decay": 0.0},
     }
     return Stage(**usual | options)
 

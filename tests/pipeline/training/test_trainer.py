@@ -56,12 +56,17 @@ def given(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., TrainConfig
     torch.save(build_feature_extractor("squeezenet1_1")[0].state_dict(), data / "cnn.pth")
 
     adam = Optimizer("adam", learning_rate=0.01, weight_decay=0.0)
-    usual: dict[str, Any] = {"batch_images": 3, "schedule": Schedule("cosine", warmup_steps=1), "optimizer": adam}
-    noisy: dict[str, Any] = {"dropout": 0.3, "average_decay": 0.5, "scheduled_sampling": 0.2}
-    beside: dict[str, Any] = {"baseline": "greedy", "written_weight": 0.1, "views": 2, "smallest_crop": 0.5}
+    usual: dict[str, Any] = {"batch_size": 3, "schedule": Schedule("cosine", warmup_steps=1), "optimizer": adam}
+    noisy: dict[str, Any] = {"dropout": 0.3, "ema_decay": 0.5, "scheduled_sampling": 0.2}
+    beside: dict[str, Any] = {
+        "baseline": "greedy",
+        "cross_entropy_weight": 0.1,
+        "cached_augmentations": 2,
+        "min_crop_scale": 0.5,
+    }
     stages = [
-        stage(**usual | noisy, name="language", epochs=3, accumulate=2),
-        stage(**usual | noisy, name="finetune", epochs=1, cnn=replace(adam, learning_rate=1e-5), smallest_crop=0.7),
+        stage(**usual | noisy, name="language", epochs=3, gradient_accumulation_steps=2),
+        stage(**usual | noisy, name="finetune", epochs=1, cnn=replace(adam, learning_rate=1e-5), min_crop_scale=0.7),
         stage(**usual, name="rewarded", steps=2, samples_per_image=2, **beside),
     ]
 
@@ -71,8 +76,8 @@ def given(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., TrainConfig
         )
         values: dict[str, Any] = {
             **{"data": str(data), "output": str(output), "network": network, "stages": stages, "max_tokens": 4},
-            **{"captions_per_image": 2, "beam_size": 2, "best_by": "loss", "dtype": "float32"},
-            **{"threads": 1, "buffer_images": 4, "save_steps": 0, "seed": 5},
+            **{"captions_per_image": 2, "beam_size": 2, "selection_metric": "loss", "dtype": "float32"},
+            **{"num_decode_threads": 1, "buffer_images": 4, "save_steps": 0, "seed": 5},
         }
         return TrainConfig(**values | changes)
 
@@ -130,7 +135,7 @@ def test_a_run_with_attention_keeps_no_features_and_goes_on_as_well(
     step: int, given: Callable[..., TrainConfig], tmp_path: Path
 ) -> None:
     whole, stopped = given(tmp_path / "whole"), given(tmp_path / "stopped")
-    stages = [replace(one, views=0) for one in whole.stages]
+    stages = [replace(one, cached_augmentations=0) for one in whole.stages]
     network = replace(whole.network, attention_heads=2, image_size=80)
     whole, stopped = (replace(recipe, network=network, stages=stages) for recipe in (whole, stopped))
     assert run(whole)
@@ -211,21 +216,21 @@ def test_the_last_epochs_are_kept(given: Callable[..., TrainConfig], tmp_path: P
 
 
 def test_the_best_is_chosen_by_what_was_asked(given: Callable[..., TrainConfig], tmp_path: Path) -> None:
-    for best_by, key, best in (("loss", "val_loss", min), ("cider", "cider", max)):
-        recipe = given(tmp_path / best_by, best_by=best_by)
+    for selection_metric, key, best in (("loss", "val_loss", min), ("cider", "cider", max)):
+        recipe = given(tmp_path / selection_metric, selection_metric=selection_metric)
         assert run(recipe)
-        kept = json.loads((tmp_path / best_by / "best" / "config.json").read_text())["scores"]["val"]
+        kept = json.loads((tmp_path / selection_metric / "best" / "config.json").read_text())["scores"]["val"]
         assert kept[key] == best(line[key] for line in left(recipe)[0])
 
 
 @pytest.mark.parametrize(
-    ("workers", "batch_images", "reason"), [(4, 8, "3 to validate on are too few"), (3, 5, "must be at least 6")]
+    ("workers", "batch_size", "reason"), [(4, 8, "3 to validate on are too few"), (3, 5, "must be at least 6")]
 )
 def test_each_worker_has_an_image_at_each_step(
-    workers: int, batch_images: int, reason: str, given: Callable[..., TrainConfig], tmp_path: Path
+    workers: int, batch_size: int, reason: str, given: Callable[..., TrainConfig], tmp_path: Path
 ) -> None:
     recipe = given(tmp_path)
-    recipe = replace(recipe, stages=[replace(one, batch_images=batch_images) for one in recipe.stages])
+    recipe = replace(recipe, stages=[replace(one, batch_size=batch_size) for one in recipe.stages])
     train, val = read_split(recipe.data, "train"), read_split(recipe.data, "val", captions=True)
     with pytest.raises(InputError, match=reason):
         Trainer(recipe, train, val, replace(ALONE, count=workers), Listener())
