@@ -39,8 +39,10 @@ def find(name: str | Path) -> Path:
         if (directory / FILES[0]).is_file():
             return directory
     shipped = ", ".join(sorted(path.name for path in ZOO.iterdir() if path.is_dir()))
+    is_hub_name = len(Path(name).parts) == 2 and not Path(name).parent.exists()  # noqa: PLR2004
+    hint = "; models of the Hugging Face Hub cannot be loaded" if is_hub_name else ""
     raise CheckpointError(
-        f"there is no captioner {str(name)!r}: give a directory with a config.json, or one of {shipped}"
+        f"there is no captioner {str(name)!r}: give a directory with a config.json, or one of {shipped}{hint}"
     )
 
 

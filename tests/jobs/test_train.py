@@ -22,7 +22,7 @@ from s3_store import Bucket
 from cluster.connect import Resources
 from configs.parsing import parse
 from configs.train import TrainConfig
-from jobs.cli import main
+from jobs.cli import COMMANDS, main
 from model.nn.encoder import build_feature_extractor
 from pipeline.training import ray_train
 from pipeline.training.step_monitor import StepMonitor
@@ -270,7 +270,7 @@ def test_the_recipes_that_ship_can_be_followed(
 ) -> None:
     """On few images and with a small CNN; theirs is only built."""
     config = CHECKOUT / "configs" / f"{recipe}.yaml"
-    parsed = parse(TrainConfig, ["--config", str(config), "--data", "x", "--output", "y"], prog="shardtalk train")
+    parsed = parse(TrainConfig, ["--config", str(config), "--data", "x", "--output", "y"], COMMANDS["train"])
     with torch.device("meta"):
         assert build_feature_extractor(parsed.network.cnn)[1] > 1000
     quick = [f"--stages.{stage.name}.{option}" for stage in parsed.stages for option in ("steps=1", "batch_size=4")]

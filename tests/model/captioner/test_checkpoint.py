@@ -231,3 +231,10 @@ def test_a_captioner_that_ships_names_its_licence(shipped: Path) -> None:
 def test_preprocessing_is_read_without_the_weights(directory: Path) -> None:
     (directory / "model.safetensors").unlink()
     assert checkpoint.load_preprocessing(directory).image_size == 40
+
+
+def test_a_name_of_the_hugging_face_hub_is_recognised() -> None:
+    with pytest.raises(CheckpointError, match="flickr8k-mobilenet-v2; models of the Hugging Face Hub cannot be loaded"):
+        checkpoint.find("organisation/model")
+    with pytest.raises(CheckpointError, match=r"or one of flickr8k-mobilenet-v2$"):
+        checkpoint.find("model")

@@ -7,7 +7,7 @@ import pytest
 from pipeline.errors import OutputError
 from pipeline.output.cleanup import sweep
 from pipeline.output.commit_log import Commit, CommitLog, RowRange
-from pipeline.output.job_record import check_output_folder, check_outside_inputs, check_same_job, write_job
+from pipeline.output.job_record import check_output_folder, check_outside_inputs, check_same_job, read_job, write_job
 from pipeline.output.manifest import finish, is_finished
 from pipeline.storage.folder import Folder
 
@@ -151,3 +151,9 @@ def test_a_manifest_that_another_driver_wrote_meanwhile_stays(tmp_path: Path) ->
     with pytest.raises(OutputError, match="another driver"):
         finish(folder, CommitLog(), job=JOB, run={}, confirm=another)
     assert manifest.read_text() == written[-1]
+
+
+def test_a_job_of_an_earlier_version_is_the_same_under_the_new_names(tmp_path: Path) -> None:
+    folder = Folder(str(tmp_path))
+    write_job(folder, {"search": {"groups": 2, "length_normalization": 0.7, "beam_search": "standard"}})
+    assert read_job(folder) == {"search": {"num_beam_groups": 2, "length_penalty": 0.7}}
