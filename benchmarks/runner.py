@@ -12,7 +12,7 @@ import time
 from cluster import connect
 from configs.caption import CaptionConfig
 from configs.parsing import parse
-from jobs.caption import captioned
+from jobs.captioning.flow import caption_spans
 from jobs.cli import COMMANDS
 from model.captioner import checkpoint
 from pipeline.inputs.listing import list_inputs
@@ -27,7 +27,7 @@ def main(arguments: list[str]) -> None:
     resources = connect.connect() if config.runner == "ray" else None
     ready = [  # (when, how many)
         (time.perf_counter(), len(rows))
-        for rows in captioned(config, [*map(checkpoint.find, config.captioner)], spans, resources)
+        for rows in caption_spans(config, [*map(checkpoint.find, config.captioner)], spans, resources)
     ]
     steady = sum(images for _, images in ready[1:]) / (ready[-1][0] - ready[0][0])
     print(json.dumps({"images_per_s": steady, "startup_s": ready[0][0] - started}))

@@ -15,7 +15,7 @@ from benchmarks.gpu.bench import Bench
 from benchmarks.pictures import make_folder
 from configs.prepare import PrepareConfig
 from jobs import prepare
-from jobs.caption import CPU_BATCH_IMAGES, CUDA_BATCH_IMAGES
+from jobs.captioning.flow import CPU_BATCH_IMAGES, CUDA_BATCH_IMAGES
 from model.captioner import checkpoint
 from model.vision.preprocessing import Preprocessing
 from pipeline.datasets.shard_writer import ShardWriter

@@ -5,49 +5,50 @@ from __future__ import annotations
 import os
 
 from cluster.connect import Resources
-from configs.caption import CaptionConfig
+from configs.caption import LocalConfig, RayConfig
 from model.device import choose_device, describe_device
 
 GPU_WAIT_S = 120.0
 """Seconds to wait for a worker with the requested GPUs: a cluster may have to start a node."""
 
 
-def actors(config: CaptionConfig, resources: Resources) -> tuple[float, int]:
+def actors(ray: RayConfig, resources: Resources) -> tuple[float, int]:
     """Returns the GPUs per captioner on Ray, and the maximum number of captioners."""
-    num_gpus = config.ray.num_gpus if config.ray.num_gpus >= 0 else float(resources.num_gpus > 0)
-    most = config.ray.max_actors or max(1, int(resources.num_gpus / num_gpus if num_gpus else resources.num_cpus))
-    return num_gpus, most
+    num_gpus = ray.num_gpus if ray.num_gpus >= 0 else float(resources.num_gpus > 0)
+    max_actors = ray.max_actors or max(1, int(resources.num_gpus / num_gpus if num_gpus else resources.num_cpus))
+    return num_gpus, max_actors
 
 
-def slots(config: CaptionConfig, resources: Resources | None) -> dict[str, float]:
+def slots(local: LocalConfig, ray: RayConfig, resources: Resources | None) -> dict[str, float]:
     """Returns the parallelism of each stage, by name. On Ray without GPUs, captioners decode, too."""
     if not resources:
-        return {"read": 1, "decode": config.local.num_decode_threads, "caption": 1}
-    num_gpus, most = actors(config, resources)
-    return {"read": resources.num_cpus, "decode": resources.num_cpus if num_gpus else most, "caption": most}
+        return {"read": 1, "decode": local.num_decode_threads, "caption": 1}
+    num_gpus, max_actors = actors(ray, resources)
+    return {"read": resources.num_cpus, "decode": resources.num_cpus if num_gpus else max_actors, "caption": max_actors}
 
 
-def device(config: CaptionConfig, resources: Resources | None) -> str:
+def device(requested: str, ray: RayConfig, resources: Resources | None) -> str:
     """Returns the device to load a captioner on; with a GPU, it is never the CPU unless that was requested."""
-    if resources and config.device == "auto":
-        return "cuda" if actors(config, resources)[0] else "cpu"
-    return config.device
+    if resources and requested == "auto":
+        return "cuda" if actors(ray, resources)[0] else "cpu"
+    return requested
 
 
-def check_device(config: CaptionConfig, resources: Resources | None) -> str:
+def check_device(requested: str, ray: RayConfig, resources: Resources | None) -> str:
     """Returns the name of the device that captioners will use. Raises OptionError or ClusterError if it is unavailable.
 
     Args:
+        requested: the option `device`.
         resources: those of the cluster; None for the local runner.
     """
-    asked = device(config, resources)
+    chosen = device(requested, ray, resources)
     if not resources:
-        return describe_device(choose_device(asked))
-    num_gpus = actors(config, resources)[0]
-    if asked == "cpu":
+        return describe_device(choose_device(chosen))
+    if chosen == "cpu":
         return "cpu"
     from pipeline.inference.ray_device import probe_worker_device
 
-    may_grow = bool(config.ray.address or os.environ.get("RAY_ADDRESS"))
+    num_gpus = actors(ray, resources)[0]
+    may_grow = bool(ray.address or os.environ.get("RAY_ADDRESS"))
     wait_s = GPU_WAIT_S if may_grow or resources.num_gpus >= num_gpus else 0.0
-    return probe_worker_device(asked, num_gpus=num_gpus, num_cpus=config.ray.num_cpus, wait_s=wait_s)
+    return probe_worker_device(chosen, num_gpus=num_gpus, num_cpus=ray.num_cpus, wait_s=wait_s)

@@ -6,8 +6,6 @@ import logging
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
-from configs.caption import CaptionConfig
-from jobs import cli
 from pipeline.file_types import format_counts
 from pipeline.filenames import printable
 from pipeline.inference.run_stats import RunStats
@@ -24,30 +22,38 @@ MAX_UNREAD_SHARE = 0.5
 """A shard of which a larger share of the bytes is unreadable counts as lost."""
 
 
-def judge(
-    config: CaptionConfig, folder: Folder, commit_log: CommitLog, listing: Listing, report: RunStats, *, min_rows: int
-) -> int:
-    """Returns the exit code for the rows so far, and logs why it is not 0.
+def find_failures(
+    folder: Folder,
+    commit_log: CommitLog,
+    listing: Listing,
+    stats: RunStats,
+    *,
+    max_error_rate: float,
+    max_lost_shards: float,
+    min_rows: int = 0,
+) -> bool:
+    """Returns True if the job failed by the rows so far, and logs the reasons.
 
     Args:
-        min_rows: with fewer rows, the code is 0.
+        max_error_rate: maximum share of rows that are errors.
+        max_lost_shards: maximum share of shards, and of their bytes, that could not be read.
+        min_rows: with fewer rows, nothing counts as a failure.
     """
     failed = False
-    if report.exceeds_error_rate(config.max_error_rate, min_rows):
-        log.error(
-            f"failed: {report.errors} of {report.rows} rows are errors; max_error_rate is {config.max_error_rate}"
-        )
+    if stats.exceeds_error_rate(max_error_rate, min_rows):
+        log.error(f"failed: {stats.errors} of {stats.rows} rows are errors; max_error_rate is {max_error_rate}")
         log.error(f"errors: {format_counts(commit_log.errors)}; the first: {first_error(folder, commit_log)}")
         failed = True
-    damaged, allowed = find_damaged(commit_log, listing), config.lost_shards_allowed
-    too_many = len(damaged.lost) > allowed * damaged.shards or damaged.lost_shards_bytes > allowed * damaged.bytes
-    if too_many and report.rows >= min_rows:
+    damaged = find_damaged(commit_log, listing)
+    too_many = len(damaged.lost) > max_lost_shards * damaged.shards
+    too_many |= damaged.lost_shards_bytes > max_lost_shards * damaged.bytes
+    if too_many and stats.rows >= min_rows:
         log.error(
             f"failed: {len(damaged.lost)} of {damaged.shards} shards could not be read, with {damaged.share:.1%} of all"
-            f" bytes; max_lost_shards is {allowed}; {_first_reasons(damaged.lost)}"
+            f" bytes; max_lost_shards is {max_lost_shards}; {_first_reasons(damaged.lost)}"
         )
         failed = True
-    return cli.FAILED if failed else 0
+    return failed
 
 
 @dataclass
@@ -107,15 +113,15 @@ def first_error(folder: Folder, commit_log: CommitLog) -> str:
     return "none"
 
 
-def summarise(where: str, commit_log: CommitLog, listing: Listing, report: RunStats, device: str) -> None:
+def summarise(where: str, commit_log: CommitLog, listing: Listing, stats: RunStats, device: str) -> None:
     """Logs totals, speed, the busiest stages, errors and damaged input of a finished job."""
     errors = sum(commit_log.errors.values())
     log.info(
         f"{commit_log.rows - errors} captions and {errors} errors in {where};"
-        f" this run {report.run_rows} rows in {report.seconds:.1f} s, {report.images_per_s:.1f} images/s on {device}"
+        f" this run {stats.run_rows} rows in {stats.seconds:.1f} s, {stats.images_per_s:.1f} images/s on {device}"
     )
-    if report.run_rows:
-        bottleneck, *others = (f"{stage} {share:.0%}" for stage, share in report.utilization.items())
+    if stats.run_rows:
+        bottleneck, *others = (f"{stage} {share:.0%}" for stage, share in stats.utilization.items())
         log.info(f"busy: {bottleneck} (the bottleneck), {', '.join(others)}")
     if errors:
         log.info(f"errors: {format_counts(commit_log.errors)}")
@@ -130,8 +136,8 @@ def summarise(where: str, commit_log: CommitLog, listing: Listing, report: RunSt
         log.info(f"{gone} files of this output are not among the inputs now; their rows stay")
     if listing.ignored:
         log.info(f"ignored {listing.ignored.total()} other files: {format_counts(listing.ignored)}")
-    if report.ignored:
-        log.info(f"ignored {report.ignored.total()} other files inside shards: {format_counts(report.ignored)}")
+    if stats.ignored:
+        log.info(f"ignored {stats.ignored.total()} other files inside shards: {format_counts(stats.ignored)}")
 
 
 def _names(shards: Iterable[Shard]) -> set[str]:

@@ -15,7 +15,7 @@ import ray
 from conftest import Run, assert_same, rows_of, tar_of_pictures
 from faults import Survived, chosen
 
-import jobs.caption
+import jobs.captioning.flow
 import pipeline.inference.ray_runner
 from cluster.connect import Resources
 from pipeline.inference.ray_runner import CaptionActor
@@ -109,7 +109,7 @@ def test_a_worker_killed_at_any_row_costs_none(  # noqa: PLR0917
             monkeypatch.setattr(pipeline.inference.ray_runner, "read", DyingRead(row, mark))
         else:
             DyingDecode.row, DyingDecode.mark = row, mark
-            monkeypatch.setattr(jobs.caption, "DecodeStage", DyingDecode)
+            monkeypatch.setattr(jobs.captioning.flow, "DecodeStage", DyingDecode)
         code, said = caption(tar, "--runner", "ray", "--ray.max_actors", 1, "--batch_size", 3, output=output)
         assert code == 0, said
         assert mark.exists()

@@ -128,7 +128,7 @@ def test_what_such_a_driver_committed_after_all_is_removed(tmp_path: Path, capti
             path.write_bytes(data)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(jobs.caption, "_judge", lambda *_, **__: wake_up() or 0)
+        patch.setattr(jobs.caption, "find_failures", lambda *_, **__: wake_up() or False)
         assert caption(folder, "--rows_per_file", 2)[0] == 0
     assert not any(path.exists() for path in late)
     assert shardtalk("verify", out, folder)[0] == 0
@@ -138,7 +138,7 @@ def test_what_such_a_driver_committed_after_all_is_removed(tmp_path: Path, capti
 def test_asked_to_stop_it_waits_for_no_more_rows(
     number: signal.Signals, tmp_path: Path, caption: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    folder, whole, closed = pictures(tmp_path / "in", 4), jobs.caption.captioned, []
+    folder, whole, closed = pictures(tmp_path / "in", 4), jobs.caption.caption_spans, []
     usual = signal.getsignal(number)
 
     def stuck(*arguments: Any) -> Iterator[pa.Table]:
@@ -150,7 +150,7 @@ def test_asked_to_stop_it_waits_for_no_more_rows(
             closed.append(True)
 
     with monkeypatch.context() as patch:
-        patch.setattr(jobs.caption, "captioned", stuck)
+        patch.setattr(jobs.caption, "caption_spans", stuck)
         code, said = caption(folder, "--batch_size", 3)
     assert code == 3 and "3 rows are committed" in said and closed
     assert signal.getsignal(number) == usual
