@@ -33,15 +33,23 @@ def _write_through(file: BinaryIO, data: bytes) -> None:
     os.fsync(file.fileno())
 
 
+def _link(path: Path, target: Path) -> bool:
+    """Makes a hard link; False where the filesystem refuses, as FUSE and SMB may, or where the path exists."""
+    try:
+        path.hardlink_to(target)
+    except OSError:  # creating the file in its place will say why
+        return False
+    return True
+
+
 def _create_in_place(path: Path, data: bytes) -> None:
-    """As `Folder.create`; a crash may leave a part of it."""
+    """Creates a file as `Folder.create` does; a crash may leave a part of it."""
     with path.open("xb") as file:
         try:
             _write_through(file, data)
         except OSError:
             path.unlink()
             raise
-    _sync_folder(path.parent)
 
 
 def _sync_folder(path: Path) -> None:
@@ -122,13 +130,16 @@ class Folder:
             try:
                 with unfinished.open("xb") as file:
                     _write_through(file, data)
-                with contextlib.suppress(OSError):  # no links on FUSE and SMB, say; what follows says why
-                    path.hardlink_to(unfinished)
-                    return True
+                is_linked = _link(path, unfinished)
             finally:
                 unfinished.unlink(missing_ok=True)
+            if not is_linked:
+                _create_in_place(path, data)
+            try:
                 _sync_folder(path.parent)
-            _create_in_place(path, data)
+            except OSError:  # nobody is to find a file that could not be made
+                path.unlink(missing_ok=True)
+                raise
         except FileExistsError:
             raise
         except OSError as error:
