@@ -1,1 +1,1 @@
-"""Training data: annotations as people have them, prepared shards and what is in them."""
+"""Training data: annotation files, and the prepared shards made of them."""

@@ -1,4 +1,4 @@
-"""Captioned images as people hand them over: reads three JSON forms and deals the images to splits.
+"""Reads annotation files in three JSON formats, and assigns the images to splits.
 
 neuraltalk2:  [{"file_path": "a/b.jpg", "captions": ["…", …], "split"?: "train", "id"?: 7}, …]
 Karpathy:     {"images": [{"filename": "b.jpg", "filepath"?: "a", "split": "restval",
@@ -25,36 +25,36 @@ SplitName = Literal["train", "val", "test"]
 SPLITS: tuple[SplitName, ...] = get_args(SplitName)
 
 _FORMS = (
-    "expected neuraltalk2's form, a list of {file_path, captions}, Karpathy's, {images: [{filename, sentences}, …]},"
+    "expected neuraltalk2's format, a list of {file_path, captions}, Karpathy's, {images: [{filename, sentences}, …]},"
     " or COCO's, {images: [{id, file_name}, …], annotations: [{image_id, caption}, …]}"
 )
 
 
 @dataclass(frozen=True, slots=True)
 class CaptionedImage:
-    """An image and what people said of it, as the JSON has it."""
+    """An image with its reference captions, as in the JSON."""
 
     file_path: str
-    """Relative to the images' root; the id where COCO's form has none."""
+    """Path relative to the root of the images; the id if COCO's format has no file name."""
     captions: tuple[str, ...]
-    """As they were written; one that is not text is ""."""
+    """Original captions; one that is not text is ""."""
     split: SplitName | None
-    """None where the JSON has none."""
+    """None if the JSON has no split."""
     image_id: int | str
-    """The JSON's `id`, `cocoid` or `imgid`; the file path where it has none."""
+    """`id`, `cocoid` or `imgid` of the JSON; the file path if there is none."""
 
 
 def coco_number(name: str) -> int | None:
-    """COCO's number of an image file: 391895 for "COCO_val2014_000000391895.jpg"; None where the name has none."""
+    """Returns COCO's number of an image file, 391895 for "COCO_val2014_000000391895.jpg"; None if there is none."""
     number = name.rpartition("/")[2].partition(".")[0].rpartition("_")[2]
     return int(number) if number.isdecimal() else None
 
 
 def read_annotations(path: Path) -> list[CaptionedImage]:
-    """The images of a captions file in its order, each file path once.
+    """Reads the images of an annotation file in its order, each file path once.
 
-    Entries of the same file path are merged, so that no image gets into two splits.
-    Raises InputError for a missing file, another form, a split we do not know, or one image in two splits.
+    Entries with the same file path are merged, so that no image is in two splits.
+    Raises InputError for a missing file, another format, an unknown split, or one image in two splits.
     """
     images: dict[str, CaptionedImage] = {}
     for image in _parse(_load(path), path):
@@ -72,13 +72,13 @@ def read_annotations(path: Path) -> list[CaptionedImage]:
 def assign_splits(
     images: Sequence[CaptionedImage], *, num_val: int, num_test: int, seed: int
 ) -> dict[SplitName, list[CaptionedImage]]:
-    """The images of each split, in their given order.
+    """Returns the images of each split, in their given order.
 
     Args:
-        num_val, num_test: images to draw at random, without replacement. Where both are 0, each image's own split is
-            kept, or all are for training where none has one.
+        num_val, num_test: number of images to draw at random, without replacement. If both are 0, each image keeps
+            its own split, or all are in train if none has one.
 
-    Raises InputError if nothing is left to train on, or if only some images have a split.
+    Raises InputError if no image is left to train on, or if only some images have a split.
     """
     drawn = _draw(len(images), num_val, num_test, seed) if num_val or num_test else _own_splits(images)
     splits: dict[SplitName, list[CaptionedImage]] = {split: [] for split in SPLITS}
@@ -92,9 +92,9 @@ def assign_splits(
 def assign_splits_as_neuraltalk2(
     images: Sequence[CaptionedImage], *, num_val: int, num_test: int, seed: int
 ) -> dict[SplitName, list[CaptionedImage]]:
-    """The images of each split as prepro.py deals them, in its order: shuffled as by Python 2, val and test first.
+    """Returns the images of each split as neuraltalk2's prepro.py assigns them: shuffled as by Python 2.
 
-    Takes and raises what `assign_splits` does.
+    Arguments and errors are those of `assign_splits`.
     """
     if not num_val and not num_test:
         return assign_splits(images, num_val=0, num_test=0, seed=seed)
@@ -182,7 +182,7 @@ def _karpathy(item: Any) -> CaptionedImage:
 
 
 def _coco_captions(document: dict[str, Any], path: Path) -> dict[int | str, list[str]]:
-    """COCO's captions by image id."""
+    """Returns the captions of COCO's format by image id."""
     captions_by_image: dict[int | str, list[str]] = {}
     try:
         captions_by_image = {image["id"]: [] for image in document["images"]}
@@ -220,7 +220,7 @@ def _identity(item: dict[str, Any], file_path: str, *names: str) -> int | str:
 
 
 def _split(name: Any) -> SplitName | None:
-    """Karpathy's "restval" is the part of COCO's validation set that everybody trains on."""
+    """Parses a split; Karpathy's "restval" is the part of COCO's validation set that is used for training."""
     if name is None:
         return None
     for split in SPLITS:

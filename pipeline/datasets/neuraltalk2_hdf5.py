@@ -1,10 +1,10 @@
-"""A data set that neuraltalk2's prepro.py made: an HDF5 file with pixels and labels, a JSON file with words and splits.
+"""Reads the output of neuraltalk2's prepro.py: an HDF5 file with pixels and labels, a JSON file with words and splits.
 
 data.h5     images (N, 3, 256, 256) uint8 RGB; labels (M, D) uint32, ids from 1, padded with 0; label_length (M,);
             label_start_ix and label_end_ix (N,), from 1, the last one included
 data.json   {"ix_to_word": {"1": "a", …}, "images": [{"split": "train", "file_path"?: "a/b.jpg", "id"?: 7}, …]}
 
-Ids stay what they are: its words count from 1, as ours do. Pixels are read one image at a time.
+Word ids are kept: they count from 1, as ours do. Pixels are read one image at a time.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ _SHAPES = {"images": 4, "labels": 2, "label_length": 1, "label_start_ix": 1, "la
 
 @dataclass(frozen=True)
 class Neuraltalk2Dataset:
-    """The data set, but for its pixels.
+    """A data set, without its pixels.
 
     Args:
         h5: the HDF5 file.
-        vocabulary: its words, in the order of their ids.
-        images: with captions of the labels' words.
+        vocabulary: the words, in the order of their ids.
+        images: the images, with captions made from the words of the labels.
         ids: word ids of each image's captions.
     """
 
@@ -44,12 +44,12 @@ class Neuraltalk2Dataset:
 
     @classmethod
     def read(cls, h5: Path, words: Path) -> Neuraltalk2Dataset:
-        """Raises InputError for files that are missing, of another form, or not of one another."""
+        """Reads a data set. Raises InputError for files that are missing, of another format, or that do not match."""
         vocabulary, infos = _read_words(words)
         arrays = _read_labels(h5)
         count = len(arrays["label_start_ix"])
         if not len(infos) == count == len(arrays["label_end_ix"]) == arrays["images"]:
-            raise InputError(f"{h5} has {count} images and {words} {len(infos)}: they are not of one data set")
+            raise InputError(f"{h5} has {count} images and {words} {len(infos)}: they are of different data sets")
         labels, lengths = arrays["labels"], arrays["label_length"]
         first, last = arrays["label_start_ix"], arrays["label_end_ix"]
         if len(lengths) != len(labels) or (first < 1).any() or (last > len(labels)).any():
@@ -68,7 +68,7 @@ class Neuraltalk2Dataset:
         return cls(h5, vocabulary, images, ids)
 
     def of(self, split: SplitName) -> Iterator[tuple[CaptionedImage, list[list[int]], bytes]]:
-        """The images of a split, the ids of their captions, and their pixels as PNG."""
+        """Yields the images of a split, the word ids of their captions, and their pixels as PNG."""
         import h5py
 
         with h5py.File(self.h5, "r") as file:
@@ -91,7 +91,7 @@ def _read_words(path: Path) -> tuple[Vocabulary, list[dict[str, Any]]]:
 
 
 def _read_labels(path: Path) -> dict[str, Any]:
-    """The arrays but `images`, of which their number."""
+    """Reads all arrays, and instead of `images` their number."""
     try:
         import h5py
     except ImportError as error:

@@ -1,4 +1,4 @@
-"""Prepared training data: the images of a split, their captions and the vocabulary. Reads no image."""
+"""Reads the metadata of prepared training data: image_ids, positions, captions and the vocabulary, but no images."""
 
 from __future__ import annotations
 
@@ -22,21 +22,21 @@ from pipeline.tar.samples import read_samples
 
 VOCABULARY = "vocabulary.json"
 ImageIndices = npt.NDArray[np.int64]
-"""Of images in a split, counted from 0."""
+"""Indices of images in a split, from 0."""
 
 
 @dataclass(frozen=True)
 class PreparedSplit:
-    """The images of a split by number, in shard order, and what people said of them. Holds no image.
+    """The images of a split by index, in shard order, with their captions. Holds no pixels.
 
     Args:
         shards: URLs of the tars.
         image_ids: (N,) keys.
-        shard, offset: (N,) where each lies: the place of its tar in `shards`, and the byte at which its sample begins.
-        words: word ids of all captions, one after the other, without END.
-        caption_starts: (captions + 1,) where each caption begins in `words`.
-        image_starts: (N + 1,) which caption is the first of each image.
-        captions: as they were written, by image; empty where only the ids were asked for.
+        shard, offset: (N,) position of each image: index of its tar in `shards`, and byte offset of its sample.
+        words: word ids of all captions, concatenated, without END.
+        caption_starts: (captions + 1,) index in `words` at which each caption begins.
+        image_starts: (N + 1,) index of the first caption of each image.
+        captions: original captions by image; empty if only the ids were requested.
     """
 
     shards: tuple[str, ...]
@@ -52,17 +52,19 @@ class PreparedSplit:
         return len(self.image_ids)
 
     def ids(self, number: int) -> list[list[int]]:
-        """Word ids of each caption of an image."""
+        """Returns the word ids of each caption of an image."""
         first, last = self.image_starts[number], self.image_starts[number + 1]
         starts = self.caption_starts[first : last + 1].tolist()
         return [self.words[start:stop].tolist() for start, stop in pairwise(starts)]
 
 
 def read_split(data: str | Path, split: str, *, captions: bool = False) -> PreparedSplit:
-    """What a split of a folder or URL holds. Reads no image.
+    """Reads a split of prepared data, without its images.
 
     Args:
-        captions: whether to keep them as they were written, too.
+        data: folder or URL that `shardtalk prepare` wrote.
+        split: name of the split.
+        captions: whether to keep the original captions, too.
 
     Raises InputError if there are no examples, or one has no captions.
     """
@@ -93,12 +95,12 @@ def read_split(data: str | Path, split: str, *, captions: bool = False) -> Prepa
 
 
 def read_captions(data: str | Path, split: str) -> dict[str, list[str]]:
-    """The captions of a split of a folder or URL, by image id, in shard order. Raises InputError if there is none."""
+    """Reads the captions of a split of prepared data by image_id, in shard order. Raises InputError if it is empty."""
     return {key: record["captions"] for _, _, key, record in _records(data, split)}
 
 
 def read_vocabulary(data: str | Path) -> Vocabulary:
-    """The vocabulary of a folder or URL. Raises InputError if there is none, or it has no words."""
+    """Reads the vocabulary of prepared data. Raises InputError if there is none, or it has no words."""
     try:
         vocabulary = Vocabulary(tuple(json.loads(Folder(str(data)).read(VOCABULARY))["words"]))
     except (OSError, ValueError, KeyError, TypeError) as error:
@@ -109,7 +111,7 @@ def read_vocabulary(data: str | Path) -> Vocabulary:
 
 
 def _records(data: str | Path, split: str) -> Iterator[tuple[str, int, str, dict[str, Any]]]:
-    """Shard, offset, key and JSON of every sample of a split."""
+    """Yields shard, offset, key and JSON of every sample of a split."""
     found = False
     for name in Folder(str(data)).names(split):
         if name.endswith(".tar"):

@@ -1,4 +1,4 @@
-"""What `shardtalk prepare` writes beside each image, and what it counts."""
+"""The JSON record that `shardtalk prepare` writes beside each image, and its statistics."""
 
 from __future__ import annotations
 
@@ -12,32 +12,32 @@ from pipeline.datasets.annotations import CaptionedImage
 
 @dataclass
 class Skipped:
-    """What was left out, by name, and why."""
+    """The images and captions that were left out, with the reason."""
 
     images: list[dict[str, Any]] = field(default_factory=list)
     captions: list[dict[str, Any]] = field(default_factory=list)
 
     def image(self, image: CaptionedImage, error_code: str, reason: str) -> None:
-        """Notes an image that is not used, nor are its captions."""
+        """Records an image that is left out with its captions."""
         self.images.append({"file_path": image.file_path, "error_code": error_code, "reason": reason})
 
 
 @dataclass
 class SplitStatistics:
-    """Counts of a split."""
+    """The statistics of a split."""
 
     images: int = 0
     captions: int = 0
     tokens: int = 0
-    """Before truncation."""
+    """Number of tokens before truncation."""
     unknown_tokens: int = 0
     truncated_captions: int = 0
     shards: int = 0
     lengths: Counter[int] = field(default_factory=Counter)
-    """Captions by number of tokens, before truncation."""
+    """Number of captions by length in tokens, before truncation."""
 
     def report(self) -> dict[str, Any]:
-        """As it goes into `stats.json`."""
+        """Returns the statistics for `stats.json`."""
         return asdict(self) | {
             "unknown_token_share": self.unknown_tokens / max(1, self.tokens),
             "longest_caption": max(self.lengths, default=0),
@@ -54,12 +54,12 @@ def build_record(
     *,
     max_tokens: int,
 ) -> dict[str, Any]:
-    """What goes beside the image; adds it to the counts.
+    """Returns the JSON record of an image, and adds it to the statistics.
 
     Args:
-        image: with its captions.
-        tokens, encoded: words and ids of each caption.
-        vocabulary: of the ids.
+        image: the image with its captions.
+        tokens, encoded: words and word ids of each caption.
+        vocabulary: the vocabulary of the ids.
         statistics: the counts of the image's split.
         max_tokens: ids kept of a caption.
     """

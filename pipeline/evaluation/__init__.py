@@ -1,1 +1,1 @@
-"""Scores of captions against references: metrics, diversity, and what they are computed from."""
+"""Scores captions against references: reading predictions and references, matching, metrics, diversity."""

@@ -1,6 +1,6 @@
-"""CIDEr-D as a reward in training, and between candidates.
+"""CIDEr-D as a reward in training, and as a similarity of candidates.
 
-What captions are worth in the end, `pipeline/evaluation/metrics.py` says.
+Reported scores are computed by `pipeline/evaluation/metrics.py`.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ SCALE = 10.0
 
 
 class CiderD:
-    """CIDEr-D (Vedantam et al., 2015) as a reward: of one image at a time, thousands of captions a second.
+    """CIDEr-D (Vedantam et al., 2015) of one image at a time, fast enough for a reward.
 
-    The same figure as pycocoevalcap's, which weighs all references anew for every caption.
+    The values equal pycocoevalcap's, which recomputes the weights of all references for every caption.
 
     Args:
-        references: tokens of each image's captions, which give the document frequencies. They are not kept.
+        references: tokens of each image's captions, from which the document frequencies are counted. Not kept.
     """
 
     def __init__(self, references: Iterable[Sequence[Tokens]]) -> None:
@@ -36,13 +36,13 @@ class CiderD:
 
     @classmethod
     def uniform(cls) -> CiderD:
-        """Without document frequencies: all n-grams weigh the same."""
+        """Returns a CIDEr-D without document frequencies, in which all n-grams have the same weight."""
         similarity = cls([[]])
-        similarity._most = 1.0  # the weight of what is in no reference, as all is here
+        similarity._most = 1.0  # the weight of n-grams that occur in no reference, which are all here
         return similarity
 
     def __call__(self, captions: Iterable[Tokens], references: Sequence[Tokens]) -> list[float]:
-        """CIDEr-D of each caption of an image, against the image's references."""
+        """Returns CIDEr-D, in [0, 10], of each caption of an image against the image's references."""
         wanted = [self._vector(Counter(ngrams(tokens))) for tokens in references]
         found = (self._vector(Counter(ngrams(tokens))) for tokens in captions)
         return [SCALE * sum(_similarity(one, reference) for reference in wanted) / len(wanted) for one in found]
@@ -61,14 +61,14 @@ _Vector = tuple[dict[NGram, float], list[float], int]
 
 
 def ngrams(tokens: Tokens) -> Iterator[NGram]:
-    """All n-grams of 1 to 4 tokens."""
+    """Yields all n-grams of 1 to 4 tokens."""
     for n in range(1, MAX_NGRAM + 1):
         for start in range(len(tokens) - n + 1):
             yield tuple(tokens[start : start + n])
 
 
 def _similarity(caption: _Vector, reference: _Vector) -> float:
-    """Mean over n of the clipped cosines, less for another length."""
+    """Returns the mean over n of the clipped cosine similarities, with a penalty for a different length."""
     dots = [0.0] * MAX_NGRAM
     theirs = reference[0]
     for ngram, weight in caption[0].items():

@@ -1,6 +1,6 @@
-"""What captions say apart from how right they are: how many words and phrases, how many of them new, how well ended.
+"""Measures the diversity of captions: distinct words and phrases, novelty, incomplete endings.
 
-Of this project's own tokens, so Java has no part in it.
+It is computed from this project's own tokens and needs no Java.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ Item = TypeVar("Item")
 
 @dataclass(frozen=True)
 class Diversity:
-    """Of the captions that have a word; all shares in [0, 1]."""
+    """The diversity of the captions that have words; all shares are in [0, 1]."""
 
     captions: int
     distinct_captions: float
@@ -30,24 +30,25 @@ class Diversity:
     vocabulary: int
     """Distinct words."""
     novel: float | None
-    """Share that nobody wrote so, word for word, among the known captions; None without those."""
+    """Share of captions that are not among the known captions, word for word; None without known captions."""
     mean_words: float
     broken_endings: float
-    """Share that ends in "a", "of", "with" and the like."""
+    """Share of captions that end in "a", "of", "with" and the like."""
     repeated_bigrams: float
-    """Share that says a bigram twice."""
+    """Share of captions that contain a bigram twice."""
 
 
 def tokenized_captions(captions: Iterable[str]) -> frozenset[Words]:
-    """People's captions as `diversity` compares them."""
+    """Returns captions in the form in which `diversity` compares them."""
     return frozenset(tuple(tokenize(caption)) for caption in captions)
 
 
 def diversity(captions: Iterable[str], known: frozenset[Words] | None = None) -> Diversity:
-    """Measures captions; those without words are left out.
+    """Computes the diversity of captions, without those that have no words.
 
     Args:
-        known: captions that are not novel, usually those of training.
+        captions: one caption per image.
+        known: captions that do not count as novel, usually those of the training split.
     """
     token_lists = [words for caption in captions if (words := tuple(tokenize(caption)))]
     bigrams = [list(pairwise(words)) for words in token_lists]

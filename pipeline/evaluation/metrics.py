@@ -1,7 +1,7 @@
-"""How good captions are against people's: BLEU, METEOR, ROUGE-L, CIDEr and SPICE by pycocoevalcap.
+"""Scores captions against references: BLEU, METEOR, ROUGE-L, CIDEr and SPICE by pycocoevalcap.
 
-With Java the tokens are the Penn Treebank's and the numbers those that papers report. Without it, as while training,
-they are of this project's own tokens: good to compare epochs, not to compare with papers.
+With Java the tokens are the Penn Treebank's, and the scores comparable with papers. Without it, as in training, the
+tokens are this project's own: the scores are comparable among epochs, not with papers.
 """
 
 from __future__ import annotations
@@ -21,35 +21,35 @@ from pipeline.evaluation.java_metrics import Tokens, meteor, spice, tokenize_ptb
 
 BLEU = ("Bleu_1", "Bleu_2", "Bleu_3", "Bleu_4")
 METRICS = (*BLEU, "METEOR", "ROUGE_L", "CIDEr", "SPICE")
-"""As pycocoevalcap names them, in its order."""
+"""Names and order of pycocoevalcap."""
 JAVA_METRICS = {"METEOR": meteor, "SPICE": spice}
 
 MetricResult = tuple[float, Sequence[float]]
-"""Of all images together, and of each."""
+"""The score of all images together, and of each image."""
 
 
 @dataclass
 class Scores:
-    """What was computed. CIDEr is in [0, 10], the others in [0, 1]; nan where a metric has none for an image."""
+    """The computed scores. CIDEr is in [0, 10], the others in [0, 1]; nan if a metric is undefined for an image."""
 
     tokens: Literal["PTB", "own"]
-    """Whose tokens were compared."""
+    """Tokenization of the compared captions."""
     totals: dict[str, float] = field(default_factory=dict)
-    """By metric. BLEU's and METEOR's are of all captions pooled, the others' the mean of the images'."""
+    """Score by metric. BLEU and METEOR are computed over all captions together, others averaged over images."""
     per_image: dict[str, list[float]] = field(default_factory=dict)
-    """By metric, in the order of the captions."""
+    """Score of each image by metric, in the order of the captions."""
     missing: dict[str, str] = field(default_factory=dict)
-    """Metric, or "PTB tokens" → why it was not computed."""
+    """The reason why a metric, or "PTB tokens", was not computed."""
     failed: bool = False
-    """One is missing although all that it needs is there."""
+    """True if one is missing although everything that it needs is installed."""
 
     def add(self, metric: str, result: MetricResult) -> None:
-        """Notes a metric's result."""
+        """Adds the result of a metric."""
         total, each = result
         self.totals[metric], self.per_image[metric] = float(total), [float(one) for one in each]
 
     def add_missing(self, metric: str, why: JavaError) -> None:
-        """Notes a metric that was not computed."""
+        """Records a metric that was not computed."""
         self.missing[metric] = str(why)
         self.failed |= not isinstance(why, MissingError)
 
@@ -64,10 +64,10 @@ def score(
     """Scores one caption per image.
 
     Args:
-        captions: by image. One without words is worth nothing.
-        references: people's, of each of these images; one at least.
-        java: runs the tokenizer of the Penn Treebank, METEOR and SPICE.
-        without_java: why there is none.
+        captions: caption by image. A caption without words scores 0.
+        references: at least one reference caption of each of these images.
+        java: runs the Penn Treebank tokenizer, METEOR and SPICE; None leaves them out.
+        without_java: the reason if `java` is None.
 
     Raises InputError if no reference has a word.
     """
@@ -94,7 +94,7 @@ def score(
 def _tokenized(
     captions: Mapping[str, str], references: Mapping[str, Sequence[str]], java: Java | None, without_java: str
 ) -> tuple[Scores, Tokens, Tokens]:
-    """Tokens of the captions and of the references: the Penn Treebank's where that works, else our own."""
+    """Tokenizes captions and references as the Penn Treebank does if Java works, else with our own tokenizer."""
     texts = [*captions.values(), *(text for image in captions for text in references[image])]
     try:
         if java is None:

@@ -1,4 +1,4 @@
-"""Captions as they are handed over for scoring: the output of a caption job, or JSON of {image_id, caption}."""
+"""Reads captions to be scored: the output of a caption job, or a JSON list of {image_id, caption}."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ from pipeline.storage.folder import Folder
 
 @dataclass(frozen=True, slots=True)
 class Prediction:
-    """What a captioner said of an image."""
+    """The caption of an image, or the error in its place."""
 
     image_id: str
     caption: str | None
-    """None where there was an error instead."""
+    """None if the image has an error instead."""
     error_code: str | None = None
 
 
 def read_captions(where: str) -> list[Prediction]:
-    """The rows of an output of `shardtalk caption`, or the entries of a JSON file: COCO results or vis.json.
+    """Reads the rows of an output of `shardtalk caption`, or the entries of COCO results or vis.json.
 
     Raises InputError for anything else.
     """
@@ -51,12 +51,12 @@ def read_captions(where: str) -> list[Prediction]:
 
 
 def is_output(where: str) -> bool:
-    """Whether that is a folder that `shardtalk caption` began to write."""
+    """Returns whether a folder is an output of `shardtalk caption`."""
     return (is_remote(where) or Path(where).is_dir()) and Folder(where).exists(JOB)
 
 
 def read_job(where: str) -> dict[str, Any]:
-    """What decided the captions of an output: captioner and search. Raises InputError where that is damaged."""
+    """Reads the settings that determined the captions of an output. Raises InputError if the record is damaged."""
     try:
         job: dict[str, Any] = json.loads(Folder(where).read(JOB))
     except ValueError as error:
@@ -72,10 +72,10 @@ def _rows(where: str) -> Iterator[Prediction]:
 
 
 def _entry(where: str, place: int, entry: Any) -> Prediction:
-    """`image_id` may be a number, as COCO's are, or text."""
+    """Parses an entry; `image_id` may be a number, as in COCO, or text."""
     if not isinstance(entry, dict) or not isinstance(entry.get("image_id"), int | str) or "caption" not in entry:
         raise InputError(f"{where}: entry {place} is {str(entry)[:60]!r}; expected {{image_id, caption}}")
     caption = entry["caption"]
     if caption is not None and not isinstance(caption, str):
-        raise InputError(f"{where}: entry {place} has as caption {str(caption)[:60]!r}, which is no text")
+        raise InputError(f"{where}: the caption of entry {place} is {str(caption)[:60]!r}, not text")
     return Prediction(str(entry["image_id"]), caption)

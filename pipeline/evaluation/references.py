@@ -1,4 +1,4 @@
-"""People's captions to score against, and those that a novel caption is not among."""
+"""Reads the reference captions to score against, and the training captions that do not count as novel."""
 
 from __future__ import annotations
 
@@ -14,24 +14,25 @@ from pipeline.errors import InputError
 
 @dataclass(frozen=True)
 class References:
-    """What people said."""
+    """Reference captions and training captions."""
 
     images: list[CaptionedImage]
-    """To score against; each has a caption."""
+    """Images to score against, each with at least one caption."""
     training_captions: list[str]
-    """Captions that are not novel: training's, where there are any, else the references'."""
+    """Captions that do not count as novel: those of the training split, or else the references."""
     training_source: str
-    """Whose they are."""
+    """Description of the origin of `training_captions`."""
     source: dict[str, Any]
-    """For the record."""
+    """Origin of the references, for the report."""
 
 
 def read_references(file: Path, split: SplitName | None, training: Path | None) -> References:
-    """Those of a captions file. Raises InputError if it has none.
+    """Reads the references of a captions file. Raises InputError if it has none.
 
     Args:
-        split: to score against; None takes all images.
-        training: another captions file, of what is not novel.
+        file: JSON of captioned images.
+        split: the split to score against; None uses all images.
+        training: another captions file with the training captions; None uses the train split of `file`.
     """
     found = read_annotations(file)
     images = [image for image in found if image.captions and split in (None, image.split)]
@@ -47,7 +48,7 @@ def read_references(file: Path, split: SplitName | None, training: Path | None) 
 
 
 def read_prepared(data: str, split: SplitName, training: Path | None) -> References:
-    """Those of shards that `shardtalk prepare` wrote. Raises InputError if there are none."""
+    """Reads the references of shards that `shardtalk prepare` wrote. Raises InputError if there are none."""
     from pipeline.datasets.prepared_split import read_captions  # imports torch
 
     images = [CaptionedImage(key, tuple(texts), split, key) for key, texts in read_captions(data, split).items()]
@@ -59,7 +60,7 @@ def read_prepared(data: str, split: SplitName, training: Path | None) -> Referen
 
 
 def _training(file: Path) -> list[str]:
-    """The captions of its train split, or all where it has no splits."""
+    """Reads the captions of a file's train split, or all if it has no splits."""
     return _texts(image for image in read_annotations(file) if image.split in (None, "train"))
 
 

@@ -1,1 +1,1 @@
-"""Encoded images: formats, decoding by Pillow, metadata, thumbnails."""
+"""Decodes images: formats, decoding by Pillow, metadata, thumbnails."""

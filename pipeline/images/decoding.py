@@ -1,4 +1,4 @@
-"""Opens encoded images. The only place where bytes become a PIL image, and Pillow's failures an error code."""
+"""Decodes images with Pillow; the only module that opens images and turns Pillow's errors into error codes."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ _MISSING_DECODER = re.compile(
     r"unsupported|unimplemented|cannot handle|not available|not installed|unknown (\w+ )?(mode|compression|encoding)",
     re.IGNORECASE,
 )
-"""What Pillow says of images that may be whole, and that it has no decoder for."""
+"""Pillow's messages about images that may be undamaged but for which it has no decoder."""
 
 
 def decode(data: bytes, preprocessing: Preprocessing) -> tuple[Pixels, Size]:
-    """What the captioner looks at, (image_size, image_size, 3), and the image's width and height as displayed.
+    """Returns the captioner's pixels, (image_size, image_size, 3) uint8, and the image's displayed width and height.
 
     Raises DataError as `load` does.
     """
@@ -42,21 +42,21 @@ def decode(data: bytes, preprocessing: Preprocessing) -> tuple[Pixels, Size]:
 
 
 def rgb(image: Image.Image) -> Image.Image:
-    """RGB of an image that was loaded, as the captioner sees it. Raises DataError."""
+    """Converts a loaded image to RGB as for the captioner. Raises DataError."""
     with _conversion_boundary():
         return to_rgb(image)
 
 
 def load(data: bytes, *, draft: Draft | None = None) -> tuple[Image.Image, Size]:
-    """The decoded first frame, and its width and height in pixels as displayed.
+    """Decodes the first frame; returns it with its displayed width and height in pixels.
 
-    Damaged metadata are left out: what is said about the pixels spoils none of them. Nor does a JPEG's missing end.
+    Damaged metadata, or a missing end marker of a JPEG, does not matter if the pixels are complete.
 
     Args:
         data: an encoded image.
-        draft: called before decoding, to ask a JPEG for a smaller scale (`Preprocessing.draft`).
+        draft: called before decoding, to request a smaller scale of a JPEG (`Preprocessing.draft`).
 
-    Raises DataError for what cannot be decoded to its end.
+    Raises DataError for an image that cannot be decoded to its end.
     """
     if not data:
         raise DataError(ErrorCode.EMPTY_FILE, "0 bytes")
@@ -77,7 +77,7 @@ def load(data: bytes, *, draft: Draft | None = None) -> tuple[Image.Image, Size]
 
 def _load(data: bytes, draft: Draft | None) -> tuple[Image.Image, Size]:
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # Pillow's, on odd metadata and large images
+        warnings.simplefilter("ignore")  # Pillow warns about odd metadata and large images
         formats = _formats(data)
         with _pillow_boundary(data):
             image = Image.open(io.BytesIO(data), formats=formats)
@@ -93,7 +93,7 @@ def _load(data: bytes, draft: Draft | None) -> tuple[Image.Image, Size]:
 
 
 def _formats(data: bytes) -> tuple[str, ...]:
-    """Names of the readers that may try. Raises DataError where the one that is needed is not installed."""
+    """Returns the names of the Pillow readers to try. Raises DataError if the required plugin is not installed."""
     plugin = plugin_for(data)
     if not plugin:
         return FORMATS
@@ -105,7 +105,7 @@ def _formats(data: bytes) -> tuple[str, ...]:
 
 @contextlib.contextmanager
 def _pillow_boundary(data: bytes) -> Iterator[None]:
-    """The boundary: around Pillow's readers alone, anything they raise on bytes that others made is a DataError."""
+    """The boundary around Pillow's parsers of foreign bytes: turns every exception into a DataError."""
     try:
         yield
     except MemoryError as error:
@@ -120,7 +120,7 @@ def _pillow_boundary(data: bytes) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _conversion_boundary() -> Iterator[None]:
-    """What is damaged in an image's palette or transparency shows only when it becomes RGB."""
+    """Turns errors of the conversion to RGB, caused by a damaged palette or transparency, into a DataError."""
     try:
         yield
     except MemoryError as error:
@@ -130,7 +130,7 @@ def _conversion_boundary() -> Iterator[None]:
 
 
 def _unidentified(data: bytes) -> DataError:
-    """Why no reader on the list took the image."""
+    """Returns the reason why none of the allowed readers recognized the image."""
     known = unsupported(data)
     if known:
         return DataError(ErrorCode.UNSUPPORTED_FORMAT, known)
@@ -144,7 +144,7 @@ def _unidentified(data: bytes) -> DataError:
     if lack:
         return DataError(ErrorCode.UNSUPPORTED_FORMAT, f"{name}: {lack}; install a Pillow that has it")
     try:
-        Image.OPEN[name][0](io.BytesIO(data), "")  # once more: `Image.open` keeps the reason to itself
+        Image.OPEN[name][0](io.BytesIO(data), "")  # again, because `Image.open` hides the reason
     except Exception as error:  # noqa: BLE001 - third-party parsers of foreign bytes
         return _failure(error, data)
     return DataError(ErrorCode.CORRUPT_IMAGE, f"{len(data)} bytes, cut or damaged in its headers")
@@ -156,7 +156,7 @@ def _failure(error: Exception, data: bytes) -> DataError:
         return DataError(ErrorCode.UNSUPPORTED_FORMAT, known)
     if isinstance(error.__cause__, KeyError) or _MISSING_DECODER.search(
         str(error)
-    ):  # the key: TIFF's compression or mode
+    ):  # KeyError: TIFF's compression or mode
         return DataError(ErrorCode.UNSUPPORTED_FORMAT, f"no decoder for it ({_describe(error)}); {CONVERT}")
     return DataError(ErrorCode.CORRUPT_IMAGE, _describe(error))
 

@@ -1,6 +1,6 @@
-"""Which formats are opened, and what is said of an image of any other.
+"""The image formats that are decoded, and messages about all others.
 
-Only formats on the list are opened, whatever Pillow knows: by themselves, some of its readers start programs.
+Only listed formats are opened, because some of Pillow's other readers start programs.
 """
 
 from __future__ import annotations
@@ -17,21 +17,21 @@ FORMATS = (
     *("FITS", "FLI", "GBR", "PIXAR", "MCIDAS", "PCD"),
     *("TGA", "SPIDER"),  # last: these have no signature
 )
-"""Names of Pillow's readers that decode by themselves.
+"""Names of the Pillow readers that are used.
 
-Not among them: EPS, which has Ghostscript run what is a program; IPTC, which opens what it holds in any format, EPS
-included; WMF, BUFR, GRIB, HDF5 and MPEG, which decode nothing; IMT, which takes texts for images.
+Excluded are EPS, which runs a program in Ghostscript; IPTC, which opens embedded images of any format including EPS;
+WMF, BUFR, GRIB, HDF5 and MPEG, which decode nothing; and IMT, which takes text for images.
 """
 
 _SIGNED = ("JPEG", "PNG", "WEBP", "GIF", "TIFF", "AVIF", "JPEG2000", "ICNS", "QOI", "PSD", "DDS", "BLP", "FITS", "XPM")
-"""Formats whose first bytes are no chance: what begins like one and cannot be opened is damaged, not another file."""
+"""Formats with an unambiguous signature: a file that has it and cannot be opened is damaged."""
 
 CONVERT = "convert it to JPEG or PNG"
 _HEIF_BRANDS = frozenset(b"heic heix hevc hevx heim heis hevm hevs mif1 msf1 mif2".split())
 _AVIF_BRANDS = frozenset(b"avif avis".split())
 
 
-_FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}  # of a JPEG: its markers from SOF0 to SOF15
+_FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}  # markers SOF0 to SOF15 of a JPEG
 _ONE_SCAN_FRAMES = frozenset([0xC0, 0xC1])
 _SCAN, _ENDING = 0xDA, 64
 _LOSSLESS_FRAMES = frozenset([0xC3, 0xC5, 0xC6, 0xC7, 0xCB, 0xCD, 0xCE, 0xCF])
@@ -39,15 +39,16 @@ _LOSSLESS_FRAMES = frozenset([0xC3, 0xC5, 0xC6, 0xC7, 0xCB, 0xCD, 0xCE, 0xCF])
 
 @dataclass(frozen=True, slots=True)
 class Plugin:
-    """A reader that is an optional package."""
+    """A Pillow reader from an optional package."""
 
     format: str
-    """Its name in Pillow."""
+    """Name of the format in Pillow."""
     module: str
-    """Imported, it registers itself, or has a function that does."""
+    """Module to import."""
     register: str
+    """Function of the module that registers the reader; empty if importing the module does."""
     extra: str
-    """Of Shardtalk, that installs it."""
+    """Extra of Shardtalk that installs the package."""
 
 
 _HEIF = Plugin("HEIF", "pillow_heif", "register_heif_opener", "heif")
@@ -85,22 +86,22 @@ _UNSUPPORTED = (
     (0, b"FOVb", "a camera's raw picture (X3F)", CONVERT),
     (0, b"\0MRM", "a camera's raw picture (MRW)", CONVERT),
 )
-"""Offset, bytes, name, and what to do: images that no reader on the list decodes."""
+"""Images that no listed reader decodes: offset and bytes of the signature, name, advice."""
 
 
 def plugin_for(data: bytes) -> Plugin | None:
-    """The optional reader that an image needs, by its first bytes; None where it needs none."""
+    """Returns the plugin that an image needs, by its first bytes; None if it needs none."""
     if data.startswith((b"\xff\x0a", b"\0\0\0\x0cJXL \r\n\x87\n")):
         return _JXL
     if data[4:8] != b"ftyp":
         return None
     stop = min(int.from_bytes(data[:4]), 256)
-    brands = {data[8:12], *(data[i : i + 4] for i in range(16, stop, 4))}  # between the two lies a version
+    brands = {data[8:12], *(data[i : i + 4] for i in range(16, stop, 4))}  # a version number lies between the two
     return _HEIF if brands & _HEIF_BRANDS and not brands & _AVIF_BRANDS else None
 
 
 def register(plugin: Plugin) -> bool:
-    """Makes an optional reader known to Pillow, once in each process; False where it is not installed."""
+    """Registers a plugin with Pillow, once in each process; returns False if it is not installed."""
     if plugin.format not in Image.OPEN:
         try:
             module = importlib.import_module(plugin.module)
@@ -112,7 +113,7 @@ def register(plugin: Plugin) -> bool:
 
 
 def unsupported(data: bytes) -> str | None:
-    """What an image is that no reader on the list decodes, and what to do; None for what is not known for one."""
+    """Returns name and advice for an image that no listed reader decodes; None if it is not known to be one."""
     for offset, signature, name, advice in _UNSUPPORTED:
         if data.startswith(signature, offset):
             return f"{name}: {advice}"
@@ -125,16 +126,16 @@ def unsupported(data: bytes) -> str | None:
 
 
 def _is_lossless_jpeg(data: bytes) -> bool:
-    """Whether a JPEG's frame is of a kind that libjpeg has no decoder for; it would call it damaged."""
+    """Returns whether a JPEG has a kind of frame that libjpeg cannot decode and would report as damaged."""
     frame = next((marker for marker, _ in _jpeg_segments(data) if marker in _FRAMES), None)
     return frame in _LOSSLESS_FRAMES
 
 
 def ended_jpegs(data: bytes) -> tuple[bytes, bytes] | None:
-    """A JPEG that was cut, with two ends: if its pixels are the same with both, all of them were there.
+    """Returns a truncated JPEG completed in two ways: if both decode to the same pixels, no pixel was missing.
 
-    libjpeg looks a few bytes beyond the pixels. None for other images, and for JPEGs of several scans: whether one
-    was to follow, nobody can tell.
+    libjpeg reads a few bytes beyond the pixels. Returns None for other images, and for JPEGs of several scans, for
+    which it cannot be known whether a scan is missing.
     """
     components = 0
     for marker, start in _jpeg_segments(data):
@@ -147,7 +148,7 @@ def ended_jpegs(data: bytes) -> tuple[bytes, bytes] | None:
 
 
 def _jpeg_segments(data: bytes) -> Iterator[tuple[int, int]]:
-    """Markers of a JPEG up to the first scan, and the byte offset behind each."""
+    """Yields the markers of a JPEG up to the first scan, each with the byte offset behind it."""
     position = 2 if data.startswith(b"\xff\xd8\xff") else len(data)
     while data[position : position + 1] == b"\xff" and position + 4 <= len(data):
         yield data[position + 1], position + 2
@@ -157,9 +158,9 @@ def _jpeg_segments(data: bytes) -> Iterator[tuple[int, int]]:
 
 
 def signed_format(data: bytes) -> tuple[str, str] | None:
-    """Name of Pillow's reader that the first bytes ask for, and what this build of Pillow lacks to read it, or "".
+    """Returns the Pillow reader for a signature, and what this build of Pillow lacks to use it, or "".
 
-    None where the first bytes are no signature, or one that may be chance.
+    Returns None if the first bytes are not an unambiguous signature.
     """
     Image.init()
     for name in _SIGNED:

@@ -1,7 +1,7 @@
-"""Takes the metadata out of an encoded image: EXIF, ICC profiles, XMP, texts.
+"""Removes the metadata of an encoded image: EXIF, ICC profiles, XMP, text.
 
-Pillow refuses some images whose pixels are whole, since what is said about them is damaged. Other readers show them.
-Only what surrounds the pixels is looked at, and nothing here fails: what is not understood stays as it is.
+Pillow rejects some images with undamaged pixels because their metadata is damaged; other decoders show them. This
+module looks only at the structure around the pixels and never fails: unknown structures stay unchanged.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from itertools import pairwise
 
 _PNG = b"\x89PNG\r\n\x1a\n"
-_PNG_KEPT = (b"tRNS",)  # of the chunks that are not critical, the only one that Pillow shows
+_PNG_KEPT = (b"tRNS",)  # the only ancillary chunk that affects Pillow's pixels
 _WEBP_METADATA_BITS = 0x20 | 0x08 | 0x04  # of the flags in VP8X: ICC profile, EXIF, XMP
 _TIFF_STRUCTURE = frozenset(
     [
@@ -28,9 +28,9 @@ _HEIF_METADATA_ITEM = re.compile(rb"(infe(?:\x02.{3}.{2}|\x03.{3}.{4}).{2})(?:Ex
 
 
 def without_metadata(data: bytes) -> Iterator[bytes]:
-    """Yields the image without all metadata but EXIF, which may say how it is turned, then without that, too.
+    """Yields the image without metadata except EXIF, which may hold the orientation, then without EXIF, too.
 
-    Yields nothing where there is none, or where the format is another than JPEG, PNG, WebP, TIFF, AVIF, HEIF.
+    Yields nothing if there is no metadata, or for formats other than JPEG, PNG, WebP, TIFF, AVIF and HEIF.
     """
     strip = _strip_of(data)
     versions = [data, *(strip(data, keep_exif) for keep_exif in (True, False))] if strip else []
@@ -50,7 +50,7 @@ def _strip_of(data: bytes) -> Callable[[bytes, bool], bytes] | None:
 
 
 def _jpeg(data: bytes, keep_exif: bool) -> bytes:
-    """Without comments and application segments, but for JFIF's and Adobe's, which says how colours are stored."""
+    """Removes comments and application segments except JFIF and Adobe, which defines the colour encoding."""
     kept, position = [data[:2]], 2
     while data[position : position + 1] == b"\xff" and position + 4 <= len(data):
         marker = data[position + 1]
@@ -93,9 +93,9 @@ def _webp(data: bytes, keep_exif: bool) -> bytes:
 
 
 def _tiff(data: bytes, keep_exif: bool) -> bytes:
-    """With other entries of the first directory than those that the pixels need made an unknown byte, in their place.
+    """Replaces the entries of the first directory that the pixels do not need by unknown bytes.
 
-    The orientation is one of its own entries, so it stays; `keep_exif` makes no difference.
+    The orientation is an entry of its own and stays; `keep_exif` has no effect.
     """
     order = "little" if data.startswith(b"II") else "big"
     offset_bytes, count_bytes, entry_bytes = (8, 8, 20) if data[2:4] in (b"+\0", b"\0+") else (4, 2, 12)
@@ -117,5 +117,5 @@ def _tiff(data: bytes, keep_exif: bool) -> bytes:
 
 
 def _heif(data: bytes, keep_exif: bool) -> bytes:
-    """AVIF, too: with items of EXIF and XMP under a type that no reader knows. Turns are properties, and stay."""
+    """Renames the type of EXIF and XMP items, also in AVIF. Rotations are properties and stay."""
     return data if keep_exif else _HEIF_METADATA_ITEM.sub(rb"\1free", data)

@@ -1,4 +1,4 @@
-"""Small JPEGs of encoded images."""
+"""Makes JPEG thumbnails of encoded images."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _ORIENTATION = 0x0112  # EXIF
 
 
 def thumbnail(data: bytes, *, size: int) -> bytes:
-    """A JPEG of an encoded image: upright, over white, its longest side at most `size` pixels.
+    """Returns a JPEG of an encoded image: upright, over white, its longest side at most `size` pixels.
 
     Raises DataError for an image that cannot be decoded.
     """

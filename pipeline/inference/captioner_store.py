@@ -1,4 +1,4 @@
-"""Captioners wherever they lie: those on a remote filesystem are copied to this machine once."""
+"""Finds and loads captioners; one on a remote filesystem is copied to a local cache once."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from pipeline.storage.filesystems import filesystem, is_remote, open_at
 
 
 def find(captioner: str) -> Path:
-    """The directory of a captioner, given it, the name of one that ships, or a URL.
+    """Returns the directory of a captioner, given a directory, the name of a bundled captioner, or a URL.
 
     Raises CheckpointError for what is no captioner, InputError for a URL that cannot be read.
     """
@@ -30,7 +30,12 @@ def find(captioner: str) -> Path:
 def load(
     captioners: Sequence[str], *, weights: Sequence[float] | None = None, device: str = "auto", dtype: str = "auto"
 ) -> BaseCaptioner:
-    """A captioner, or several as an ensemble; each given as `find` takes it, the rest as `Ensemble.load` does."""
+    """Loads one captioner, or several as an ensemble.
+
+    Args:
+        captioners: directories, names or URLs, as for `find`.
+        weights, device, dtype: as for `Ensemble.load`.
+    """
     found = [find(captioner) for captioner in captioners]
     if len(found) == 1:
         return Captioner.load(found[0], device=device, dtype=dtype)
@@ -38,7 +43,7 @@ def load(
 
 
 def _copied(url: str) -> Path:
-    """A copy of the files at `url`, made unless there is one of the same names, sizes and times."""
+    """Returns a local copy of the files at `url`, reusing an earlier copy with the same names, sizes and times."""
     try:
         system, path = filesystem(url)
         files = [
@@ -68,7 +73,7 @@ def _cache() -> Path:
 
 
 def _move(unfinished: Path, target: Path) -> None:
-    """Another process may have been faster; its copy is as good."""
+    """Renames a finished copy to its final name, unless another process was faster."""
     try:
         unfinished.rename(target)
     except OSError:

@@ -1,9 +1,8 @@
-"""Finds the image that kills whoever works on it: a batch that did not outlive its worker is tried again by halves.
+"""Isolates images that kill their worker ("poison pills") by retrying the batch of a dead worker in halves.
 
-Workers say which rows they begin, and which they have ended. Rows that come again although they were begun and never
-ended are those that a worker died of, or their neighbours: they are tried in halves, and a row that took two workers
-while it was alone becomes an error. A worker that died of something else, such as a node that was taken away, costs
-smaller batches for once.
+Workers report the rows that they begin and finish. Rows that were begun and not finished were in the batch of a worker
+that died: they are retried in halves, and a row that killed two workers while it was alone becomes an error. A worker
+that died for another reason, such as a preempted node, costs only smaller batches once.
 """
 
 from __future__ import annotations
@@ -17,31 +16,31 @@ import pyarrow as pa
 from pipeline.schema import ErrorCode
 
 RowId = tuple[str, str, int]
-"""Stage, and shard's id and index of a row that is worked on."""
+"""Stage name, shard id and index of a row in progress."""
 RowPositions = list[int]
 Stage = Callable[[pa.Table], pa.Table]
 MAX_ATTEMPTS_ALONE = 2
-"""Workers that a row may take while it is alone."""
+"""Number of workers that a row may kill while it is alone before it becomes an error."""
 
 
 @dataclass
 class Attempt:
-    """Rows that were begun together and are not ended."""
+    """Rows that were begun together and are not finished."""
 
     size: int
     times: int = 1
 
 
 class AttemptTracker:
-    """What all workers of a run are at."""
+    """Tracks the rows in progress on all workers of a run."""
 
     def __init__(self) -> None:
         self._attempts: dict[RowId, Attempt] = {}
 
     def plan(self, rows: Sequence[RowId]) -> tuple[list[RowPositions], RowPositions] | None:
-        """What of `rows` to begin, part by part; and the hopeless, not to be tried.
+        """Returns the parts in which to process `rows`, and the poisoned rows that must not be tried again.
 
-        None where there is no reason for parts: then all are begun.
+        Returns None if no row was in progress on a dead worker; all rows are then begun together.
         """
         if not any(row in self._attempts for row in rows):
             self.begin(rows)
@@ -58,19 +57,19 @@ class AttemptTracker:
         return [*([fresh] if fresh else []), *(half for part in parts.values() for half in _halves(part))], poisoned
 
     def begin(self, rows: Sequence[RowId]) -> None:
-        """Notes that rows are tried together."""
+        """Records that rows are begun together."""
         before = self._attempts.get(rows[0]) if len(rows) == 1 else None
         times = before.times + 1 if before and before.size == 1 else 1
         self._attempts.update(dict.fromkeys(rows, Attempt(len(rows), times)))
 
     def end(self, rows: Sequence[RowId]) -> None:
-        """Notes that rows were tried, and nobody died."""
+        """Records that rows are finished."""
         for row in rows:
             self._attempts.pop(row, None)
 
 
 class Tracker(Protocol):
-    """`AttemptTracker`, or what stands for them in another process."""
+    """Interface of `AttemptTracker` and of its proxy in other processes."""
 
     def plan(self, rows: Sequence[RowId]) -> tuple[list[RowPositions], RowPositions] | None: ...  # noqa: D102
     def begin(self, rows: Sequence[RowId]) -> None: ...  # noqa: D102
@@ -78,11 +77,11 @@ class Tracker(Protocol):
 
 
 class CrashIsolated:
-    """A stage that outlives, at its next attempt, rows that kill the process: they become errors.
+    """Wraps a stage so that rows that kill the process become errors after some attempts.
 
     Args:
-        stage: from table to table, row by row. A row with an error code and neither image nor pixels passes through.
-        name: of the stage.
+        stage: maps tables to tables row by row, and passes rows with an error code and no image or pixels through.
+        name: name of the stage.
         tracker: of the run.
     """
 
@@ -90,7 +89,7 @@ class CrashIsolated:
         self._stage, self._name, self._tracker = stage, name, tracker
 
     def __call__(self, rows: pa.Table) -> pa.Table:
-        """What the stage makes of the rows; in another order where some are tried apart."""
+        """Applies the stage to the rows; the order changes if some are tried separately."""
         ids = list(zip(rows["shard_id"].to_pylist(), rows["index"].to_pylist(), strict=True))
         named = [(self._name, shard, index) for shard, index in ids]
         plan = self._tracker.plan(named)

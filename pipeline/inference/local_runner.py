@@ -1,4 +1,4 @@
-"""Captions in this process: reads and decodes ahead in threads, captions in the caller's. The reference runner."""
+"""The local runner, which is the reference: threads read and decode ahead, the calling thread captions."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Asks a worker of Ray what a captioner would compute on there, before a job begins."""
+"""Determines on which device a captioner would run on a Ray worker, before a job begins."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from model.errors import OptionError
 
 
 def probe_worker_device(device: str, *, num_gpus: float, num_cpus: float, wait_s: float) -> str:
-    """The device of a worker with these resources. Raises OptionError if it has none, or no worker has the resources.
+    """Returns the device of a worker with these resources. Raises OptionError if there is no such worker or device.
 
     Args:
         device: as `choose_device` takes it.
@@ -36,7 +36,7 @@ def probe_worker_device(device: str, *, num_gpus: float, num_cpus: float, wait_s
 
 
 def _probe_device(device: str) -> tuple[str, str]:
-    """The device; or the machine, and what is wrong there."""
+    """Returns the device and an empty text, or the host name and the problem there."""
     import torch
 
     try:

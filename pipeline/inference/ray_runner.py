@@ -1,4 +1,4 @@
-"""Captions on Ray Data: tasks read and decode, a pool of actors holds the captioner. Gives the local runner's rows."""
+"""The Ray Data runner: tasks read and decode, a pool of actors captions. It yields the local runner's rows."""
 
 from __future__ import annotations
 
@@ -32,34 +32,34 @@ from pipeline.schema import ENCODED
 from pipeline.shards import Span
 
 FILES_PER_TASK, BYTES_PER_TASK = 256, 64 << 20
-"""Shards that a task reads, one after the other, where there are many; a large one has a task of its own."""
+"""Maximum number of shards, and their total size, in one read task; a larger shard has a task of its own."""
 TASKS_PER_ACTOR = 4
-"""With fewer shards than that, large ones are cut."""
+"""Minimum number of read tasks per actor; with fewer shards, large ones are split."""
 READ_CPUS = 0.1
-"""Of a task that reads: it mostly waits."""
+"""CPUs reserved for a read task, which mostly waits."""
 
 
 @dataclass(frozen=True)
 class FlowLimits:
-    """How much is under way for each captioner: enough that it never waits, and no more, for a crash loses it."""
+    """Limits of the work in flight per captioner: enough to keep it busy, and no more, as a crash loses it."""
 
     block_bytes: int
-    """Of a block between stages: what a captioner is given at a time, so at the end none waits long for another."""
+    """Size of a block between stages; small blocks let all captioners finish at about the same time."""
     blocks: int
     read_tasks: int
-    """Tasks that read at the same time."""
+    """Number of concurrent read tasks."""
     batches: int
-    """Given to a captioner at a time, so that few are cut short where blocks end."""
+    """Number of batches given to a captioner at once, so that few batches are cut short at the end of a block."""
 
 
 CPU_LIMITS = FlowLimits(block_bytes=4 << 20, blocks=16, read_tasks=2, batches=4)
 GPU_LIMITS = FlowLimits(block_bytes=16 << 20, blocks=32, read_tasks=8, batches=2)
 INIT_RETRIES, INIT_DEATHS = 2, 8
-"""Of making a captioner: in the same actor, and of actors one after the other, until the job fails."""
+"""Retries of creating a captioner in one actor, and deaths of consecutive actors after which the job fails."""
 
 
 class SpanDatasource(Datasource):
-    """Spans of shards as a Ray Data source: a read task for each, or for some small ones.
+    """A Ray Data source of spans, with a read task for each large span or group of small ones.
 
     Args:
         spans: what to read.
@@ -72,11 +72,11 @@ class SpanDatasource(Datasource):
         self._read = partial(read, batch_images=batch_images, options=options)
 
     def estimate_inmemory_data_size(self) -> int:
-        """Bytes of all spans, encoded."""
+        """Returns the total encoded size of all spans in bytes."""
         return sum(_bytes(span) for group in self.groups for span in group)
 
     def get_read_tasks(self, parallelism: int, *_: Any, **__: Any) -> list[ReadTask]:
-        """A task per group, whatever `parallelism` asks: they are what they are."""
+        """Returns a task per group of spans, regardless of `parallelism`."""
         return [
             ReadTask(
                 partial(self._read, group),
@@ -105,7 +105,7 @@ def _bytes(span: Span) -> int:
 
 
 class RemoteAttemptTracker:
-    """`AttemptTracker` in an actor."""
+    """A proxy of an `AttemptTracker` that lives in an actor."""
 
     def __init__(self, actor: Any) -> None:
         self._actor = actor
@@ -116,7 +116,7 @@ class RemoteAttemptTracker:
         return found
 
     def begin(self, rows: Sequence[RowId]) -> None:
-        """As `AttemptTracker.begin`. Waits: if the rows kill this process, it must be known."""
+        """As `AttemptTracker.begin`. Waits, so that the rows are recorded before they can kill this process."""
         ray.get(self._actor.begin.remote(rows))
 
     def end(self, rows: Sequence[RowId]) -> None:
@@ -125,7 +125,7 @@ class RemoteAttemptTracker:
 
 
 class CaptionActor:
-    """`CaptionStage`, made where the actor is. Is given several batches' rows, and shares them out evenly."""
+    """Creates a `CaptionStage` in its actor, and divides the rows of several batches evenly among them."""
 
     def __init__(
         self, tracker: Tracker, startup: RemoteStartupCounter, arguments: Mapping[str, Any], batch_images: int
@@ -149,8 +149,8 @@ def _start_actor(actor_class: type) -> Any:
 
 def _configure(context: ray.data.DataContext, limits: FlowLimits, actors: int) -> None:
     logging.getLogger("ray.data").setLevel(logging.WARNING)
-    logging.getLogger("ray.data._internal.progress").setLevel(logging.ERROR)  # warns that we show our own bar
-    context.enable_progress_bars = False  # the job shows its own
+    logging.getLogger("ray.data._internal.progress").setLevel(logging.ERROR)  # it warns that its progress bar is off
+    context.enable_progress_bars = False  # the job shows its own progress
     context.target_max_block_size = limits.block_bytes
     context.execution_options.resource_limits = ExecutionResources.for_limits(
         object_store_memory=actors * limits.blocks * limits.block_bytes
@@ -190,7 +190,7 @@ def run_ray(
     )
     source = SpanDatasource(pieces, wanted=wanted, batch_images=batch_images, options=options)
     min_actors = min(actors[0], len(source.groups))
-    actor = {**actor_resources, "runtime_env": {"env_vars": SINGLE_ARENA}}  # which calls its stages in a thread
+    actor = {**actor_resources, "runtime_env": {"env_vars": SINGLE_ARENA}}  # Ray calls the stages in a thread
     # Without a GPU both stages ask for the same, and Ray runs them in one actor: a core decodes and captions by turns.
     decoding = {} if actor_resources.get("num_gpus") else actor
     rows = (

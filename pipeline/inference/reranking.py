@@ -1,4 +1,4 @@
-"""The scorers of candidates there are, made of their options."""
+"""Builds the reranker of candidates from its options."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class Consensus:
 
 
 def build_reranker(rerank: Rerank, search: Search, *, device: str, dtype: str) -> Reranker | None:
-    """Builds the scorer that `rerank` names, or returns None for the search's own order.
+    """Builds the reranker that `rerank` names, or returns None for the search's own order.
 
     Args:
         device, dtype: as `Captioner.load` takes them.

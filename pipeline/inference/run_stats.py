@@ -1,4 +1,4 @@
-"""What a run did, and where its time went: counted from the rows as they arrive, on either runner."""
+"""Counts rows, errors and time per stage of a run, from the rows as they arrive from either runner."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ from pipeline.output.commit_log import CommitLog
 from pipeline.output.lost_shards import SHARD_ERRORS, SHARD_OR_IMAGE_ERRORS
 
 STAGES = ("read", "decode", "caption")
-"""Whose seconds the rows bring along, in the columns `schema.MEASURES`."""
+"""Stages whose time the rows report in the columns of `schema.MEASURES`."""
 WRITE, START_UP = "write", "start-up"
 
 
 class RunStats:
-    """Of one run.
+    """The statistics of one run.
 
     Args:
-        commit_log: at its start.
-        slots: by stage, how many of them can work at the same time.
-        expected_rows: that there will be in all, where it is known.
+        commit_log: the output's commits at the start of the run.
+        slots: by stage, the number of workers that can run it at the same time.
+        expected_rows: total number of rows of the output; None if unknown.
     """
 
     def __init__(self, commit_log: CommitLog, slots: Mapping[str, float], *, expected_rows: int | None = None) -> None:
@@ -39,12 +39,12 @@ class RunStats:
         self.run_rows = self.bytes = 0
         self.run_errors: Counter[str] = Counter()
         self.ignored: Counter[str] = Counter()
-        """Files inside shards that are no images and lie beside none, by kind."""
+        """Number of ignored files inside shards (no images, no siblings), by kind."""
         self.busy_s = dict.fromkeys((*STAGES, WRITE, START_UP), 0.0)
         """Seconds by stage, summed over its slots."""
 
     def count(self, rows: pa.Table) -> None:
-        """Counts rows of `schema.CAPTIONED` in."""
+        """Adds rows of `schema.CAPTIONED`."""
         if not self.run_rows:
             self.busy_s[START_UP] = self.seconds
         self.run_rows += len(rows)
@@ -59,48 +59,48 @@ class RunStats:
 
     @contextlib.contextmanager
     def writing(self) -> Iterator[None]:
-        """Counts the time it lasts as that of writing."""
+        """Counts the duration of the context as time of writing."""
         began = time.perf_counter()
         yield
         self.busy_s[WRITE] += time.perf_counter() - began
 
     @property
     def rows(self) -> int:
-        """Of this run and those before it."""
+        """Number of rows of this run and earlier ones."""
         return self._before + self.run_rows
 
     @property
     def errors(self) -> int:
-        """Rows without a caption, of this run and those before it."""
+        """Number of rows without a caption of this run and earlier ones."""
         return self._errors_before + self.run_errors.total()
 
     @property
     def seconds(self) -> float:
-        """Since the start of this run."""
+        """Seconds since the start of this run."""
         return time.perf_counter() - self._clock
 
     @property
     def images_per_s(self) -> float:
-        """Of this run."""
+        """Rows per second of this run."""
         return self.run_rows / max(self.seconds, 1e-9)
 
     @property
     def batch_images(self) -> float:
-        """Images captioned at a time, on average."""
+        """Average number of images per batch."""
         return self.run_rows / self._batches if self._batches else 0.0
 
     @property
     def utilization(self) -> dict[str, float]:
-        """By stage, the share of the time in which it worked, the busiest first. Of start-up, until the first rows."""
+        """Share of the run in which each stage worked, the busiest first. Start-up lasts until the first rows."""
         shares = {stage: seconds / self._slots.get(stage, 1) / self.seconds for stage, seconds in self.busy_s.items()}
         return dict(sorted(shares.items(), key=lambda item: -item[1]))
 
     def exceeds_error_rate(self, max_error_rate: float, min_rows: int) -> bool:
-        """Whether too many of the rows are errors, where there are enough of them to judge."""
+        """Returns whether the share of errors exceeds `max_error_rate`; False with fewer than `min_rows` rows."""
         return self.rows >= max(1, min_rows) and self.errors > max_error_rate * self.rows
 
     def totals(self) -> dict[str, Any]:
-        """Of this run, by the names of the arguments of `cluster.metrics.Metrics.publish`."""
+        """Returns the totals of this run as arguments of `cluster.metrics.Metrics.publish`."""
         return {
             "images": self.run_rows - self.run_errors.total(),
             "errors": self.run_errors,
@@ -110,7 +110,7 @@ class RunStats:
         }
 
     def record(self) -> dict[str, Any]:
-        """As JSON, for the manifest."""
+        """Returns the statistics as JSON for the manifest."""
         utilization = self.utilization
         return {
             "started": datetime.fromtimestamp(self._started, UTC).isoformat(timespec="seconds"),

@@ -30,7 +30,7 @@ CHANNELS = 3
 
 
 class DecodeStage:
-    """Decodes images; bound to the preprocessing of a captioner, or to those of several."""
+    """Decodes images for the preprocessing of one or several captioners."""
 
     def __init__(self, *preprocessings: Preprocessing) -> None:
         self._views = list(dict.fromkeys(preprocessing.pixel_key for preprocessing in preprocessings))
@@ -59,9 +59,9 @@ class DecodeStage:
         return pa.table({name: rows[name] for name in rows.column_names if name not in {"image", *columns}} | columns)
 
     def _decode(self, data: bytes, pixels: Pixels) -> tuple[int, int]:
-        """Fills `pixels`; returns width and height."""
+        """Fills `pixels`; returns width and height as displayed."""
         first, size = 0, (0, 0)
-        for view in self._views:  # each from the file, so that it sees what it does alone
+        for view in self._views:  # each decoded from the file, so that the result does not depend on the others
             found, size = decode(data, view)
             pixels[first : first + _view_bytes(view)] = found.reshape(-1)
             first += _view_bytes(view)
@@ -69,7 +69,7 @@ class DecodeStage:
 
 
 class CaptionStage:
-    """Captions decoded images. Holds the captioner, so it is made once in each process that captions.
+    """Captions decoded images. Holds the captioner, so there is one per process that captions.
 
     Args:
         captioner: directory, name or URL, as `captioner_store.find` takes it, or those of an ensemble.
@@ -100,7 +100,7 @@ class CaptionStage:
         self._schema = extended(CAPTIONED, [TOKEN_PROBS.name] if self._search.token_probs else [])
 
     def __call__(self, rows: pa.Table) -> pa.Table:
-        """What `DecodeStage` gives, of the same views → `schema.CAPTIONED`."""
+        """Maps the output of a `DecodeStage` for the same preprocessings to rows of `schema.CAPTIONED`."""
         began = time.perf_counter()
         good = rows["pixels"].is_valid().to_numpy()
         captions: list[Caption | None] = [None] * len(rows)
@@ -133,11 +133,11 @@ class CaptionStage:
         )
 
     def _bisected(self, pixels: Pixels) -> list[Caption | None]:
-        """Captions; a batch that is too much for the device's memory by halves, an image that is as None."""
+        """Captions a batch, in halves if device memory is too small; None for an image that does not fit alone."""
         try:
             return list(self._captioner.caption_pixels(_as_views(pixels, self._views), self._search, self._scorer))
         except torch.OutOfMemoryError:
-            pass  # and let go of what the exception holds
+            pass  # outside of the handler, where the exception no longer holds tensors
         torch.cuda.empty_cache()
         half = len(pixels) // 2
         return [*self._bisected(pixels[:half]), *self._bisected(pixels[half:])] if half else [None]
@@ -148,21 +148,21 @@ def _shares(seconds: float, rows: int) -> pa.Array:
 
 
 def _as_column(pixels: Pixels, *, valid: list[bool]) -> pa.Array:
-    """(B, H, W, 3) → B fixed-size binaries, without a copy."""
+    """Views pixels (B, bytes) as a column of B fixed-size binaries, without a copy."""
     validity = pa.array(valid, pa.bool_()).buffers()[1]
     kind = pa.binary(math.prod(pixels.shape[1:]))
     return pa.Array.from_buffers(kind, len(pixels), [validity, pa.py_buffer(pixels)])
 
 
 def _as_pixels(column: pa.ChunkedArray) -> Pixels:
-    """B fixed-size binaries → (B, bytes), without a copy where they lie in one piece."""
+    """Views a column of B fixed-size binaries as pixels (B, bytes), without a copy if it is in one chunk."""
     array = column.combine_chunks()
     flat = np.frombuffer(array.buffers()[1], np.uint8)
     return flat.reshape(-1, array.type.byte_width)[array.offset : array.offset + len(array)]
 
 
 def _as_views(pixels: Pixels, views: Sequence[Preprocessing]) -> dict[Preprocessing, Pixels]:
-    """(B, bytes) → (B, image_size, image_size, 3) of each view, without a copy."""
+    """Splits pixels (B, bytes) into (B, image_size, image_size, 3) for each preprocessing, without a copy."""
     ends = np.cumsum([_view_bytes(view) for view in views])[:-1]
     parts = np.split(pixels, ends, axis=1)
     return {

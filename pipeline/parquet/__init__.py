@@ -1,1 +1,1 @@
-"""Images in columns of Parquet files."""
+"""Reads images from columns of Parquet files."""

@@ -1,4 +1,4 @@
-"""Which column of a Parquet file holds the images, and which one names the rows."""
+"""Finds the column of a Parquet file that holds the images, and the one that holds the image_id."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from pipeline.errors import DataError
 from pipeline.schema import ErrorCode
 
 KEY_COLUMNS = ("__key__", "key", "image_id", "id", "file_name", "filename", "path", "url")
-"""Columns that may name a row, the first that is there."""
+"""Columns that may hold the image_id; the first existing one is used."""
 IMAGE_COLUMNS = ("image", "jpg", "jpeg", "png", "webp", "bytes", "img", "images", "image_bytes")
-"""Columns that are taken for images where there are several; `image` before all others."""
+"""Column names that decide if several columns could hold images; `image` comes before all others."""
 MAX_HASH_BYTES = 64
-"""Bytes of values of one size that are no images, but hashes or UUIDs."""
+"""Maximum width in bytes of fixed-size values that count as hashes or UUIDs rather than images."""
 SHOWN = 20
 
 
 class ImageKind(StrEnum):
-    """How a column holds images."""
+    """The way in which a column holds images."""
 
     BYTES = "bytes"
     NUMBERS = "numbers"  # a list of the bytes
@@ -31,21 +31,21 @@ class ImageKind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """A column, or a field of a struct in one."""
+    """A column, or a field of a struct column."""
 
     name: str
-    """Dotted."""
+    """Name, dotted for fields of structs."""
     path: tuple[int, ...]
-    """Index of the column, and of each field in the struct before it."""
+    """Index of the column, then of the field in each nested struct."""
     dtype: pa.DataType
-    """Of its values, without the lists around them."""
+    """Type of its values, without surrounding lists."""
     leaves: tuple[int, ...]
-    """Indexes of the Parquet columns in which it is stored."""
+    """Indices of the Parquet leaf columns that store it."""
     in_lists: bool = False
-    """Its values are entries of a list, in the column or in a struct above it."""
+    """True if its values are entries of a list, in the column itself or in a surrounding struct."""
 
     def leaves_of(self, field: str) -> tuple[int, ...]:
-        """Of a field of a struct; empty where it has none of this name, or is no struct."""
+        """Returns the leaf columns of a field of the struct; empty if there is no such field or it is not a struct."""
         leaf = self.leaves[0]
         if not pa.types.is_struct(self.dtype):
             return ()
@@ -58,12 +58,12 @@ class Column:
 
     @property
     def image_kind(self) -> ImageKind | None:
-        """How it holds images; None if it cannot."""
+        """The way in which it holds images; None if its type cannot."""
         return _image_kind(self.dtype)
 
 
 def columns(schema: pa.Schema) -> Iterator[Column]:
-    """All columns, and the fields of structs after the struct itself, in the order of the file."""
+    """Yields all columns in the order of the file, each struct before its fields."""
     leaf = 0
     for i, field in enumerate(schema):
         yield from _columns_of(field, field.name, (i,), leaf, in_lists=False)
@@ -85,11 +85,11 @@ def _columns_of(field: pa.Field, name: str, path: tuple[int, ...], leaf: int, *,
 
 
 def find_image_column(schema: pa.Schema, named: str, key: str = "") -> Column:
-    """The column of images. Raises DataError where there is none, or more than one that it could be.
+    """Returns the column of images. Raises DataError if there is none or it is ambiguous.
 
     Args:
-        named: the one to take; empty finds it by kind and name.
-        key: the column that names the rows, which is not taken for images.
+        named: name of the column to use; empty finds it by type and name.
+        key: name of the column that holds the image_id, which is not a candidate.
     """
     found = list(columns(schema))
     if named:
@@ -118,7 +118,7 @@ def find_image_column(schema: pa.Schema, named: str, key: str = "") -> Column:
 
 
 def find_key_column(schema: pa.Schema, named: str, image: Column) -> Column | None:
-    """The column that names the rows; None where there is none. Raises DataError for one that is not there."""
+    """Returns the column that holds the image_id, or None. Raises DataError if the `named` one does not exist."""
     found = list(columns(schema))
     if named:
         return _named(found, named, "key_column")
@@ -128,19 +128,19 @@ def find_key_column(schema: pa.Schema, named: str, image: Column) -> Column | No
 
 
 def has_image_column(schema: pa.Schema, named: str, key: str) -> bool:
-    """Whether a file has a column of images, or several."""
+    """Returns whether a file has at least one column that can hold images."""
     found = list(columns(schema))
     return any(one.name == named for one in found) if named else bool(_candidates(found, {*KEY_COLUMNS, key}))
 
 
 def sibling_columns(schema: pa.Schema, names: Collection[str], image: Column) -> list[Column]:
-    """Those of the columns of these names that are there and are not the images', each name once."""
+    """Returns the existing top-level columns with these names, each name once, without the column of images."""
     found = {one.name: one for one in columns(schema) if len(one.path) == 1 and one.path[0] != image.path[0]}
     return [found[name] for name in sorted(names) if name in found]
 
 
 def _candidates(found: list[Column], names: Collection[str]) -> list[Column]:
-    """Columns that hold images by their kind; where none does, lists of bytes and text that are called an image."""
+    """Returns columns that hold images by their type, or else lists of bytes and text whose name says image."""
     outer: list[Column] = []
     for one in found:
         is_inside = any(one.path[: len(above.path)] == above.path for above in outer)
@@ -204,7 +204,7 @@ def _image_kind(kind: pa.DataType) -> ImageKind | None:
 
 
 def storage_type(kind: pa.DataType) -> pa.DataType:
-    """A type without what only says how it is stored: dictionaries and extensions."""
+    """Returns the type of the values below dictionary, run-end and extension types."""
     while True:
         if isinstance(kind, pa.BaseExtensionType):
             kind = kind.storage_type
@@ -215,7 +215,7 @@ def storage_type(kind: pa.DataType) -> pa.DataType:
 
 
 def is_text(kind: pa.DataType) -> bool:
-    """Whether values are strings of any form."""
+    """Returns whether a type is one of Arrow's string types."""
     return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind))
 
 

@@ -1,4 +1,4 @@
-"""A Parquet file that others made: its footer, and the values of one column after the other around what is damaged."""
+"""Reads the footer of a Parquet file, and its columns one by one, so that damage is confined to one of them."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from pipeline.schema import ErrorCode
 
 BATCH_ROWS = 32
 BUFFER_BYTES = 1 << 20
-"""Read of a column at a time; else all of it that a row group holds."""
+"""Number of bytes of a column read at a time; without it, pyarrow reads the whole column chunk."""
 
 
 class CheckedParquetFile:
-    """Raises DataError for what pyarrow cannot read, OSError for what the file itself cannot be read.
+    """A Parquet file that raises DataError for damaged contents and OSError if the file itself cannot be read.
 
-    pyarrow raises OSError for both; so the file remembers which ones were its own.
+    pyarrow raises OSError for both, so the errors of the file are recorded.
     """
 
     def __init__(self, file: BinaryIO) -> None:
@@ -41,43 +41,43 @@ class CheckedParquetFile:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Leaves the file open: it is its opener's."""
+        """Leaves the file open, as it belongs to the caller."""
 
     @property
     def num_groups(self) -> int:
-        """Row groups."""
+        """Number of row groups."""
         return len(self._groups)
 
     @property
     def num_rows_in_groups(self) -> int:
-        """Of all row groups, by themselves."""
+        """Total number of rows according to the row groups."""
         return self._first_rows[-1]
 
     def rows_in(self, group: int) -> int:
-        """Of a row group."""
+        """Returns the number of rows in a row group."""
         return self._rows[group]
 
     def first_row(self, group: int) -> int:
-        """Number of the first row of a row group."""
+        """Returns the index of the first row of a row group."""
         return self._first_rows[group]
 
     def first_byte(self, group: int) -> int:
-        """Byte offset of a row group."""
+        """Returns the byte offset of a row group."""
         return self._first_bytes[group]
 
     def entries_in(self, group: int, leaf: int) -> int:
-        """Entries of all lists of a column in a row group; one that is empty or null counts as one."""
+        """Returns the number of list entries of a column in a row group; an empty or null list counts as one."""
         with self._pyarrow_boundary("the footer is damaged"):
             return int(self._groups[group].column(leaf).num_values)
 
     def values(self, group: int, leaves: Sequence[int], count: int, skip: int = 0) -> Iterator[pa.Scalar | DataError]:
-        """The values of a column in a row group from number `skip` on: always as many as `count` says in all.
+        """Yields the values of a column in a row group from index `skip` to `count`, which it always completes.
 
-        What cannot be read is a DataError: from the first damaged value to the end of the row group, as pyarrow reads
-        it from its beginning only.
+        From the first damaged value to the end of the row group each value is a DataError, because pyarrow reads a
+        row group only from its beginning.
         """
         number, damage = skip, DataError(ErrorCode.CORRUPT_SHARD, "the row group ends before its last row")
-        for batch_rows in (BATCH_ROWS, 1):  # one by one, once more, up to the damage
+        for batch_rows in (BATCH_ROWS, 1):  # again one by one, up to the damage
             try:
                 for value in self._values(group, leaves, batch_rows, number):
                     if number == count:
@@ -110,17 +110,17 @@ class CheckedParquetFile:
 
     @contextlib.contextmanager
     def _pyarrow_boundary(self, what: str) -> Iterator[None]:
-        """Around pyarrow on bytes that others wrote: whatever it raises says that these are damaged."""
+        """The boundary around pyarrow's parser of foreign bytes: turns every exception into a DataError."""
         try:
             yield
-        except Exception as error:  # whatever a damaged file makes pyarrow raise
+        except Exception as error:  # pyarrow raises many kinds for damaged files
             if self._recording.failure is not None:
                 raise self._recording.failure from error
             raise DataError(ErrorCode.CORRUPT_SHARD, f"{what}: {type(error).__name__}: {error}") from error
 
 
 class _ErrorRecordingFile(io.RawIOBase):
-    """A file that remembers why it could not be read."""
+    """A file that records the error with which reading it failed."""
 
     def __init__(self, file: BinaryIO) -> None:
         super().__init__()
@@ -144,7 +144,7 @@ class _ErrorRecordingFile(io.RawIOBase):
         return self._file.seek(offset, whence)
 
     def read(self, size: int | None = -1) -> bytes:
-        """As the file's, and at most to its end: a damaged footer may ask for any number of bytes."""
+        """Reads at most to the end of the file: a damaged footer may ask for any number of bytes."""
         left = max(0, self._size - self._file.tell())
         try:
             return self._file.read(left if size is None or size < 0 else min(size, left))

@@ -1,10 +1,10 @@
-"""Images in a column of a Parquet file: encoded bytes in any of Arrow's forms, base64, or where they lie.
+"""Reads images from a column of a Parquet file: encoded bytes in any Arrow type, base64, or paths and URLs.
 
-An image's number is its identity: that of its row, or, in a column of lists, its place among all entries. What it is
-called comes from a column of names, or from the path in Hugging Face's struct, and need not be unique; a row without a
-name is called by its number, an entry of a list by its row's name and its place in the list.
+Images are identified by index: that of the row, or in a column of lists that of the entry among all entries. The
+image_id comes from a column of names or from the path in Hugging Face's struct, and need not be unique. A row without
+a name has its index as image_id; an entry of a list has its row's name and its position in the list.
 
-Each column is read by itself, so that damage to one costs nothing of the others.
+Each column is read by itself, so that damage to one does not affect the others.
 """
 
 from __future__ import annotations
@@ -33,24 +33,24 @@ from pipeline.read_options import DEFAULTS, ReadOptions
 from pipeline.schema import ErrorCode
 
 ROWS_PER_BYTE = 16
-"""Of a file at most: a footer that promises more is damaged."""
+"""Maximum number of rows per byte of a file: a footer that claims more is damaged."""
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """A row of the file, or an entry of a list in one."""
+    """An image of the file: a row, or an entry of a list in it."""
 
     name: str
     image: Image
-    """Encoded; or the path or URL where it lies; or what is wrong; None where the column is null."""
+    """Encoded bytes, a path or URL, or an error; None for null."""
     next_offset: int
-    """Byte offset of the row group in which the next row lies; the file's size after the last."""
+    """Byte offset of the row group that holds the next row; the file's size for the last row."""
     siblings: dict[str, bytes]
-    """What other columns hold, as text; those that are null left out."""
+    """Values of other columns as text, without nulls."""
 
 
 def has_images(file: BinaryIO, options: ReadOptions) -> bool:
-    """Whether a Parquet file has a column of images, or several. True where it is damaged: its row will say so."""
+    """Returns whether a Parquet file has a column of images. True if it is damaged, as its row reports the damage."""
     try:
         with CheckedParquetFile(file) as parquet:
             return has_image_column(parquet.schema, options.image_column, options.key_column)
@@ -59,19 +59,19 @@ def has_images(file: BinaryIO, options: ReadOptions) -> bool:
 
 
 class ParquetShard:
-    """A Parquet file of images. Raises DataError for one that holds none, or cannot be read.
+    """A Parquet file of images. Raises DataError if it has no images or cannot be read.
 
     Args:
-        file: to be read from any place.
-        size: of the file in bytes.
-        options: which columns to take.
+        file: the file, opened for random access.
+        size: size of the file in bytes.
+        options: names of the columns.
     """
 
     def __init__(self, file: BinaryIO, size: int, options: ReadOptions = DEFAULTS) -> None:
         self._file = CheckedParquetFile(file)
         schema = self._file.schema
         self._image = find_image_column(schema, options.image_column, options.key_column)
-        # Of a value that is read alone: no struct on the way has another field then.
+        # A column that is read alone has structs with a single field, so each index is 0.
         self._inside = [0] * (len(self._image.path) - 1)
         self._key = find_key_column(schema, options.key_column, self._image)
         self._schema = schema
@@ -81,14 +81,14 @@ class ParquetShard:
 
     @property
     def groups(self) -> list[tuple[int, int]]:
-        """Number of the first image, and byte offset, of each row group."""
+        """Index of the first image, and byte offset, of each row group."""
         return list(zip(self._starts[:-1], self._offsets[:-1], strict=True))
 
     def rows(self, start: int = 0, siblings: Collection[str] = ()) -> Iterator[Row]:
-        """The images from number `start` on, with the columns `siblings`, if they are there, as text.
+        """Yields the images from index `start` on, with existing columns in `siblings` as text.
 
-        A damaged image has a row that says so. Raises DataError where the file promised more rows than it has, OSError
-        where it cannot be read now.
+        A damaged image is a row with an error. Raises DataError if the file has fewer rows than its footer claims,
+        OSError if it cannot be read.
         """
         beside = sibling_columns(self._schema, siblings, self._image)
         for group in range(bisect_right(self._starts, start) - 1, self._file.num_groups):
@@ -100,20 +100,20 @@ class ParquetShard:
 
     def _refuse_missing(self) -> None:
         if self._file.num_rows > self._file.num_rows_in_groups:
-            promised = f"{self._file.num_rows:,} rows, and its row groups {self._file.num_rows_in_groups:,}"
-            raise DataError(ErrorCode.CORRUPT_SHARD, f"the footer says that there are {promised}")
+            counts = f"{self._file.num_rows:,} rows, but its row groups have {self._file.num_rows_in_groups:,}"
+            raise DataError(ErrorCode.CORRUPT_SHARD, f"the footer claims {counts}")
 
     def _count(self, group: int, size: int) -> int:
-        """Images in a row group, by the footer, but for lists of lists of bytes."""
+        """Returns the number of images in a row group, from the footer except for lists of lists of bytes."""
         count, leaf = self._file.rows_in(group), self._image.leaves[0]
-        if self._image.image_kind != ImageKind.NUMBERS:  # else each byte is an entry
+        if self._image.image_kind != ImageKind.NUMBERS:  # in which each byte is an entry
             entries = self._file.entries_in(group, leaf)
             count = entries if self._image.in_lists else max(count, entries)
         elif self._image.in_lists:
             lists = self._file.values(group, self._image.leaves, count)
             count = sum(1 if isinstance(v, DataError) else len(extract_images(v, self._inside)) for v in lists)
         if not 0 <= count <= ROWS_PER_BYTE * size:
-            raise DataError(ErrorCode.CORRUPT_SHARD, f"the footer says that {size:,} bytes hold {count:,} images")
+            raise DataError(ErrorCode.CORRUPT_SHARD, f"the footer claims {count:,} images in {size:,} bytes")
         return count
 
     def _count_of(self, group: int) -> int:
@@ -122,13 +122,13 @@ class ParquetShard:
     def _entries(
         self, group: int, skip: int, beside: Sequence[Column]
     ) -> Iterator[tuple[str, Image, dict[str, bytes]]]:
-        """Name, image and siblings of the images of a row group after the first `skip`."""
+        """Yields name, image and siblings for the images of a row group after the first `skip`."""
         if self._image.in_lists:
             yield from islice(self._list_entries(group, beside), skip, None)
             return
         count, number = self._count_of(group), self._starts[group] + skip
         images = self._images(group, skip, count)
-        is_text = self._image.image_kind == ImageKind.TEXT  # whose paths are its images
+        is_text = self._image.image_kind == ImageKind.TEXT  # such a column holds the images as paths
         keys, paths = self._keys(group, skip, count), repeat(None) if is_text else self._paths(group, skip, count)
         others = self._siblings(group, skip, count, beside)
         for i, (image, key, path, found) in enumerate(zip(images, keys, paths, others)):  # noqa: B905
@@ -166,7 +166,7 @@ class ParquetShard:
             yield value if isinstance(value, DataError) else extract_images(value, self._inside)[0]
 
     def _paths(self, group: int, skip: int, count: int) -> Iterator[str | None]:
-        """The paths in Hugging Face's struct, or in the column itself; None where there is none."""
+        """Yields the paths in Hugging Face's struct, or in the column itself; None if there is none."""
         leaves = self._image.leaves if self._image.image_kind == ImageKind.TEXT else self._image.leaves_of("path")
         if not leaves:
             yield from [None] * (count - skip)

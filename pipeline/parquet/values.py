@@ -1,6 +1,6 @@
-"""Values of a Parquet file → encoded images, or text that says where they lie; names; text.
+"""Converts values of a Parquet file to encoded images, paths, image_ids and text.
 
-Values are taken from Arrow's buffers rather than as Python's: what is not UTF-8 is no error, and no date is too far.
+Values are read from Arrow buffers instead of being converted to Python, which fails for invalid UTF-8 and far dates.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from pipeline.parquet.columns import is_text, storage_type
 from pipeline.schema import ErrorCode
 
 Image = bytes | str | DataError | None
-"""Encoded bytes; where they lie; what is wrong; None for null."""
+"""Encoded bytes, a path or URL, or an error; None for null."""
 MAX_PATH_LENGTH = 4096
 _BASE64 = re.compile(r"[A-Za-z0-9+/_\-\s]+={0,2}\s*")
 _SIGNATURES = (
@@ -33,14 +33,15 @@ _SIGNATURES = (
     b"\0\0\0",
     b"<svg",
 )
-"""First bytes of images: how base64 is told from a path that is made of the same letters."""
+"""First bytes of images, which distinguish base64 from a path made of the same letters."""
 
 
 def extract_images(value: pa.Scalar, path: Sequence[int]) -> list[Image]:
-    """The images of a value, those of lists one by one: a null or an empty list is one that is missing.
+    """Returns the images of a value, those of a list one by one; a null or empty list gives one None.
 
     Args:
-        path: index of the field in each struct on the way.
+        value: a value of the column of images.
+        path: index of the field in each nested struct.
     """
     value = _inner(value)
     if value is None:
@@ -53,7 +54,7 @@ def extract_images(value: pa.Scalar, path: Sequence[int]) -> list[Image]:
 
 
 def key_text(value: pa.Scalar | None) -> str | None:
-    """A name as text: bytes that are no text in hexadecimal; None for null."""
+    """Converts a name to text, with bytes that are not UTF-8 in hexadecimal; returns None for null."""
     value = None if value is None else _inner(value)
     if value is None:
         return None
@@ -69,7 +70,7 @@ def key_text(value: pa.Scalar | None) -> str | None:
 
 
 def sibling_text(value: pa.Scalar) -> bytes | None:
-    """A value as it would stand in a file: what is nested as JSON; None for null."""
+    """Converts a value to the contents of a sibling file, nested values as JSON; returns None for null."""
     inner = _inner(value)
     if inner is None:
         return None
@@ -77,7 +78,7 @@ def sibling_text(value: pa.Scalar) -> bytes | None:
         return _raw(inner)
     try:
         return json.dumps(inner.as_py(), default=str).encode()
-    except Exception:  # noqa: BLE001 - of pyarrow, on values that others wrote: text within that is not UTF-8, say
+    except Exception:  # noqa: BLE001 - pyarrow on foreign values, e.g. nested text that is not UTF-8
         return json.dumps(_as_text(inner)).encode()
 
 
@@ -87,7 +88,7 @@ def _as_text(value: pa.Scalar) -> str:
             return str(value.cast(pa.string()).as_py())
         found = value.as_py()
         return json.dumps(found, default=str) if isinstance(found, (dict, list)) else str(found)
-    except Exception as error:  # noqa: BLE001 - as above: dates that Python does not have, say
+    except Exception as error:  # noqa: BLE001 - as above, e.g. dates beyond Python's range
         return f"{value.type} that cannot be shown: {type(error).__name__}"
 
 
@@ -112,7 +113,7 @@ def _from_numbers(values: pa.Array) -> Image:
     try:
         return bytes(values.cast(pa.int64()).to_numpy(zero_copy_only=False).astype("uint8").tobytes())
     except (pa.ArrowException, ValueError, TypeError) as error:
-        return DataError(ErrorCode.NO_IMAGE, f"a list of numbers that are no bytes: {error}")
+        return DataError(ErrorCode.NO_IMAGE, f"a list of numbers that are not bytes: {error}")
 
 
 def _from_bytes(raw: bytes) -> bytes:
@@ -123,14 +124,14 @@ def _from_bytes(raw: bytes) -> bytes:
 
 
 def _from_text(raw: bytes) -> Image:
-    """Base64, with or without `data:…,` before it; else a path or URL, which is kept for later."""
+    """Decodes base64, with or without a `data:…,` prefix; returns other text as a path or URL."""
     text = raw.decode("utf-8", "surrogateescape")
     if not text:
         return None
     if text.startswith("data:"):
         header, _, text = text.partition(",")
         if not header.endswith(";base64"):
-            return DataError(ErrorCode.NO_IMAGE, "a data: URL that is not of base64")
+            return DataError(ErrorCode.NO_IMAGE, "a data: URL that is not base64")
         return _decoded(text) or DataError(ErrorCode.NO_IMAGE, "a data: URL whose base64 is damaged")
     data = _decoded(text) if _BASE64.fullmatch(text) else None
     if data and (len(text) > MAX_PATH_LENGTH or data.startswith(_SIGNATURES)):
@@ -149,7 +150,7 @@ def _decoded(text: str) -> bytes | None:
 
 
 def _inner(value: pa.Scalar) -> Any:
-    """The value without dictionary and extension; None for null."""
+    """Returns the value below dictionaries, run-ends and extensions; None for null."""
     while value is not None and value.is_valid:
         if not isinstance(value, (pa.DictionaryScalar, pa.ExtensionScalar, pa.RunEndEncodedScalar)):
             return value
@@ -158,7 +159,7 @@ def _inner(value: pa.Scalar) -> Any:
 
 
 def _is_nested(value: pa.Scalar) -> bool:
-    """Whether it is a list of values rather than of an image's bytes."""
+    """Returns whether a value is a list of values rather than of an image's bytes."""
     return isinstance(value, pa.ListScalar) and not pa.types.is_integer(storage_type(value.type.value_type))
 
 

@@ -1,1 +1,1 @@
-"""What is made of an output: exports, progress, the rows of a gallery and their images."""
+"""Reads outputs: exports, progress, the rows of a gallery and their images."""

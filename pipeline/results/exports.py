@@ -1,4 +1,4 @@
-"""The rows in other forms, under `_exports/`, where readers of the rows do not look."""
+"""Exports the captions to other formats under `_exports/`, which readers of the rows ignore."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ EXPORTS = "_exports"
 
 
 def write(folder: Folder, commit_log: CommitLog, *, vis: bool, coco: bool) -> None:
-    """Writes the captions, without the errors, in the forms asked for.
+    """Writes the captions, without error rows, in the requested formats.
 
     vis.json   neuraltalk2's: [{"image_id", "caption", "file_name"}]
-    coco.json  COCO results: [{"image_id", "caption"}]; an id is a number where the file's name is one
+    coco.json  COCO results: [{"image_id", "caption"}]; an id is a number if the file name has COCO's number
     """
     if vis:
         _write(folder, "vis.json", map(_vis, _captions(folder, commit_log)))

@@ -1,6 +1,6 @@
-"""The rows of an output that a page shows, and what is known of the job that wrote them.
+"""Selects the rows of an output that a gallery page shows, and describes the job that wrote them.
 
-Memory holds one part and the rows shown; not the output.
+Memory holds one part and the selected rows, not the output.
 """
 
 from __future__ import annotations
@@ -28,18 +28,18 @@ _DRAW = "draw"
 
 @dataclass(frozen=True)
 class GalleryRows:
-    """The rows to show, and how many there are of which kind."""
+    """The selected rows, and the counts of all rows."""
 
     rows: pa.Table
-    """Of `schema.ROW`, in the order of shard and index, so that each shard can be walked once."""
+    """A table of `schema.ROW`, ordered by shard and index, so that each shard can be walked once."""
     total: int
-    """Rows of the output, shown or not."""
+    """Number of rows in the output."""
     errors: dict[str, int]
-    """Rows without a caption, by error code, shown or not."""
+    """Number of rows without a caption in the output, by error code."""
 
 
 def select_rows(folder: Folder, *, max_images: int, seed: int = 0) -> GalleryRows:
-    """All rows of an output, or a uniform sample of `max_images` of them.
+    """Returns all rows of an output, or a uniform sample of `max_images` of them.
 
     Raises OutputError if there are none, or a part is damaged.
     """
@@ -51,7 +51,7 @@ def select_rows(folder: Folder, *, max_images: int, seed: int = 0) -> GalleryRow
         errors.update(code for code in rows["error_code"].drop_null().to_pylist())
         kept = pa.concat_tables([kept, rows.append_column(_DRAW, pa.array(draws.random(len(rows))))])
         if len(kept) > max_images:
-            kept = kept.take(pc.sort_indices(kept[_DRAW])[:max_images])  # a copy: the rest is let go
+            kept = kept.take(pc.sort_indices(kept[_DRAW])[:max_images])  # a copy, which frees the rest
     if not total:
         raise OutputError(f"{folder.url} holds no rows; give the folder that `shardtalk caption` wrote")
     kept = kept.drop_columns(_DRAW).sort_by([("shard", "ascending"), ("index", "ascending")])
@@ -59,10 +59,10 @@ def select_rows(folder: Folder, *, max_images: int, seed: int = 0) -> GalleryRow
 
 
 def describe_job(folder: Folder, total: int) -> dict[str, Any]:
-    """What the output's own records say: `captioner` (its name), `images_per_s` and `finished`; None if unknown.
+    """Returns `captioner` (its name), `images_per_s` and `finished` from the output's records; None if unknown.
 
     Args:
-        total: rows of the output; a job is finished if its manifest counts as many.
+        total: number of rows in the output; a job is finished if its manifest has the same number.
 
     Raises OutputError for a record that is damaged.
     """
@@ -71,13 +71,13 @@ def describe_job(folder: Folder, total: int) -> dict[str, Any]:
     speed = run.get("images_per_s")
     return {
         "captioner": _section(manifest, "captioner").get("name") or _section(job, "captioner").get("name"),
-        "images_per_s": speed if isinstance(speed, int | float) and speed > 0 else None,  # 0: it had nothing to do
+        "images_per_s": speed if isinstance(speed, int | float) and speed > 0 else None,  # 0: the run had nothing to do
         "finished": _section(manifest, "totals").get("rows") == total,
     }
 
 
 def read_options(folder: Folder) -> ReadOptions:
-    """How the job read its inputs, as far as it is known. Raises OutputError for a record that is damaged."""
+    """Returns the options by which the job read its inputs. Raises OutputError for a damaged record."""
     return ReadOptions.from_job(_record(folder, JOB))
 
 

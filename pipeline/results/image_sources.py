@@ -1,4 +1,4 @@
-r"""Where the encoded image of each row lies, and how it is read from there again."""
+r"""Locates the encoded image of each row in the inputs, and reads it again."""
 
 from __future__ import annotations
 
@@ -23,20 +23,20 @@ from pipeline.tar.samples import Row
 
 @dataclass(frozen=True, slots=True)
 class ImageSource:
-    """Where the bytes of one image are."""
+    """The location of one encoded image."""
 
     path: str
     in_tar: Row | None = None
     row: int = -1
-    """Of a Parquet file or a list."""
+    """Index of the row in a Parquet file or list; -1 for other formats."""
 
 
 def locate_images(rows: Iterable[tuple[str, int]], options: ReadOptions = DEFAULTS) -> Iterator[ImageSource | None]:
-    """Where the image of each row is; None where it cannot be found. Reads headers only, each tar once.
+    """Yields the location of each row's image; None if it cannot be found. Reads only headers, each tar once.
 
     Args:
-        rows: `shard` and `index`, in this order.
-        options: how the shards were read.
+        rows: `shard` and `index` of each row, in ascending order.
+        options: the options by which the shards were read.
     """
     for shard, group in groupby(rows, key=itemgetter(0)):
         indices = [index for _, index in group]
@@ -55,7 +55,7 @@ def locate_images(rows: Iterable[tuple[str, int]], options: ReadOptions = DEFAUL
 
 
 def read_image_source(source: ImageSource, options: ReadOptions = DEFAULTS) -> bytes:
-    """The encoded image. Raises OSError, DataError or InputError for one that is gone or has changed."""
+    """Reads the encoded image. Raises OSError, DataError or InputError if it is missing or has changed."""
     if source.in_tar:
         return read_image(_shard(source.path), source.in_tar, DEFAULTS)
     if source.row >= 0:
@@ -69,7 +69,7 @@ def read_image_source(source: ImageSource, options: ReadOptions = DEFAULTS) -> b
 
 
 def _walk(path: str, options: ReadOptions) -> Iterator[Row]:
-    """The rows of a tar, up to the place where it cannot be read on."""
+    """Yields the rows of a tar, up to the point where it becomes unreadable."""
     try:
         yield from tar_rows(_shard(path), options)
     except (OSError, InputError):
@@ -82,5 +82,5 @@ def _shard(path: str) -> Shard:
 
 
 def _existing(shard: str) -> str:
-    r"""The path of a shard, whose bytes that are not UTF-8 were written as `\xNN`."""
+    r"""Returns the path of a shard, in which bytes that are not UTF-8 were written as `\xNN`."""
     return shard if is_remote(shard) or os.path.lexists(shard) else from_printable(shard)

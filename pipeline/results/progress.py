@@ -1,4 +1,4 @@
-"""How far a job is, from its output alone: the plan its driver wrote, the commit records, the lease."""
+"""Determines the progress of a job from its output alone: the plan, the commit records, the lease."""
 
 from __future__ import annotations
 
@@ -15,39 +15,39 @@ from pipeline.storage.folder import Folder
 
 PLAN = "_plan.json"
 RECENT_S = 600.0
-"""The rate is that of the commits of this long."""
+"""Seconds of recent commits from which the rate is computed."""
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What there is to do in all, at the start of a run: what is committed, and what is left."""
+    """The total amount of work at the start of a run, committed and remaining."""
 
     files: int
     bytes: int
-    """Encoded."""
+    """Encoded size of the inputs."""
 
 
 @dataclass(frozen=True)
 class Status:
-    """How far a job is. Bytes are those of the input files."""
+    """The progress of a job. Bytes are those of the input files."""
 
     state: str
-    """complete, running, or stopped."""
+    """"complete", "running" or "stopped"."""
     driver: str
-    """Who holds the lease; empty where nobody does."""
+    """Description of the lease's owner; empty if there is none."""
     rows: int
     errors: dict[str, int]
-    """By error code."""
+    """Number of rows without a caption, by error code."""
     files: int
-    """Committed to their end."""
+    """Number of completely committed files."""
     total_files: int
     bytes: int
-    """Committed."""
+    """Committed bytes."""
     total_bytes: int
     rows_per_s: float
-    """Of the recent commits; 0 where there are too few."""
+    """Rate of the recent commits; 0 if there are too few."""
     seconds_left: float | None
-    """At the recent commits' rate of bytes; None where it is not known."""
+    """Estimate from the rate in bytes of the recent commits; None if unknown."""
 
 
 def write_plan(folder: Folder, commit_log: CommitLog, spans: Sequence[Span]) -> Plan:
@@ -60,12 +60,12 @@ def write_plan(folder: Folder, commit_log: CommitLog, spans: Sequence[Span]) -> 
 
 
 def committed_bytes(commit_log: CommitLog) -> int:
-    """Bytes of input up to the last committed row of each file."""
+    """Returns the bytes of input up to the last committed row of each file."""
     return sum(max(row_range.next_offset for row_range in row_ranges) for row_ranges in commit_log.row_ranges.values())
 
 
 def read_status(folder: Folder) -> Status:
-    """Reads how far the job is. Raises OutputError for records that are damaged."""
+    """Reads the progress of a job. Raises OutputError for damaged records."""
     commit_log, owner = CommitLog.load(folder), lease.read_owner(folder)
     complete = is_finished(folder, commit_log) and owner is None
     done = committed_bytes(commit_log)
@@ -88,7 +88,7 @@ def read_status(folder: Folder) -> Status:
 
 
 def _rates(commit_log: CommitLog) -> tuple[float, float]:
-    """Rows and bytes a second between the first and the last of the recent commits."""
+    """Returns rows and bytes per second between the first and the last of the recent commits."""
     commits = sorted(commit_log.commits, key=lambda commit: commit.committed)
     recent = [commit for commit in commits if commit.committed >= commits[-1].committed - RECENT_S]
     seconds = recent[-1].committed - recent[0].committed if recent else 0.0

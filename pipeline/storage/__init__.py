@@ -1,1 +1,1 @@
-"""Files wherever they lie: this machine, S3, other stores and the web; reading ahead, writing atomically."""
+"""Accesses local files, S3, other stores and the web; prefetches and writes atomically."""

@@ -1,4 +1,4 @@
-"""Files on any filesystem that pyarrow knows, and writing them so that a reader sees the old or the new state only."""
+"""Opens files on any filesystem: local, S3, and those that pyarrow or fsspec know."""
 
 from __future__ import annotations
 
@@ -16,25 +16,25 @@ from pipeline.storage.remote_file import RANGE_BYTES, FileVersion, PyArrowSource
 
 READ_AHEAD_BYTES = 1 << 20
 SKIMMED_BYTES = 4 << 10, 1 << 20
-"""Read at a time, here and remotely, where little of a file is wanted: there, a round trip takes as long as 1 MiB."""
+"""Bytes per read, locally and remotely, if little of a file is needed: a round trip takes as long as 1 MiB."""
 CONNECTIONS = 24
-"""Requests to a store at a time, where there are many small ones."""
+"""Number of concurrent requests to a store, if there are many small ones."""
 
 
 def is_remote(url: str) -> bool:
-    """Whether `url` names its filesystem, as in "s3://bucket/key"; otherwise it is a path of this machine."""
+    """Returns whether `url` names a filesystem, as in "s3://bucket/key"; otherwise it is a local path."""
     return "://" in url
 
 
 def is_s3(url: str) -> bool:
-    """Whether `url` names an object of an S3 store, or a folder of them."""
+    """Returns whether `url` names an object or folder of an S3 store."""
     return url.startswith("s3://")
 
 
 def filesystem(url: str) -> tuple[pafs.FileSystem, str]:
-    """The filesystem of a URL and the path in it. Raises InputError for one that cannot be reached.
+    """Returns the filesystem of a URL and the path in it. Raises InputError if it cannot be reached.
 
-    The path is taken as it is: in "s3://bucket/50%.jpg" nothing is quoted.
+    The path is not unquoted: "s3://bucket/50%.jpg" is a valid URL.
     """
     if not is_remote(url):
         return pafs.LocalFileSystem(), str(Path(url).absolute())
@@ -48,7 +48,7 @@ def filesystem(url: str) -> tuple[pafs.FileSystem, str]:
 
 @lru_cache(maxsize=16)
 def _connected(scheme: str, host: str) -> tuple[pafs.FileSystem, str]:
-    """A filesystem, one for all files on it so that connections are used again, and what its paths begin with."""
+    """Returns a filesystem, shared so that connections are reused, and the prefix of its paths."""
     if scheme == "s3":
         from pipeline.storage.s3_filesystem import S3Handler
 
@@ -60,14 +60,16 @@ def _connected(scheme: str, host: str) -> tuple[pafs.FileSystem, str]:
 
 
 def open_at(url: str, offset: int = 0, *, skim: bool = False, listed: FileVersion | None = None) -> BinaryIO:
-    """A file for reading, from a byte offset on. Local paths need not be UTF-8.
+    """Opens a file for reading at a byte offset. Local paths need not be UTF-8.
 
-    Opening or reading raises OSError; ChangedError where an object of S3 is not what was listed, or is replaced while
-    it is read.
+    Opening or reading raises OSError; ChangedError if an S3 object was replaced after it was listed, or while it is
+    read.
 
     Args:
-        skim: only small parts of it will be read.
-        listed: what a listing said of it.
+        url: local path or URL.
+        offset: byte offset of the first read.
+        skim: whether only small parts of the file will be read.
+        listed: size and time of change from a listing; None does not check them.
     """
     here, remotely = SKIMMED_BYTES if skim else (READ_AHEAD_BYTES, RANGE_BYTES)
     if is_remote(url):

@@ -1,4 +1,4 @@
-"""An output folder on any filesystem: a reader of its files sees the old or the new state of each, never a part."""
+"""An output folder on any filesystem, whose files are replaced atomically."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ from pipeline.storage.filesystems import filesystem, is_s3, open_at
 from pipeline.storage.paths import normalize_path
 
 SPOOLED_BYTES = 16 << 20
-"""Of a file that is written remotely: more wait on this machine's disk."""
+"""Maximum size of a remote file buffered in memory while it is written; larger ones are buffered on disk."""
 _CANNOT_SYNC = frozenset({errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EBADF})
 UNFINISHED = ".{}.tmp"
-"""Name of a file while it is written."""
+"""Pattern of the temporary name of a file while it is written."""
 
 
 def _write_through(file: BinaryIO, data: bytes) -> None:
@@ -34,16 +34,16 @@ def _write_through(file: BinaryIO, data: bytes) -> None:
 
 
 def _link(path: Path, target: Path) -> bool:
-    """Makes a hard link; False where the filesystem refuses, as FUSE and SMB may, or where the path exists."""
+    """Creates a hard link; returns False if the filesystem has none, like FUSE and SMB, or if the path exists."""
     try:
         path.hardlink_to(target)
-    except OSError:  # creating the file in its place will say why
+    except OSError:  # creating the file in place then raises the reason
         return False
     return True
 
 
 def _create_in_place(path: Path, data: bytes) -> None:
-    """Creates a file as `Folder.create` does; a crash may leave a part of it."""
+    """Creates a file as `Folder.create` does, except that a crash may leave an incomplete file."""
     with path.open("xb") as file:
         try:
             _write_through(file, data)
@@ -53,7 +53,7 @@ def _create_in_place(path: Path, data: bytes) -> None:
 
 
 def _sync_folder(path: Path) -> None:
-    """Sees to it that the names in a folder outlast a crash, where its filesystem can."""
+    """Flushes the names in a folder to disk, if its filesystem supports it."""
     folder = os.open(path, os.O_RDONLY)
     try:
         os.fsync(folder)
@@ -68,7 +68,7 @@ class Folder:
     """An output folder.
 
     Args:
-        url: a path of this machine or the URL of a folder on another filesystem.
+        url: a local path, or the URL of a folder on another filesystem.
 
     Raises OutputError for a name that pyarrow cannot open.
     """
@@ -81,30 +81,30 @@ class Folder:
         self._local = isinstance(self.system, pafs.LocalFileSystem)
 
     def names(self, below: str = "") -> list[str]:
-        """Names of the files in it, or in a folder below it, sorted. Empty where there is no such folder."""
+        """Returns the sorted names of the files in it, or in a folder below it; empty if there is no such folder."""
         selector = pafs.FileSelector(f"{self.path}/{below}".rstrip("/"), allow_not_found=True)
         found = self.system.get_file_info(selector)
         return sorted(info.base_name for info in found if info.type == pafs.FileType.File)
 
     def folders(self, below: str) -> list[str]:
-        """Names of the folders in a folder below it, sorted. Empty where there is none."""
+        """Returns the sorted names of the folders in a folder below it; empty if there are none."""
         found = self.system.get_file_info(pafs.FileSelector(f"{self.path}/{below}", allow_not_found=True))
         return sorted(info.base_name for info in found if info.type == pafs.FileType.Directory)
 
     def exists(self, name: str) -> bool:
-        """Whether it holds a file of this name. Raises OutputError where nobody can tell."""
+        """Returns whether it holds a file of this name. Raises OutputError if the store does not answer."""
         try:
             return bool(self.system.get_file_info(f"{self.path}/{name}").type == pafs.FileType.File)
         except OSError as error:
             raise OutputError(f"{self.url} cannot be read: {error}") from error
 
     def read(self, name: str) -> bytes:
-        """All bytes of a file. Raises OSError."""
+        """Reads a file. Raises OSError."""
         with open_at(f"{self.url}/{name}") as file:
             return file.read()
 
     def write(self, name: str, data: bytes) -> None:
-        """Makes or replaces a file at once: whatever happens, a reader finds all of the old one or all of the new.
+        """Creates or replaces a file atomically: a reader sees either the old or the new contents.
 
         Raises WriteError.
         """
@@ -112,9 +112,9 @@ class Folder:
             file.write(data)
 
     def create(self, name: str, data: bytes) -> bool:
-        """Makes a file that nobody else makes at the same time; False where the filesystem cannot do so, and did not.
+        """Creates a file exclusively; returns False, without creating it, if the filesystem cannot do so.
 
-        Raises FileExistsError if it is there, WriteError.
+        Raises FileExistsError if it exists, WriteError.
         """
         if is_s3(self.url):
             from pipeline.storage import s3_conditional_writes
@@ -137,7 +137,7 @@ class Folder:
                 _create_in_place(path, data)
             try:
                 _sync_folder(path.parent)
-            except OSError:  # nobody is to find a file that could not be made
+            except OSError:  # a file whose creation failed must not be found
                 path.unlink(missing_ok=True)
                 raise
         except FileExistsError:
@@ -147,7 +147,7 @@ class Folder:
         return True
 
     def version(self, name: str) -> str | None:
-        """Changes whenever the file does; None where there is none. Raises OSError."""
+        """Returns a value that changes whenever the file does; None if there is no file. Raises OSError."""
         try:
             if is_s3(self.url):
                 from pipeline.storage import s3_client
@@ -158,10 +158,10 @@ class Folder:
             return None
 
     def replace(self, name: str, data: bytes, version: str | None) -> None:
-        """As `write`, of a file that still has this version.
+        """Replaces a file that still has this version, or creates it if that is None.
 
-        S3 compares and writes at once where it has conditions, and a hard link where there was no file; elsewhere the
-        version is read before the file is written. Raises FileExistsError if it is another, WriteError.
+        This is atomic on S3 stores with conditional writes, and locally if there was no file; elsewhere the version is
+        read before the file is written. Raises FileExistsError if the version differs, WriteError.
         """
         if version is None and self.create(name, data):
             return
@@ -177,13 +177,13 @@ class Folder:
 
     @contextlib.contextmanager
     def writer(self, name: str) -> Iterator[BinaryIO]:
-        """As `write`, for data that comes in pieces; the file is there once the context ends without an exception."""
+        """Writes a file in pieces; it appears once the context ends without an exception."""
         with self._writing(name), self._writer(name) as file:
             yield file
 
     @contextlib.contextmanager
     def _writing(self, name: str, *passing: type[OSError]) -> Iterator[None]:
-        """Turns errors into WriteErrors, but for these."""
+        """Turns errors into WriteErrors, except those in `passing`."""
         try:
             yield
         except passing:
@@ -195,7 +195,7 @@ class Folder:
     def _writer(self, name: str) -> Iterator[BinaryIO]:
         target = f"{self.path}/{name}"
         if not self._local:
-            with tempfile.SpooledTemporaryFile(SPOOLED_BYTES) as pieces:  # closing a stream publishes what it has
+            with tempfile.SpooledTemporaryFile(SPOOLED_BYTES) as pieces:  # closing a stream publishes the file
                 yield cast(BinaryIO, pieces)
                 if is_s3(self.url):
                     from pipeline.storage import s3_client
@@ -214,14 +214,14 @@ class Folder:
             file.flush()
             os.fsync(file.fileno())
         unfinished.replace(path)
-        _sync_folder(path.parent)  # the rename itself
+        _sync_folder(path.parent)  # makes the rename durable
 
     def remove(self, name: str) -> None:
-        """Deletes a file, if it is there: another driver may have been faster. Raises WriteError."""
+        """Deletes a file if it exists: another driver may have been faster. Raises WriteError."""
         with contextlib.suppress(FileNotFoundError), self._writing(name, FileNotFoundError):
             self.system.delete_file(f"{self.path}/{name}")
 
     def remove_all(self, below: str) -> None:
-        """Deletes a folder with all that is in it, if it is there."""
+        """Deletes a folder and its contents if it exists."""
         with contextlib.suppress(FileNotFoundError), self._writing(below, FileNotFoundError):
             self.system.delete_dir(f"{self.path}/{below}")

@@ -1,4 +1,4 @@
-"""Images by http and https: retried with pauses, bounded in time, size and redirects; from many threads at a time."""
+"""Downloads images by HTTP and HTTPS with retries and limits on time, size and redirects. Thread-safe."""
 
 from __future__ import annotations
 
@@ -19,24 +19,24 @@ if TYPE_CHECKING:
     import urllib3
 
 CONNECT_S, READ_S = 10.0, 30.0
-"""Until a server answers, and between two pieces of what it sends."""
+"""Timeouts in seconds for connecting, and between two received pieces."""
 DEADLINE_S = 300.0
-"""Of one attempt: else a server that sends a byte now and then would hold a thread for ever."""
+"""Maximum duration of one attempt: a slow server must not occupy a thread forever."""
 ATTEMPTS = 4
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.5, 8.0
-"""Between attempts: doubled each time, and drawn from the upper half."""
+"""Pauses between attempts: doubled each time, with jitter from the upper half."""
 LONGEST_WAIT_S = 60.0
-"""That a server may ask for by `Retry-After`; one that asks for more has failed."""
+"""Maximum pause that a server may request by `Retry-After`; a longer one is a failure."""
 REDIRECTS = 5
 CONNECTIONS = 32
-"""Kept open to a host; as many images are fetched at a time."""
+"""Number of connections to a host, and of concurrent downloads."""
 PIECE_BYTES = 64 << 10
 _TRANSIENT = frozenset([408, 425, 429, 500, 502, 503, 504])
 _OK = 200
 
 
 class _TransientError(Exception):
-    """A failure that may have passed when it is tried again."""
+    """A transient failure, after which the request is repeated."""
 
     def __init__(self, message: str, wait_s: float | None = None) -> None:
         super().__init__(message)
@@ -44,14 +44,14 @@ class _TransientError(Exception):
 
 
 def is_web(url: str) -> bool:
-    """Whether a URL is of http or https."""
+    """Returns whether a URL is of HTTP or HTTPS."""
     return url.lower().startswith(("http://", "https://"))
 
 
 def get(url: str, max_bytes: int = MAX_IMAGE_BYTES) -> bytes:
-    """The bytes of an image.
+    """Downloads an image.
 
-    Raises DataError: `too_large` if there are more than `max_bytes`, `unreadable` for all other failures.
+    Raises DataError: `too_large` for more than `max_bytes` bytes, `unreadable` for all other failures.
     """
     pause = FIRST_PAUSE_S
     for attempt in range(1, ATTEMPTS + 1):
@@ -86,7 +86,7 @@ def _attempt(url: str, max_bytes: int) -> bytes:
         raise DataError(ErrorCode.UNREADABLE, str(error)) from error
     except (exceptions.HTTPError, http.client.HTTPException, OSError) as error:
         raise _TransientError(f"{type(error).__name__}: {error}") from error
-    except ValueError as error:  # of parsing the URL, or headers
+    except ValueError as error:  # from parsing the URL or headers
         raise DataError(ErrorCode.UNREADABLE, f"{type(error).__name__}: {error}") from error
 
 
@@ -104,25 +104,25 @@ def _body(response: urllib3.BaseHTTPResponse, max_bytes: int) -> bytes:
         if received > max_bytes:
             raise DataError(ErrorCode.TOO_LARGE, f"more bytes than max_image_bytes, which is {max_bytes:,}")
         if time.monotonic() > deadline:
-            raise _TransientError(f"not all of it came within {DEADLINE_S:g} s")
+            raise _TransientError(f"the download did not finish within {DEADLINE_S:g} s")
         pieces.append(piece)
     return b"".join(pieces)
 
 
 def _retry_after(header: str) -> float | None:
-    """Seconds that a server asks to wait; None where it says nothing, or a date."""
+    """Returns the pause in seconds that a server requests; None if there is none, or a date."""
     return float(header) if header.isdecimal() else None
 
 
 def _proxy(url: str) -> str:
-    """The proxy that the environment names for a URL; empty for none."""
+    """Returns the proxy for a URL from the environment; empty for none."""
     parts = urlsplit(url)
     return "" if proxy_bypass(parts.hostname or "") else getproxies().get(parts.scheme, "")
 
 
 @lru_cache
 def _pool(proxy: str) -> urllib3.PoolManager:
-    """Connections, one pool for all threads of this process."""
+    """Returns the connection pool, shared by all threads of this process."""
     import urllib3
 
     options: dict[str, Any] = {

@@ -1,4 +1,4 @@
-"""Filesystems other than this machine's and S3: pyarrow's own, else fsspec's, where what they need is installed."""
+"""Filesystems other than local and S3: pyarrow's own, or else fsspec's if the required package is installed."""
 
 from __future__ import annotations
 
@@ -16,17 +16,18 @@ import pyarrow.fs as pafs
 from pipeline.errors import InputError
 
 ANSWER_TIMEOUT_S = 20.0
-"""Of a store's first answer: clients try for many minutes to find credentials that are not there."""
+"""Timeout of a store's first answer: without credentials, clients retry for many minutes."""
 _ENDS_THE_PROCESS = frozenset(["abfs", "abfss", "az"])
-"""Schemes of Azure, whose client in pyarrow ends the process where it finds no credentials: fsspec's is taken."""
+"""Schemes of Azure, for which fsspec is used: pyarrow's client ends the process if there are no credentials."""
 Result = TypeVar("Result")
 
 
 def connect(scheme: str, host: str) -> tuple[pafs.FileSystem, str]:
-    """The filesystem of a URL's scheme and host, and what its paths begin with. Raises InputError.
+    """Returns the filesystem of a scheme and host, and the prefix of its paths. Raises InputError.
 
     Args:
-        host: a bucket or container, in URLs of some schemes with an account.
+        scheme: scheme of the URL.
+        host: bucket or container, for some schemes with an account.
     """
     return with_timeout(lambda: _opened(scheme, host), f"{scheme}://{host}")
 
@@ -52,7 +53,7 @@ def _opened(scheme: str, host: str) -> tuple[pafs.FileSystem, str]:
 
 
 class _Handler(pafs.FSSpecHandler):  # type: ignore[misc]
-    """Clients raise what their network libraries do; whoever reads through pyarrow knows OSError."""
+    """Converts the exceptions of fsspec clients to OSError, which callers of pyarrow expect."""
 
     def get_file_info(self, paths: list[str]) -> list[pafs.FileInfo]:
         """As fsspec's."""
@@ -102,15 +103,14 @@ def _as_os_error() -> Iterator[None]:
         yield
     except OSError:
         raise
-    except Exception as error:  # of clients of any kind
+    except Exception as error:  # clients raise exceptions of any kind
         raise OSError(f"{type(error).__name__}: {error}") from error
 
 
 def with_timeout(ask: Callable[[], Result], url: str) -> Result:
-    """What a store answers to the first question about a URL.
+    """Returns the result of the first request to a store.
 
-    Raises InputError for a failure, and where it does not answer in time. The thread that waits is left behind: it ends
-    with the process.
+    Raises InputError if it fails or does not answer in time; then its thread is left running until the process ends.
     """
     answers: list[Result] = []
     failures: list[Exception] = []
@@ -118,7 +118,7 @@ def with_timeout(ask: Callable[[], Result], url: str) -> Result:
     def asking() -> None:
         try:
             answers.append(ask())
-        except Exception as error:  # noqa: BLE001 - of clients of any kind: pyarrow's, or what fsspec finds
+        except Exception as error:  # noqa: BLE001 - clients of pyarrow and fsspec raise exceptions of any kind
             failures.append(error)
 
     thread = threading.Thread(target=asking, daemon=True)

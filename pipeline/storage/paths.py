@@ -1,4 +1,4 @@
-"""One name for each place: what a user gives, without the other ways to write it."""
+"""Normalizes paths and file URLs, so that each file has one name."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ _FILE = "file://"
 
 
 def normalize_path(name: str) -> str:
-    """`file:///in` and `/x/../in` as `/in`; other names as they are.
+    """Returns `/in` for `file:///in` and `/x/../in`; other names unchanged.
 
-    What is before a `..` is resolved, for a link's parent is not the folder that the link is in. Raises InputError for
-    a file URL of another machine.
+    Links before a `..` are resolved, as the parent of a link's target is not the folder of the link. Raises InputError
+    for a file URL of another machine.
     """
     if name.lower().startswith(_FILE):
         host, slash, path = name[len(_FILE) :].partition("/")

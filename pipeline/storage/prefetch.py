@@ -1,4 +1,4 @@
-"""Work that runs ahead of its consumer, in threads."""
+"""Prefetching iterators, whose work runs in threads ahead of the consumer."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ Result = TypeVar("Result")
 def prefetch_map(
     function: Callable[[Item], Result], items: Iterable[Item], *, threads: int, depth: int
 ) -> Generator[Result]:
-    """As `map`, in order, with up to `depth` results begun by threads before the consumer asks for them.
+    """Maps a function over items in order, in threads, up to `depth` results ahead of the consumer.
 
-    `items` is advanced by the consumer's thread. An exception of `function` is raised at its place in the order.
+    `items` is advanced in the consumer's thread. An exception of `function` is raised at its position in the order.
     """
     pending: deque[Future[Result]] = deque()
     with ThreadPoolExecutor(threads) as pool:
@@ -35,7 +35,7 @@ def prefetch_map(
 
 
 def prefetch(items: Iterable[Item], *, depth: int) -> Generator[Item]:
-    """Advances an iterable in a thread of its own, at most `depth` items ahead. Raises what the iterable raises."""
+    """Advances an iterable in a thread, at most `depth` items ahead of the consumer; passes its exceptions on."""
     done = object()
     ready: queue.Queue[object] = queue.Queue(depth)
     stopped = threading.Event()
@@ -44,7 +44,7 @@ def prefetch(items: Iterable[Item], *, depth: int) -> Generator[Item]:
     def put(item: object) -> bool:
         while not stopped.is_set():
             try:
-                ready.put(item, timeout=0.1)  # so that a consumer who left is noticed
+                ready.put(item, timeout=0.1)  # so that a stopped consumer is noticed
             except queue.Full:
                 continue
             return True
@@ -53,7 +53,7 @@ def prefetch(items: Iterable[Item], *, depth: int) -> Generator[Item]:
     def advance() -> None:
         try:
             all(put(item) for item in items)
-        except BaseException as error:  # noqa: BLE001 - handed to the consumer, whatever it is
+        except BaseException as error:  # noqa: BLE001 - passed to the consumer
             failure.append(error)
         put(done)
 

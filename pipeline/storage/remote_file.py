@@ -1,4 +1,4 @@
-"""Reads a file of a remote filesystem: in large ranges, one ahead of the reader, and over failures of the network."""
+"""Reads remote files in large ranges, prefetching the next one, with retries of failed requests."""
 
 from __future__ import annotations
 
@@ -20,65 +20,65 @@ if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
 
 RANGE_BYTES = 8 << 20
-"""Of a request: large enough that its round trip does not count."""
+"""Size of a request in bytes: large enough to make the round trip negligible."""
 ATTEMPTS = 6
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.25, 8.0
-"""Between attempts: doubled each time, and drawn from the upper half so that many readers do not come back at once."""
+"""Pauses between attempts: doubled each time, with jitter, so that many readers do not return at once."""
 ZEROS = bytes(32)
-"""At the end of a range they may be a buffer that was not filled."""
+"""Zeros at the end of a range may be an unfilled buffer, and are requested again."""
 Result = TypeVar("Result")
 _REFUSALS = ("ACCESS_DENIED", "(HTTP status 403)")
-"""In the text of a store's answer, which pyarrow gives no class of its own."""
+"""Texts of permission errors, for which pyarrow has no exception class."""
 
 
 @dataclass(frozen=True, slots=True)
 class FileVersion:
-    """What a listing tells of a file, so that another one in its place is noticed."""
+    """Size and time of change of a file in a listing, by which a replaced file is noticed."""
 
     size: int
     mtime_ns: int
-    """0 where it is not known."""
+    """Time of change in nanoseconds since 1970; 0 if unknown."""
 
 
 class PermanentError(OSError):
-    """An answer that does not change when it is asked for again."""
+    """An error for which a retry is useless."""
 
 
 _FINAL = (PermanentError, ChangedError, FileNotFoundError, PermissionError, IsADirectoryError)
 
 
 class RangeSource(Protocol):
-    """A file somewhere else, by ranges. Its methods raise OSError; ChangedError if it is not the file that it was."""
+    """A remote file that is read by ranges. Methods raise OSError; ChangedError if the file was replaced."""
 
     def size(self) -> int:
-        """Bytes of the file. Costs a request if nothing was read before."""
+        """Returns the size of the file in bytes. Costs a request if nothing was read before."""
 
     def read_into(self, buffer: bytearray, start: int, stop: int) -> None:
-        """Appends the bytes from `start` to `stop`, or to the end of the file.
+        """Appends the bytes from `start` to `stop`, or to the end of the file, to the buffer.
 
-        Those that arrived before a failure are in the buffer, too.
+        Bytes that arrive before a failure are appended, too.
         """
 
     def disconnect(self) -> None:
-        """Called after a failure and at the end: the next request needs another connection."""
+        """Closes the connection, after a failure and at the end; the next request opens another."""
 
 
 class RemoteFile(io.RawIOBase):
-    """A file for reading and seeking. What does not exist is found out by the first read.
+    """A remote file for reading and seeking. A missing file is reported by the first read.
 
-    A failed request is made again for the bytes that were not reached; after `ATTEMPTS` its OSError is raised. That
-    something does not exist or may not be read is raised at once.
+    A failed request is repeated for the missing bytes; after `ATTEMPTS` attempts its OSError is raised. Missing files
+    and permissions are reported at once.
 
     Args:
-        source: of its bytes; asked by one thread at a time.
-        range_bytes: of a request at most.
+        source: source of the bytes; used by one thread at a time.
+        range_bytes: maximum size of a request in bytes.
     """
 
     def __init__(self, source: RangeSource, *, range_bytes: int = RANGE_BYTES) -> None:
         super().__init__()
         self._source, self._range_bytes = source, range_bytes
         self._position = 0
-        self._start, self._held = 0, memoryview(b"")  # what was read last, and from where
+        self._start, self._held = 0, memoryview(b"")  # offset and bytes of the last range
         self._ahead: tuple[int, Future[memoryview]] | None = None
         self._thread: ThreadPoolExecutor | None = None
 
@@ -91,11 +91,11 @@ class RemoteFile(io.RawIOBase):
         return True
 
     def tell(self) -> int:
-        """Byte offset of what is read next."""
+        """Returns the byte offset of the next read."""
         return self._position
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        """Moves to an offset from the start, from here, or from the end."""
+        """Seeks to an offset from the start, the current position, or the end."""
         base = {io.SEEK_SET: lambda: 0, io.SEEK_CUR: self.tell, io.SEEK_END: self._size}[whence]()
         self._position = base + offset
         return self._position
@@ -108,11 +108,11 @@ class RemoteFile(io.RawIOBase):
         return len(data)
 
     def readall(self) -> bytes:
-        """The bytes up to the end. Raises OSError."""
+        """Reads the bytes up to the end. Raises OSError."""
         return b"".join(iter(lambda: self._next(self._range_bytes), b""))
 
     def close(self) -> None:
-        """Ends the request under way and the connection."""
+        """Closes the connection, after a request in progress."""
         if not self.closed:
             if self._thread:
                 self._thread.shutdown(wait=True, cancel_futures=True)
@@ -120,7 +120,7 @@ class RemoteFile(io.RawIOBase):
         super().close()
 
     def _next(self, count: int) -> memoryview:
-        """Up to `count` bytes, as far as one range reaches; they count as read."""
+        """Reads up to `count` bytes, as far as one range reaches."""
         if not 0 <= self._position - self._start < len(self._held):
             self._start, self._held = self._position, self._range(self._position)
         begin = self._position - self._start
@@ -133,7 +133,7 @@ class RemoteFile(io.RawIOBase):
         return with_retries(self._source.size, before_next=self._source.disconnect)
 
     def _range(self, start: int) -> memoryview:
-        """The range that begins at `start`; asks for the one behind it where they are read in a row."""
+        """Returns the range that begins at `start`; prefetches the next one if reading is sequential."""
         in_a_row = start == self._start + len(self._held)
         if self._ahead and self._ahead[0] == start:
             data = self._ahead[1].result()
@@ -148,12 +148,12 @@ class RemoteFile(io.RawIOBase):
 
     def _wait(self) -> None:
         if self._ahead:
-            self._ahead[1].exception()  # the source serves one at a time
+            self._ahead[1].exception()  # the source serves one thread at a time
 
     def _fetch(self, start: int) -> memoryview:
         stop = start + self._range_bytes
         data = self._bytes(start, stop)
-        while data.endswith(ZEROS):  # what a store does not have, it or a proxy may fill with zeros
+        while data.endswith(ZEROS):  # a store or proxy may fill missing bytes with zeros
             filled = len(data.rstrip(b"\0"))
             tail = self._bytes(start + filled, start + len(data))
             if tail == data[filled:]:
@@ -170,7 +170,7 @@ class RemoteFile(io.RawIOBase):
 
 
 class PyArrowSource:
-    """A file of any filesystem of pyarrow's.
+    """A `RangeSource` of a file on any pyarrow filesystem.
 
     Args:
         system, path: as pyarrow takes them.
@@ -182,7 +182,7 @@ class PyArrowSource:
         self._bytes = -1
 
     def size(self) -> int:
-        """Bytes of the file, when it was first asked."""
+        """Returns the size of the file in bytes at the first call."""
         if self._bytes < 0:
             self._bytes = int(self._connected().size())
         return self._bytes
@@ -207,7 +207,7 @@ class PyArrowSource:
         if self._file is None:
             try:
                 self._file = self._system.open_input_file(self._path)
-            except pa.ArrowInvalid as error:  # a key that a store has but pyarrow cannot name: "a//b"
+            except pa.ArrowInvalid as error:  # a valid key that pyarrow rejects: "a//b"
                 raise FileNotFoundError(errno.ENOENT, str(error)) from error
         return self._file
 
@@ -215,9 +215,11 @@ class PyArrowSource:
 def with_retries(
     request: Callable[[], Result], *, attempts: int = ATTEMPTS, before_next: Callable[[], object] = lambda: None
 ) -> Result:
-    """The result of a request that is made again, after a pause, where it raises an OSError that may pass.
+    """Returns the result of a request, which is repeated after a pause if it raises a transient OSError.
 
     Args:
+        request: the request.
+        attempts: maximum number of attempts.
         before_next: called after each failure.
     """
     pause = FIRST_PAUSE_S

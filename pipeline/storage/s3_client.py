@@ -1,6 +1,6 @@
-"""Requests to an S3 store by boto3: one client for all threads of a process, and its errors as Python's own.
+"""Sends requests to S3 stores by boto3: one client for all threads of a process, with Python's own exceptions.
 
-A path is that of pyarrow's S3 filesystem: "bucket/key". Imported late: boto3 takes its time.
+Paths are those of pyarrow's S3 filesystem, "bucket/key". This module is imported late, as importing boto3 is slow.
 """
 
 from __future__ import annotations
@@ -33,11 +33,11 @@ from botocore.exceptions import (
 from pipeline.storage.remote_file import ATTEMPTS, PermanentError, with_retries
 
 CONNECTIONS = 64
-"""Kept to a store, by all threads of the process."""
+"""Maximum number of connections to a store, for all threads of the process."""
 S3_ATTEMPTS = 5
-"""Of a request, by botocore, with pauses of up to 1, 2, 4 and 8 s; our own come on top."""
+"""Attempts of a request by botocore, with pauses of up to 1, 2, 4 and 8 s; our own retries come on top."""
 LOOKUP_ATTEMPTS = 3
-"""Of our own, of requests that a person waits for: a store that does not exist should be named soon."""
+"""Our own attempts of requests that a user waits for, so that a missing store is reported soon."""
 CONNECT_TIMEOUT_S, READ_TIMEOUT_S = 10, 60
 EXPIRED = frozenset({"ExpiredToken", "ExpiredTokenException", "TokenRefreshRequired", "RequestExpired"})
 _NO_CREDENTIALS = (
@@ -50,11 +50,11 @@ _LOCK = threading.Lock()
 
 
 class ExpiredCredentialsError(OSError):
-    """The credentials were good once. Those of a role or of a file that somebody renews are read again."""
+    """The credentials have expired. Those of a role or a renewed file are read again."""
 
 
 class PreconditionFailedError(PermanentError):
-    """A condition of the request does not hold: `If-Match` or `If-None-Match`."""
+    """The condition `If-Match` or `If-None-Match` of a request does not hold."""
 
 
 class OutOfRangeError(PermanentError):
@@ -62,7 +62,7 @@ class OutOfRangeError(PermanentError):
 
 
 class UnsupportedError(PermanentError):
-    """The store does not know this kind of request."""
+    """The store does not support this kind of request."""
 
 
 _KINDS: Mapping[int, tuple[type[OSError], int]] = {
@@ -73,14 +73,14 @@ _KINDS: Mapping[int, tuple[type[OSError], int]] = {
     HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE: (OutOfRangeError, errno.EINVAL),
     HTTPStatus.NOT_IMPLEMENTED: (UnsupportedError, errno.ENOTSUP),
 }
-"""Error and number of a status; others may pass."""
+"""Exception class and errno by HTTP status; other statuses are transient."""
 
 
 def request(operation: str, path: str, **options: Any) -> dict[str, Any]:
-    """The answer of a store to `operation` of boto3's client, of an object or, without a key, of a bucket.
+    """Calls an operation of boto3's client for an object or, without a key, for a bucket; returns the response.
 
-    Raises FileNotFoundError, PermissionError, one of the errors above, or another OSError. Its text has the code of the
-    store's answer.
+    Raises FileNotFoundError, PermissionError, one of the errors above, or another OSError, whose text contains the
+    store's error code.
     """
     bucket, key = split_path(path)
     where = {"Bucket": bucket} | ({"Key": key} if key else {})
@@ -97,19 +97,19 @@ def request(operation: str, path: str, **options: Any) -> dict[str, Any]:
 
 
 def request_with_retries(operation: str, path: str, *, attempts: int = ATTEMPTS, **options: Any) -> dict[str, Any]:
-    """As `request`, made again where that may help."""
+    """Sends a request as `request` does, with retries of transient errors."""
     return with_retries(lambda: request(operation, path, **options), attempts=attempts)
 
 
 def head(path: str, *, attempts: int = LOOKUP_ATTEMPTS) -> dict[str, Any]:
-    """Size, ETag and Last-Modified of an object, under boto3's names. Raises as `request` does."""
+    """Returns size, ETag and Last-Modified of an object, under boto3's names. Raises as `request` does."""
 
     def once() -> dict[str, Any]:
         try:
             return request("head_object", path)
         except FileNotFoundError:
             raise
-        except OSError:  # an answer without a body, so it does not say why: that of a GET does
+        except OSError:  # HEAD has no body, so it does not give the reason; GET does
             answer = request("get_object", path, Range="bytes=0-0")
             answer["Body"].close()
             size = answer.get("ContentRange", "").rpartition("/")[2]
@@ -121,7 +121,7 @@ def head(path: str, *, attempts: int = LOOKUP_ATTEMPTS) -> dict[str, Any]:
 
 
 def list_objects(path: str, *, recursive: bool, limit: int | None = None) -> Iterator[dict[str, Any]]:
-    """What is below a folder, page by page: objects with Key, Size, LastModified; without `recursive` also "Prefix"."""
+    """Yields the objects below a folder with Key, Size, LastModified; without `recursive` also folders, as "Prefix"."""
     bucket, key = split_path(path)
     options: dict[str, Any] = {"Prefix": f"{key}/" if key else ""}
     options |= {} if recursive else {"Delimiter": "/"}
@@ -136,7 +136,7 @@ def list_objects(path: str, *, recursive: bool, limit: int | None = None) -> Ite
 
 
 def keys_below(path: str) -> Iterator[str]:
-    """Bucket and key of what is below a folder, by botocore's own pages of the older listing: for `verify`."""
+    """Yields bucket and key of the objects below a folder by botocore's paginator of the older API, for `verify`."""
     bucket, key = split_path(path)
     pages = _client().get_paginator("list_objects").paginate(Bucket=bucket, Prefix=f"{key}/" if key else "")
     try:
@@ -146,10 +146,10 @@ def keys_below(path: str) -> Iterator[str]:
 
 
 def put(path: str, data: bytes | BinaryIO, **conditions: str) -> str:
-    """Writes an object by one request, so that readers see all of it or the old one; returns its ETag.
+    """Writes an object atomically by one request; returns its ETag.
 
     Args:
-        data: with a file, from its start to its end.
+        data: the contents, or a file, which is written from its start.
         conditions: `IfMatch` or `IfNoneMatch`.
 
     Raises as `request` does.
@@ -166,11 +166,11 @@ def put(path: str, data: bytes | BinaryIO, **conditions: str) -> str:
 
 
 def _md5() -> Any:
-    return hashlib.md5(usedforsecurity=False)  # of the transfer; the header wants this one
+    return hashlib.md5(usedforsecurity=False)  # a checksum of the transfer, for the header Content-MD5
 
 
 def split_path(path: str) -> tuple[str, str]:
-    """Bucket and key. Raises FileNotFoundError for a name that no store can have."""
+    """Splits a path into bucket and key. Raises FileNotFoundError for a name that is not UTF-8."""
     with contextlib.suppress(UnicodeEncodeError):
         path.encode()
         bucket, _, key = path.partition("/")
@@ -179,7 +179,7 @@ def split_path(path: str) -> tuple[str, str]:
 
 
 def as_os_error(error: Exception, path: str) -> OSError:
-    """An error of botocore's, by what can be done about it."""
+    """Converts an exception of botocore to an OSError."""
     if isinstance(error, ClientError):
         return _of_answer(error, path)
     if isinstance(error, _NO_CREDENTIALS):
@@ -201,18 +201,18 @@ def _of_answer(error: ClientError, path: str) -> OSError:
 
 
 def _client() -> Any:
-    """The process's client of the store that the environment names."""
+    """Returns the process's client for the store of the environment."""
     aws = tuple((name, value) for name, value in os.environ.items() if name.startswith("AWS_"))
-    with _LOCK:  # making one takes its time: threads wait for the first's
+    with _LOCK:  # creating a client is slow: other threads wait for it
         return _connected(aws)
 
 
 @lru_cache(maxsize=8)
 def _connected(aws: tuple[tuple[str, str], ...]) -> Any:
-    """A client, with what botocore does not take from the environment by itself, or takes otherwise than we do."""
+    """Creates a client, with settings that botocore does not read from the environment, or reads differently."""
     named = dict(aws)
     session = boto3.Session(region_name=named.get("AWS_REGION") or named.get("AWS_DEFAULT_REGION"))
-    checksums = named.get("AWS_REQUEST_CHECKSUM_CALCULATION") or "when_required"  # others refuse those of 2025
+    checksums = named.get("AWS_REQUEST_CHECKSUM_CALCULATION") or "when_required"  # others reject those of 2025
     config = Config(
         signature_version=None if session.get_credentials() else UNSIGNED,
         retries={"mode": "standard", "total_max_attempts": S3_ATTEMPTS},
@@ -228,14 +228,14 @@ def _connected(aws: tuple[tuple[str, str], ...]) -> Any:
 
 
 def _reload_credentials(used: Any) -> None:
-    """Has credentials looked up again by the next request, unless another thread has seen to that."""
+    """Makes the next request read the credentials again, unless another thread already did."""
     if used is not None and _client() is used:
         with _LOCK:
             _connected.cache_clear()
 
 
 def _begin_in_child() -> None:
-    """A forked process must not share its parent's connections, nor a lock that some thread of it holds."""
+    """Resets a forked process, which must not share its parent's connections or locks."""
     global _LOCK  # noqa: PLW0603
     _LOCK = threading.Lock()
     _connected.cache_clear()

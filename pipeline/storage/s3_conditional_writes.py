@@ -1,8 +1,8 @@
-"""Writes to S3 that depend on what is there, where the store has them.
+"""Conditional writes to S3, for stores that support them.
 
-Stores that do not know `If-None-Match` or `If-Match` of a PUT refuse them or, worse, ignore them. So each is tried out
-once for a bucket, by a write of what is there already on a condition that does not hold: where that is not refused, the
-store does not count as having the condition.
+Stores without `If-None-Match` or `If-Match` for PUT reject or, worse, ignore them. Therefore each is tested once per
+bucket, by rewriting an existing object on a condition that does not hold: if the write succeeds, the store does not
+support the condition.
 """
 
 from __future__ import annotations
@@ -16,29 +16,29 @@ from pipeline.storage.s3_object import S3Source
 
 IF_ABSENT = {"IfNoneMatch": "*"}
 NEVER_MATCHES = {"IfMatch": f'"{"0" * 32}"'}
-"""Holds for no object."""
+"""A condition that holds for no object."""
 _SUPPORTED: dict[tuple[str, str, str], bool] = {}
-"""Whether there is such a condition, by endpoint, bucket and its name."""
+"""Whether a condition is supported, by endpoint, bucket and name of the condition."""
 
 
 def create(path: str, data: bytes) -> bool:
-    """Makes an object that is not there; False where the store cannot make sure of that, and did not.
+    """Creates an object exclusively; returns False, without creating it, if the store does not support this.
 
-    Raises FileExistsError if it is there, with other bytes than these, and OSError.
+    Raises FileExistsError if it exists with different contents, and OSError.
     """
     place = _place(path, IF_ABSENT)
     if not _SUPPORTED.get(place, True):
         return False
     if place not in _SUPPORTED and _read(path)[0] is not None:
-        raise FileExistsError(errno.EEXIST, f"{path} is there")
+        raise FileExistsError(errno.EEXIST, f"{path} exists")
     try:
         s3_client.put(path, data, **IF_ABSENT)
     except s3_client.UnsupportedError:
         _SUPPORTED[place] = False
         return False
     except s3_client.PreconditionFailedError as error:
-        if _read(path)[0] != data:  # else the answer to us was lost, and we asked again
-            raise FileExistsError(errno.EEXIST, f"{path} is there") from error
+        if _read(path)[0] != data:  # else the response to our own write was lost and the request repeated
+            raise FileExistsError(errno.EEXIST, f"{path} exists") from error
     created = False
     try:
         created = _is_refused(path, data, IF_ABSENT)
@@ -49,9 +49,9 @@ def create(path: str, data: bytes) -> bool:
 
 
 def replace(path: str, data: bytes, etag: str) -> bool:
-    """Replaces the object that has this ETag; False where the store cannot make sure of that, and did not.
+    """Replaces the object with this ETag; returns False, without writing, if the store does not support this.
 
-    Raises FileExistsError if it is another, or gone, and OSError.
+    Raises FileExistsError if the object has another ETag or is missing, and OSError.
     """
     if _place(path, NEVER_MATCHES) not in _SUPPORTED:
         found, its_etag = _read(path)
@@ -63,13 +63,13 @@ def replace(path: str, data: bytes, etag: str) -> bool:
     try:
         s3_client.put(path, data, IfMatch=etag)
     except (s3_client.PreconditionFailedError, FileNotFoundError) as error:
-        if _read(path)[0] != data:  # else the answer to us was lost, and we asked again
+        if _read(path)[0] != data:  # else the response to our own write was lost
             raise FileExistsError(errno.EEXIST, f"{path} was written by another") from error
     return True
 
 
 def _read(path: str) -> tuple[bytes | None, str]:
-    """An object and its ETag; None if there is none."""
+    """Reads an object and its ETag; None if there is none."""
     source = S3Source(path)
     try:
         with RemoteFile(source) as file:
@@ -79,7 +79,7 @@ def _read(path: str) -> tuple[bytes | None, str]:
 
 
 def _is_refused(path: str, data: bytes, condition: dict[str, str]) -> bool:
-    """Whether the store refuses a write that does not meet a condition; tried with what is there, once for a bucket."""
+    """Returns whether the store rejects a write whose condition does not hold; tested once per bucket."""
     place = _place(path, condition)
     if place not in _SUPPORTED:
         try:

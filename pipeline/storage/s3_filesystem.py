@@ -1,4 +1,4 @@
-"""S3 as a filesystem of pyarrow's, by boto3: for listing, deleting, and for libraries that take such filesystems."""
+"""S3 as a pyarrow filesystem, by boto3: for listing, deleting, and for libraries that need such a filesystem."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ SPOOLED_BYTES = 16 << 20
 
 
 class S3Handler(pafs.FileSystemHandler):  # type: ignore[misc]
-    """What `pyarrow.fs.PyFileSystem` asks of a filesystem.
+    """The filesystem interface of `pyarrow.fs.PyFileSystem`.
 
-    A folder is there as long as something is below it. Times are whole seconds, as answers to HEAD have them, so that
-    an object has the same whether it is named or listed.
+    A folder exists as long as an object is below it. Times are whole seconds, as in responses to HEAD, so that they
+    are equal for named and listed objects.
     """
 
     def __eq__(self, other: object) -> bool:
@@ -35,25 +35,25 @@ class S3Handler(pafs.FileSystemHandler):  # type: ignore[misc]
         return hash(S3Handler)
 
     def get_type_name(self) -> str:
-        """Its name."""
+        """Returns the name of the filesystem."""
         return "s3"
 
     def normalize_path(self, path: str) -> str:
-        """A key is taken as it is."""
+        """Returns a key unchanged."""
         return path
 
     def get_file_info(self, paths: list[str]) -> list[pafs.FileInfo]:
-        """What each of them is."""
+        """Returns the file information of each path."""
         return [_look_up(path) for path in paths]
 
     def get_file_info_selector(self, selector: pafs.FileSelector) -> list[pafs.FileInfo]:
-        """What is in a folder, or below it."""
+        """Returns the files in a folder, or below it."""
         base = selector.base_dir.rstrip("/")
         bucket, _ = s3_client.split_path(base)
         found, names = [], set()
         for entry in s3_client.list_objects(base, recursive=selector.recursive):
             path = f"{bucket}/{entry.get('Key', entry.get('Prefix'))}"
-            if path.endswith("/"):  # a folder, or what consoles put for one
+            if path.endswith("/"):  # a folder, or the placeholder object of one
                 names.add(path.rstrip("/"))
             else:
                 found.append(_file(path, entry["Size"], entry["LastModified"]))
@@ -63,30 +63,30 @@ class S3Handler(pafs.FileSystemHandler):  # type: ignore[misc]
         return found + folders
 
     def create_dir(self, path: str, recursive: bool) -> None:
-        """It is there once something is in it."""
+        """Does nothing: a folder exists once an object is in it."""
 
     def delete_file(self, path: str) -> None:
-        """Deletes an object. Whether it was there, not every store says."""
+        """Deletes an object, whether or not it exists."""
         with contextlib.suppress(FileNotFoundError):
             s3_client.request_with_retries("delete_object", path)
 
     def delete_dir(self, path: str) -> None:
-        """Deletes all that is below it."""
+        """Deletes all objects below a folder."""
         self.delete_dir_contents(path)
 
     def delete_dir_contents(self, path: str, missing_dir_ok: bool = True) -> None:
-        """Deletes all that is below it."""
+        """Deletes all objects below a folder."""
         bucket, _ = s3_client.split_path(path)
         keys = [entry["Key"] for entry in s3_client.list_objects(path.rstrip("/"), recursive=True)]
-        with ThreadPoolExecutor(DELETED_AT_ONCE) as pool:  # one request for all would need a checksum, or another
+        with ThreadPoolExecutor(DELETED_AT_ONCE) as pool:  # DeleteObjects needs checksums that vary
             list(pool.map(lambda key: self.delete_file(f"{bucket}/{key}"), keys))
 
     def delete_root_dir_contents(self) -> None:
-        """Never."""
+        """Raises PermissionError."""
         raise PermissionError(errno.EPERM, "all buckets at once are not deleted")
 
     def move(self, src: str, dest: str) -> None:
-        """Copies, then deletes."""
+        """Copies an object, then deletes the original."""
         self.copy_file(src, dest)
         self.delete_file(src)
 
@@ -96,30 +96,30 @@ class S3Handler(pafs.FileSystemHandler):  # type: ignore[misc]
         s3_client.request_with_retries("copy_object", dest, CopySource={"Bucket": bucket, "Key": key})
 
     def open_input_stream(self, path: str) -> pa.NativeFile:
-        """For reading front to back."""
+        """Opens an object for sequential reading."""
         return self.open_input_file(path)
 
     def open_input_file(self, path: str) -> pa.NativeFile:
-        """For reading anywhere."""
+        """Opens an object for random access."""
         source = S3Source(path)
-        source.size()  # pyarrow expects to hear of what is not there now
+        source.size()  # pyarrow expects an error for a missing file here
         return pa.PythonFile(io.BufferedReader(RemoteFile(source)), mode="r")
 
     def open_output_stream(self, path: str, metadata: dict[str, str] | None) -> pa.NativeFile:
-        """The object is there once the stream is closed."""
+        """Opens an object for writing; it appears once the stream is closed."""
         return pa.PythonFile(_ObjectWriter(path), mode="w")
 
     def open_append_stream(self, path: str, metadata: dict[str, str] | None) -> pa.NativeFile:
-        """Never: objects do not grow."""
+        """Raises OSError: objects cannot grow."""
         raise OSError(errno.ENOTSUP, f"{path}: an object cannot be appended to")
 
 
 class _ObjectWriter(io.RawIOBase):
-    """Waits for all of an object."""
+    """Buffers an object and writes it when it is closed."""
 
     def __init__(self, path: str) -> None:
         super().__init__()
-        self._path, self._file = path, tempfile.SpooledTemporaryFile(SPOOLED_BYTES)  # noqa: SIM115 - closed with it
+        self._path, self._file = path, tempfile.SpooledTemporaryFile(SPOOLED_BYTES)  # noqa: SIM115 - `close` closes it
 
     def writable(self) -> bool:
         return True
@@ -143,7 +143,7 @@ def _look_up(path: str) -> pafs.FileInfo:
             return _file(path, found["ContentLength"], found["LastModified"])
         except FileNotFoundError:
             pass
-        except PermissionError as error:  # a folder may be listed whose name may not be asked for
+        except PermissionError as error:  # a folder may be listable although HEAD is forbidden
             refusal = error
     for _ in s3_client.list_objects(path, recursive=True, limit=1):
         return pafs.FileInfo(path, pafs.FileType.Directory)

@@ -1,4 +1,4 @@
-"""The bytes of an S3 object, checked: of the range that was asked for, as many as there should be, of one object."""
+"""Reads an S3 object and checks that all bytes are complete, of the requested range and of the same object."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ from pipeline.storage import s3_client
 from pipeline.storage.remote_file import FileVersion
 
 PIECE_BYTES = 1 << 20
-"""Taken from a connection at a time: as much is lost at most where it breaks."""
+"""Bytes read from a connection at a time, which are lost if it breaks."""
 CLOCK_TOLERANCE_S = 2
-"""By how much the times of a listing and of an answer may differ for one object: stores round them up or down."""
+"""Tolerance in seconds between the times of a listing and a response: stores round them up or down."""
 _RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+)")
 
 
 @dataclass(frozen=True)
 class _ObjectInfo:
-    """An object as an answer describes it."""
+    """The description of an object in a response."""
 
     size: int
     etag: str
@@ -53,10 +53,10 @@ class S3Source:
 
     Args:
         path: "bucket/key".
-        listed: what a listing said of it. None where nobody looked.
+        listed: size and time of change from a listing; None does not check them.
 
-    Every request but the first has the ETag of the first as its condition, so all bytes are of one object; else
-    ChangedError is raised.
+    Every request after the first has the first one's ETag as its condition; if the object was replaced, ChangedError
+    is raised.
     """
 
     def __init__(self, path: str, listed: FileVersion | None = None) -> None:
@@ -64,7 +64,7 @@ class S3Source:
         self._found: _ObjectInfo | None = None
 
     def size(self) -> int:
-        """Bytes of the object."""
+        """Returns the size of the object in bytes."""
         if self._found is None:
             answer = s3_client.head(self._path, attempts=1)
             self._check_object(_ObjectInfo.of(answer, answer["ContentLength"]))
@@ -72,18 +72,18 @@ class S3Source:
 
     @property
     def etag(self) -> str:
-        """Of the object that was read; empty where the store has none."""
+        """ETag of the object; empty if the store has none."""
         return self._known().etag
 
     def read_into(self, buffer: bytearray, start: int, stop: int) -> None:
-        """Appends a range, or what of it arrives before an OSError."""
+        """Appends a range to the buffer, or the bytes of it that arrive before an OSError."""
         if self._found:
             stop = min(stop, self._found.size)
         if start >= stop:
             return
         condition = (
             {"IfMatch": self._found.etag} if self._found and self._found.etag.startswith('"') else {}
-        )  # not weak
+        )  # weak ETags start with W/
         try:
             answer = s3_client.request("get_object", self._path, Range=f"bytes={start}-{stop - 1}", **condition)
         except s3_client.PreconditionFailedError as error:
@@ -104,10 +104,10 @@ class S3Source:
                 raise OSError(errno.EIO, f"{self._path}: {missing} bytes of a range are missing from the answer")
 
     def disconnect(self) -> None:
-        """A connection that broke is not used again in any case."""
+        """Does nothing: boto3 does not reuse a broken connection."""
 
     def _described(self, answer: dict[str, Any], start: int, stop: int) -> tuple[int, int]:
-        """Bytes of the body before the range, and in it."""
+        """Returns the number of bytes in the body before the range, and in the range."""
         status = answer["ResponseMetadata"]["HTTPStatusCode"]
         if status == HTTPStatus.OK:  # the whole object
             self._check_object(_ObjectInfo.of(answer, answer["ContentLength"]))
@@ -122,10 +122,10 @@ class S3Source:
         return 0, min(stop, size) - start
 
     def _check_end(self, start: int, error: OSError) -> None:
-        """Returns if the object does end before `start`."""
+        """Returns if the object really ends before `start`; otherwise raises OSError or ChangedError."""
         known, self._found = self._found, None
         if self.size() > start and known is None:
-            raise OSError(errno.EIO, str(error)) from error  # may pass
+            raise OSError(errno.EIO, str(error)) from error  # transient
         if known:
             self._check_object(known)
 
@@ -135,7 +135,7 @@ class S3Source:
         return self._found
 
     def _check_object(self, found: _ObjectInfo) -> None:
-        """Takes what an answer says of the object. Raises ChangedError if it is another, OSError if that is not so."""
+        """Checks the description of the object in a response. Raises ChangedError if it was replaced, or OSError."""
         if not self._is_expected(found):
             answer = s3_client.head(self._path, attempts=1)
             if self._is_expected(_ObjectInfo.of(answer, answer["ContentLength"])):
@@ -156,7 +156,7 @@ class S3Source:
 
 
 def _pieces(body: Any, skipped: int, length: int) -> Iterator[bytes]:
-    """`length` bytes, or fewer where the body ends, after so many others."""
+    """Yields `length` bytes of a body after the first `skipped`, or fewer if the body ends early."""
     while skipped and (piece := body.read(min(PIECE_BYTES, skipped))):
         skipped -= len(piece)
     while length and (piece := body.read(min(PIECE_BYTES, length))):

@@ -1,4 +1,4 @@
-"""Opens the file of a shard, and what lies beside an image."""
+"""Opens the files of shards and siblings."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from pipeline.storage.filesystems import is_remote, open_at
 from pipeline.storage.remote_file import FileVersion
 
 PIECE_BYTES = 1 << 20
-"""Read at a time."""
+"""Number of bytes read at a time."""
 
 _NOT_FILES = {
     stat.S_IFIFO: "a pipe, not a file",
@@ -25,8 +25,8 @@ _NOT_FILES = {
 
 
 def open_shard(shard: Shard, offset: int = 0, *, skim: bool = False) -> BinaryIO:
-    """The shard for reading, as `storage.open_at` opens it. Raises OSError, or DataError for an image from the web."""
-    if shard.size < 0:  # opening a pipe would wait for ever
+    """Opens a shard for reading, as `open_at` does. Raises OSError, or DataError for an image from the web."""
+    if shard.size < 0:  # opening a pipe would block
         raise OSError(errno.EINVAL, _why_unreadable(shard.path))
     if shard.format == ShardFormat.IMAGE and http_images.is_web(shard.path):
         return io.BytesIO(http_images.get(shard.path))
@@ -37,10 +37,10 @@ def open_shard(shard: Shard, offset: int = 0, *, skim: bool = False) -> BinaryIO
 
 
 def open_regular(path: str) -> BinaryIO:
-    """A file that is read at once, without a buffer. Raises OSError, also for what is no regular file: never waits."""
+    """Opens a file without buffering. Raises OSError, also for a path that is not a regular file; never blocks."""
     if is_remote(path):
         return open_at(path)
-    # Without waiting: a pipe may have been put there since it was listed.
+    # Non-blocking, because a pipe may have replaced the file since it was listed.
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)
@@ -49,7 +49,7 @@ def open_regular(path: str) -> BinaryIO:
 
 
 def read_bounded(file: BinaryIO, limit: int) -> bytes:
-    """All of a file, which may have grown since it was listed; of more than `limit` bytes, some more than those."""
+    """Reads a file, which may have grown since it was listed; of a longer one somewhat more than `limit` bytes."""
     pieces, held = [], 0
     while held <= limit and (piece := file.read(PIECE_BYTES)):
         pieces.append(piece)
@@ -58,14 +58,14 @@ def read_bounded(file: BinaryIO, limit: int) -> bytes:
 
 
 def _why_unreadable(path: str) -> str:
-    """Why something that was listed cannot be read."""
+    """Returns the reason why a listed path cannot be read."""
     if is_remote(path):
-        return "cannot be looked at"
+        return "cannot be accessed"
     try:
-        mode = os.stat(path).st_mode  # noqa: PTH116 - of names of any length
+        mode = os.stat(path).st_mode  # noqa: PTH116 - Path rejects some names
         if stat.S_ISDIR(mode):
             os.scandir(path).close()
             return "a folder that could not be listed"
     except OSError as error:
         return error.strerror or str(error)
-    return _NOT_FILES.get(stat.S_IFMT(mode), "could not be looked at when the input was listed")
+    return _NOT_FILES.get(stat.S_IFMT(mode), "could not be accessed when the input was listed")

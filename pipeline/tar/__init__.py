@@ -1,1 +1,1 @@
-"""The tar format: headers, members, damage, links; WebDataset samples and the rows they make."""
+"""Reads tars: headers, members, damage, links; WebDataset samples and their rows."""

@@ -1,4 +1,4 @@
-"""What lies in a tar where a header should be: padding, or damage, and where the next header is behind it."""
+"""Tells padding from damage where a tar has no header, and finds the next header behind it."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from pipeline.tar.elements import Gap, Padding, padded_size
 from pipeline.tar.headers import BLOCK, is_header
 
 SEARCH_BYTES = 1 << 20
-"""Read at a time where a header is looked for."""
+"""Number of bytes read at a time while searching for a header."""
 RECORD = tarfile.RECORDSIZE
 _MAGIC, _MAGIC_AT = b"ustar", 257
 _CHECKSUM, _CHECKSUM_AT = re.compile(rb"[ 0]*[0-7]{3,6}[ \0]"), 148
 
 
 def classify_zeros(file: BinaryIO, start: int, size: int) -> Gap | Padding:
-    """What begins with a block of zeros: the end of the tar, or of one behind which another one begins, or damage."""
+    """Classifies a block of zeros: padding at the end of the tar or before a concatenated tar, or damage."""
     first = _skip_zeros(file, start, size)
     if first == size:
         lost = _zeros_before(file, start)
@@ -32,7 +32,7 @@ def classify_zeros(file: BinaryIO, start: int, size: int) -> Gap | Padding:
     behind = start + (first - start) // BLOCK * BLOCK
     file.seek(behind)
     is_followed = is_header(file.read(BLOCK))
-    # Tars end in two blocks of zeros, most then in as many as make up a whole record; another count is damage.
+    # Tars end in two blocks of zeros, and most fill up the last record; any other number of blocks is damage.
     if is_followed and behind - start >= 2 * BLOCK and (behind - start == 2 * BLOCK or behind % RECORD == 0):
         return Padding(start, behind)
     zeros = DataError(ErrorCode.CORRUPT_SHARD, f"zeros instead of a header at byte {start}")
@@ -40,12 +40,17 @@ def classify_zeros(file: BinaryIO, start: int, size: int) -> Gap | Padding:
 
 
 def skip_damage(file: BinaryIO, start: int, size: int, damage: DataError, *, searched: int) -> Gap:
-    """Damage up to the next header, or to the padding at the end of the tar, or to the end."""
+    """Returns the damage from `start` up to the next header, the padding at the end of the tar, or the end of the file.
+
+    Args:
+        damage: the error at `start`.
+        searched: byte offset from which the next header is searched.
+    """
     file.seek(start)
     head = file.read(BLOCK) if start == 0 else b""
     found, filled = (None, size) if head.startswith(COMPRESSION) else _search(file, searched, size, grid=start)
     if found is None and (what := recognize(head)):
-        return Gap(start, size, ErrorCode.CORRUPT_SHARD, f"no tar, but {what} ({damage.message})")
+        return Gap(start, size, ErrorCode.CORRUPT_SHARD, f"not a tar but {what} ({damage.message})")
     if found is None and damage.code == ErrorCode.TRUNCATED_SHARD:
         return Gap(start, size, damage.code, f"{damage.message}; {size - start} bytes lost")
     if found is None:
@@ -58,22 +63,22 @@ def skip_damage(file: BinaryIO, start: int, size: int, damage: DataError, *, sea
 
 
 def find_header(file: BinaryIO, *, start: int, stop: int) -> int | None:
-    """Byte offset of the first header in [start, stop); None where there is none.
+    """Returns the byte offset of the first header in [start, stop), or None.
 
-    A header with `ustar` in it, as all have that were written since 1988, is found at any byte; an older one in steps
-    of 512 bytes from `start`. A block counts as a header if its sum is right, so data of images are taken for none;
-    those of a tar inside the tar are.
+    A header with the magic `ustar`, as written since 1988, is found at any byte; an older one only in steps of 512
+    bytes from `start`. A block counts as a header if its checksum is correct, so image data is not mistaken for one,
+    but the headers of a tar inside the tar are found.
     """
     return _search(file, start, stop, grid=start)[0]
 
 
 def _search(file: BinaryIO, start: int, stop: int, *, grid: int) -> tuple[int | None, int]:
-    """The first header, and the byte behind the last one before it that is not zero.
+    """Returns the offset of the first header, and the offset behind the last nonzero byte before it.
 
     Args:
-        grid: some byte that blocks of 512 are counted from.
+        grid: a byte offset at which a block of 512 bytes begins.
     """
-    at, filled, kept, step = start, start, b"", 8 * BLOCK  # small at first: in a tar of nothing but damage, it is near
+    at, filled, kept, step = start, start, b"", 8 * BLOCK  # small at first: damage is often short
     while at < stop:
         file.seek(at + len(kept))
         read, step = file.read(step), min(2 * step, SEARCH_BYTES)
@@ -99,14 +104,14 @@ def _with_magic(chunk: bytes) -> Iterator[int]:
 
 
 def _on_grid(chunk: bytes, shift: int) -> Iterator[int]:
-    """Blocks whose sum is written as one, for headers of the time before `ustar`."""
+    """Yields the blocks whose checksum field is well-formed, to find headers from before `ustar`."""
     for at in range(-shift % BLOCK, len(chunk) - BLOCK + 1, BLOCK):
         if _CHECKSUM.match(chunk, at + _CHECKSUM_AT) and chunk[at]:
             yield at
 
 
 def _skip_zeros(file: BinaryIO, start: int, size: int) -> int:
-    """Byte offset of the first byte that is not zero; `size` if there is none."""
+    """Returns the offset of the first nonzero byte; `size` if there is none."""
     file.seek(start)
     at = start
     while chunk := file.read(SEARCH_BYTES):
@@ -118,9 +123,9 @@ def _skip_zeros(file: BinaryIO, start: int, size: int) -> int:
 
 
 def _zeros_before(file: BinaryIO, offset: int) -> int:
-    """Where the zeros began that reach the end of the tar: `offset`, or inside the data of the last member.
+    """Returns where the zeros up to the end of the tar begin: at `offset`, or inside the data of the last member.
 
-    A file can well end in zeros; that they begin at a block's first byte is rare, unless a disk or a copy lost blocks.
+    A file may end in zeros, but they rarely begin exactly at a block unless a disk or a copy lost blocks.
     """
     first, step = offset, BLOCK
     while first > 0:

@@ -1,4 +1,4 @@
-"""What a tar is made of: members, damage and padding, side by side."""
+"""The elements of a tar: members, damage and padding, which follow each other without gaps."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ Kind = Literal["file", "rest of a file", "hard link", "symbolic link", "other"]
 
 
 class Member(NamedTuple):
-    """What one header, with the extended ones before it, stands for."""
+    """A member of a tar: its header, the extended headers before it, and its data."""
 
     name: str
     start: int
@@ -21,28 +21,28 @@ class Member(NamedTuple):
     stop: int
     """Byte offset after its last block."""
     kind: Kind
-    """Others are folders and devices. The rest of a file begins in another volume of the tar."""
+    """"other" is a folder or device; "rest of a file" begins in another volume of the tar."""
     data: int
     """Byte offset of its data."""
     size: int
-    """Bytes of its data, as it is stored."""
+    """Number of stored bytes of its data."""
     target: str
-    """Of a link."""
+    """Target of a link; empty for other members."""
     sparse: Sparse | None
 
     @property
     def is_file(self) -> bool:
-        """Whether it has a file's data, or the rest of them."""
+        """True if it holds the data of a file, or the rest of them."""
         return self.kind in ("file", "rest of a file")
 
     @property
     def unpacked_bytes(self) -> int:
-        """Bytes of its content, or those of what is stored if they are more."""
+        """Size of its content in bytes, or of its stored data if that is larger."""
         return max(self.sparse.size, self.size) if self.sparse else self.size
 
 
 class Gap(NamedTuple):
-    """Bytes that are no members: damage, and what cannot be read because of it."""
+    """A damaged range of bytes, with the members that cannot be read because of it."""
 
     start: int
     stop: int
@@ -51,7 +51,7 @@ class Gap(NamedTuple):
 
 
 class Padding(NamedTuple):
-    """Zeros behind the last member of a tar."""
+    """The zeros behind the last member of a tar."""
 
     start: int
     stop: int
@@ -61,7 +61,7 @@ Element = Member | Gap | Padding
 
 
 def read_member(file: BinaryIO, member: Member) -> bytes:
-    """The bytes of a file of the tar; those of a sparse one unpacked. Raises DataError or OSError."""
+    """Reads the content of a file in the tar; unpacks a sparse file. Raises DataError or OSError."""
     if member.kind == "rest of a file":
         message = f"{printable(member.name)!r} begins in another volume of the tar; unpack all volumes with `tar -xM`"
         raise DataError(ErrorCode.TRUNCATED_SHARD, message)
@@ -74,12 +74,12 @@ def read_member(file: BinaryIO, member: Member) -> bytes:
 
 
 def padded_size(count: int) -> int:
-    """Bytes that so many take up in a tar."""
+    """Returns the number of bytes that `count` bytes of data occupy in a tar."""
     return -(-count // BLOCK) * BLOCK
 
 
 def _unpacked(data: bytes, sparse: Sparse, offset: int) -> bytes:
-    """The content of a sparse file. Raises DataError where its map makes no sense."""
+    """Unpacks a sparse file. Raises DataError if its map does not fit its data."""
     parts = sparse.parts
     if parts is None:
         parts, data = _map_in_data(data, offset)
@@ -93,7 +93,7 @@ def _unpacked(data: bytes, sparse: Sparse, offset: int) -> bytes:
 
 
 def _map_in_data(data: bytes, offset: int) -> tuple[Parts, bytes]:
-    """The parts of a sparse file that are listed before its data, a number a line, and the data."""
+    """Splits the map of a sparse file, one number per line, from the data behind it."""
     numbers, wanted, at = list[int](), 1, 0
     while len(numbers) < wanted:
         end = data.find(b"\n", at, min(at + BLOCK, MAX_EXTENDED_BYTES))

@@ -1,7 +1,7 @@
-"""Headers of a tar: what one of them, and the extended ones before it, say of a member.
+"""Parses the headers of a tar and the extended headers before them.
 
-The standard library parses the 512 bytes of a header, but for the most common ones. What is ours: these, long names,
-PAX records, and where GNU tar notes which parts of a sparse file it kept.
+The standard library parses the 512 bytes of a header, except the most common kinds, which are parsed here for speed.
+This module also parses long names, PAX records, and the maps of GNU tar's sparse files.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from pipeline.schema import ErrorCode
 
 BLOCK = tarfile.BLOCKSIZE
 MAX_EXTENDED_BYTES = 1 << 20
-"""Of one long name, PAX header or map of a sparse file: far more than any path, far less than memory."""
+"""Maximum size of a long name, PAX header or map of a sparse file: far more than any path, far less than memory."""
 EXTENDED = frozenset(
     [
         tarfile.GNUTYPE_LONGNAME,
@@ -28,7 +28,7 @@ EXTENDED = frozenset(
         tarfile.SOLARIS_XHDTYPE,
     ]
 )
-"""Types of headers that say something of the next member."""
+"""Types of headers that describe the next member."""
 _PLAIN_TYPES = (tarfile.REGTYPE, tarfile.AREGTYPE, tarfile.XHDTYPE, tarfile.GNUTYPE_LONGNAME)
 _MAGIC_AT, _GNU_MAGIC, _PREFIX_AT = 257, b"ustar  \0", 345
 _RECORD = re.compile(rb"([0-9]{1,7}) ([^=]+)=")
@@ -39,30 +39,30 @@ _PARTS_IN_HEADER, _PARTS_IN_BLOCK, _PART_BYTES, _NUMBER_BYTES = 4, 21, 24, 12
 _FIRST_PART, _HEADER_CONTINUES, _BLOCK_CONTINUES, _REAL_SIZE = 386, 482, 504, 483
 
 Parts = tuple[tuple[int, int], ...]
-"""Offset in the file and number of bytes of each part of a sparse file that is not zeros, as they are stored."""
+"""Offset in the file and number of bytes of each stored part of a sparse file; the rest is zeros."""
 
 
 @dataclass(frozen=True, slots=True)
 class Sparse:
-    """A file whose zeros were left out."""
+    """A sparse file, stored without its zeros."""
 
     size: int
-    """Bytes once it is unpacked."""
+    """Size of the unpacked file in bytes."""
     parts: Parts | None
-    """None where they are listed before the data (PAX, version 1.0)."""
+    """None if the parts are listed before the data (PAX, version 1.0)."""
 
 
 @dataclass(slots=True)
 class ExtendedHeader:
-    """What extended headers say of the member behind them."""
+    """The contents of the extended headers before a member."""
 
     records: dict[str, str] = field(default_factory=dict)
-    """`path`, `linkpath`, `size` and those of sparse files."""
+    """The PAX records `path`, `linkpath`, `size` and those of sparse files."""
     parts: list[str] = field(default_factory=list)
-    """The records of a sparse file's parts, of which PAX version 0.0 has many of one name."""
+    """The records of a sparse file's parts, which in PAX version 0.0 share one keyword."""
 
     def sparse(self, offset: int) -> Sparse | None:
-        """The sparse file that PAX records describe, if they do. Raises DataError where they make no sense."""
+        """Returns the sparse file that the PAX records describe, or None. Raises DataError if they are invalid."""
         size = self.records.get(f"{_SPARSE}realsize", self.records.get(f"{_SPARSE}size"))
         if size is None:
             return None
@@ -75,28 +75,28 @@ class ExtendedHeader:
         return Sparse(parse_number(size, offset), tuple(zip(numbers[::2], numbers[1::2], strict=False)))
 
     def size(self, otherwise: int) -> int:
-        """Bytes of the member's data, if they say it."""
+        """Returns the size of the member's data in bytes; `otherwise` if the records do not give it."""
         text = self.records.get("size", "")
         return int(text) if _NUMBER.fullmatch(text) else otherwise
 
     @property
     def name(self) -> str | None:
-        """The member's, if they say it."""
+        """The member's name; None if the records do not give it."""
         return self.records.get(f"{_SPARSE}name", self.records.get("path"))
 
 
 class Header(NamedTuple):
-    """What a block of 512 bytes says."""
+    """The fields of a header block of 512 bytes."""
 
     name: str
     size: int
     type: bytes
     target: str
-    """Of a link."""
+    """Target of a link; empty for other members."""
 
 
 def parse_header(block: bytes, offset: int) -> Header:
-    """A block as a header. Raises DataError if it is none."""
+    """Parses a block as a header. Raises DataError if it is not one."""
     found = _parse_plain(block)
     if found:
         return found
@@ -105,19 +105,19 @@ def parse_header(block: bytes, offset: int) -> Header:
     except Exception as error:  # the boundary around the standard library's parser of foreign bytes
         reason = str(error) if isinstance(error, tarfile.HeaderError) else f"{type(error).__name__}: {error}"
         raise DataError(ErrorCode.CORRUPT_SHARD, f"no tar header at byte {offset} ({reason})") from error
-    if info.size < 0:  # base-256 headers can say so; it would be read for ever
+    if info.size < 0:  # possible in base-256 headers; the walk would never end
         raise DataError(ErrorCode.CORRUPT_SHARD, f"a size of {info.size} bytes at byte {offset}")
     name = info.name
-    if block[_MAGIC_AT : _MAGIC_AT + 8] == _GNU_MAGIC and block[_PREFIX_AT]:  # times of a backup, which are no name
+    if block[_MAGIC_AT : _MAGIC_AT + 8] == _GNU_MAGIC and block[_PREFIX_AT]:  # backup times, not a name prefix
         name = block[:100].partition(b"\0")[0].decode("utf-8", "surrogateescape")
         name = name.rstrip("/") if info.type == tarfile.DIRTYPE else name
     return Header(name, info.size, info.type, info.linkname)
 
 
 def _parse_plain(block: bytes) -> Header | None:
-    """The header of a file, or an extended one, as almost all are; None for any other, and for what is none.
+    """Parses the header of a plain file or an extended header; returns None for all other blocks.
 
-    Gives what the standard library does, in a third of the time.
+    Returns what the standard library would, in a third of the time.
     """
     kind, sum_field = block[156:157], block[148:156]
     if kind not in _PLAIN_TYPES or block[345:346] != b"\0" or block[100:148].translate(None, b"01234567 \0"):
@@ -133,7 +133,7 @@ def _parse_plain(block: bytes) -> Header | None:
 
 
 def is_header(block: bytes) -> bool:
-    """Whether a block can be a member's header: its sum is right, and it has a name and a size."""
+    """Returns whether a block can be a member's header: its checksum is correct, and it has a name and a size."""
     try:
         return bool(parse_header(block, 0).name)
     except DataError:
@@ -141,9 +141,9 @@ def is_header(block: bytes) -> bool:
 
 
 def add_extended(info: Header, data: bytes, into: ExtendedHeader) -> None:
-    """Notes what an extended header says, as far as it makes sense: the rest of one that is damaged is passed over.
+    """Adds the records of an extended header to `into`, up to the first damaged record.
 
-    So are global headers: they carry comments, and each member names itself.
+    Global headers are ignored: they carry comments, and each member has its own name.
     """
     if info.type in (tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK):
         kind = "path" if info.type == tarfile.GNUTYPE_LONGNAME else "linkpath"
@@ -152,7 +152,7 @@ def add_extended(info: Header, data: bytes, into: ExtendedHeader) -> None:
     at = 0
     while info.type != tarfile.XGLTYPE and (found := _RECORD.match(data, at)):
         stop = at + int(found[1])
-        if stop <= found.end() or stop > len(data):  # 0 would be read for ever
+        if stop <= found.end() or stop > len(data):  # 0 would loop forever
             return
         keyword = found[2].decode("utf-8", "replace")
         if keyword in _KEPT or keyword.startswith(_SPARSE):
@@ -164,10 +164,11 @@ def add_extended(info: Header, data: bytes, into: ExtendedHeader) -> None:
 
 
 def gnu_sparse(header: bytes, file: BinaryIO, offset: int) -> tuple[Sparse, int]:
-    """The sparse file of a GNU header, and how many bytes of further blocks list its parts.
+    """Parses the sparse file of a GNU header; returns it with the size of the further map blocks in bytes.
 
     Args:
-        file: positioned behind the header, at byte `offset`.
+        header: the header block.
+        file: the tar, positioned behind the header, at byte `offset`.
 
     Raises DataError.
     """
@@ -194,7 +195,7 @@ def _parts(data: bytes, count: int, offset: int) -> list[tuple[int, int]]:
 
 
 def _field(data: bytes, offset: int) -> int:
-    """A number of a header: octal digits, or binary behind a first bit."""
+    """Parses a number of a header: octal digits, or binary if the first bit is set."""
     if data[:1] == b"\x80":
         return int.from_bytes(data[1:])
     digits = data.partition(b"\0")[0].strip()
@@ -204,7 +205,7 @@ def _field(data: bytes, offset: int) -> int:
 
 
 def parse_number(text: str, offset: int) -> int:
-    """A number of a PAX header. Raises DataError."""
+    """Parses a number of a PAX header. Raises DataError."""
     if not _NUMBER.fullmatch(text):
         raise DataError(ErrorCode.CORRUPT_SHARD, f"{printable(text[:20])!r} is no size, at byte {offset}")
     return int(text)

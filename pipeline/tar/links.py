@@ -1,4 +1,4 @@
-"""Links of a tar to other members of it: hard ones by the name in the tar, symbolic ones relative to their folder."""
+"""Resolves links inside a tar: hard links by the name in the tar, symbolic links relative to their folder."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from pipeline.tar.elements import Member
 from pipeline.tar.walk import walk
 
 MAX_LINKS = 40
-"""From one link to the next, as Linux follows them."""
+"""Maximum number of links in a chain, as in Linux."""
 
 
 class LinkResolver:
-    """Finds what links lead to. The first one costs a walk over the headers of the whole tar. To be closed.
+    """Finds the targets of links. Must be closed.
 
-    Memory holds the names of the members once there is a link, and none before.
+    The first link costs a walk over all headers of the tar; from then on memory holds the names of all members.
     """
 
     def __init__(self, shard: Shard) -> None:
@@ -30,7 +30,7 @@ class LinkResolver:
 
     @property
     def file(self) -> BinaryIO:
-        """The tar, for reading here and there."""
+        """The tar, opened for random access."""
         if self._file is None:
             self._file = open_shard(self._shard, skim=True)
         return self._file
@@ -41,7 +41,7 @@ class LinkResolver:
             self._file.close()
 
     def resolve(self, link: Member) -> Member:
-        """The file that a link leads to, over other links. Raises DataError where there is none, or OSError."""
+        """Returns the file that a link leads to, directly or by further links. Raises DataError if none, OSError."""
         if not self._starts:
             for element in walk(self.file, size=self._shard.size):
                 if isinstance(element, Member):
@@ -63,10 +63,10 @@ class LinkResolver:
                     f"{printable(link.name)!r} is a {link.kind} to {printable(name)!r}, a folder or device",
                 )
             member = found
-        raise DataError(ErrorCode.NO_IMAGE, f"{printable(link.name)!r} is a link in a circle, or to too many others")
+        raise DataError(ErrorCode.NO_IMAGE, f"{printable(link.name)!r} is a circular link, or a chain of too many")
 
     def _find(self, name: str, *, before: int | None) -> Member | None:
-        """The last member of a name, or the last before some byte; folders on the way may be links."""
+        """Returns the last member of a name, or the last one before a byte offset; resolves links to folders."""
         for _ in range(MAX_LINKS):
             starts = self._starts.get(name)
             if starts:
@@ -85,7 +85,7 @@ class LinkResolver:
 
 
 def _target(link: Member) -> str:
-    """Name in the tar of what a link is to."""
+    """Returns the name in the tar of a link's target."""
     if link.kind == "hard link":
         return _normal(link.target)
     return _normal(posixpath.join(posixpath.dirname(link.name), link.target))
@@ -96,6 +96,6 @@ def _normal(name: str) -> str:
 
 
 def _folders(name: str) -> list[str]:
-    """The folders above a name, the nearest first."""
+    """Returns the folders above a name, the nearest first."""
     parts = name.split("/")
     return ["/".join(parts[:end]) for end in range(len(parts) - 1, 0, -1)]

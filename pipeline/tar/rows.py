@@ -1,4 +1,4 @@
-"""A tar's rows: one walk by which they are counted, named, read, cut into pieces and verified."""
+"""Yields the rows of a tar, by headers alone or with their images."""
 
 from __future__ import annotations
 
@@ -29,17 +29,18 @@ from pipeline.tar.samples import (
 from pipeline.tar.walk import walk
 
 MAX_BUFFERED_BYTES = 64 << 20
-"""Of a sample: members beyond that are read once it is known where the sample ends."""
+"""Maximum size of the buffered members of a sample; further ones are read after the end of the sample is found."""
 
 
 def tar_rows(
     shard: Shard, options: ReadOptions, elements: Iterable[Element] | None = None, ids: IdSource | None = None
 ) -> Iterator[Row]:
-    """All rows of a tar, by its headers alone. Raises OSError.
+    """Yields all rows of a tar from its headers. Raises OSError.
 
     Args:
-        elements: of the tar, where they are known.
-        ids: what gives the rows theirs.
+        options: the options by which the tar is read.
+        elements: the elements of the tar; None walks it.
+        ids: assigns the image_ids; None uses a new `IdAssigner`.
     """
     if elements is None:
         with open_shard(shard, skim=True) as file:
@@ -49,7 +50,7 @@ def tar_rows(
 
 
 def read_tar(span: Span, options: ReadOptions) -> Iterator[EncodedRow]:
-    """The outcomes of a span of a tar, in order. Raises OSError where it cannot be read on."""
+    """Yields the rows of a span of a tar in order. Raises OSError if it becomes unreadable."""
     shard = span.shard
     ids, first = _context_of(span, options)
     ignored, row = Counter[str](), None
@@ -65,7 +66,7 @@ def read_tar(span: Span, options: ReadOptions) -> Iterator[EncodedRow]:
 
 
 def read_image(shard: Shard, row: Row, options: ReadOptions) -> bytes:
-    """The bytes of one row's image. Raises DataError or OSError."""
+    """Reads the image of one row. Raises DataError or OSError."""
     with closing(LinkResolver(shard)) as links:
         image = _Reader(links.file, links, options).read_row(row).image
     if isinstance(image, DataError):
@@ -74,7 +75,7 @@ def read_image(shard: Shard, row: Row, options: ReadOptions) -> bytes:
 
 
 def file_name(shard: Shard) -> str:
-    """Of a tar, without its folder."""
+    """Returns the file name of a tar, without its folder."""
     return printable(shard.path).rpartition("/")[2]
 
 
@@ -92,9 +93,9 @@ def _named(
 
 
 def _context_of(span: Span, options: ReadOptions) -> tuple[IdSource, int]:
-    """What gives ids to the rows of a span, and the index of the first row that begins at its offset.
+    """Returns the id source for the rows of a span, and the index of the first row that begins at its offset.
 
-    Where nobody has told, the headers before are walked: an id depends on those before it.
+    Without a `TarContext`, the headers before the span are walked, as an id depends on those before it.
     """
     if span.tar_context:
         return RecordedIds(span.tar_context.renamed), span.tar_context.first
@@ -108,13 +109,13 @@ def _context_of(span: Span, options: ReadOptions) -> tuple[IdSource, int]:
 
 
 class _Reader:
-    """Reads the bytes of rows: most while the walk passes them, so that the file is read front to back.
+    """Reads the images and siblings of rows, most of them while the walk passes, so that the file is read sequentially.
 
     Args:
-        file: on which the walk is.
-        links: of the tar.
-        options: how it is read.
-        skipped: images to pass over before the first to be read.
+        file: the tar, on which the walk runs.
+        links: the link resolver of the tar.
+        options: the options by which the tar is read.
+        skipped: number of images to skip before the first one to be read.
     """
 
     def __init__(self, file: BinaryIO, links: LinkResolver, options: ReadOptions, *, skipped: int = 0) -> None:
@@ -123,7 +124,7 @@ class _Reader:
         self._endings = tuple(f".{name.lower()}" for name in options.siblings)
 
     def read_ahead(self, member: Member, buffered_bytes: int) -> bytes | None:
-        """The bytes of a member that a row will want, unless they are better read later."""
+        """Reads a member that a row needs; returns None if no row needs it or it is better read later."""
         if self._is_image(member.name):
             if self._skipped:
                 self._skipped -= 1
@@ -136,11 +137,11 @@ class _Reader:
             return None
         try:
             return read_member(self._file, member)
-        except DataError:  # the row will say so
+        except DataError:  # `read_row` raises it again for the row
             return None
 
     def read_row(self, row: Row) -> EncodedRow:
-        """What becomes of a row."""
+        """Returns a row with its image and siblings, or its error."""
         if row.sample is None:
             gap = row.gap or Gap(row.start, row.next_offset, ErrorCode.CORRUPT_SHARD, "damage")
             damage, lost_bytes = DataError(gap.code, gap.message), gap.stop - gap.start
@@ -155,7 +156,7 @@ class _Reader:
         return EncodedRow(row.image_id, row.next_offset, image, found, ignored)
 
     def _sibling(self, sample: Sample, image: str, extension: str, ignored: Counter[str]) -> bytes | None:
-        """Beside "left.jpg" lies "left.txt", or else "txt". Counts one that is too large."""
+        """Reads a sibling: for image "left.jpg" "left.txt", or else "txt". Counts one that is too large."""
         prefix = image.rpartition(".")[0]
         for name in (f"{prefix}.{extension}", extension):
             if name in sample.members:

@@ -1,10 +1,7 @@
-"""Groups the members of a tar into samples, and names the image of each row. docs/inputs.md has the rule for users.
+"""Groups the members of a tar into samples. docs/inputs.md describes the rules for users.
 
-- Adjacent members of one key are a sample. The key is WebDataset's: the name up to the first dot of its last part.
-- Each image of a sample is a row. Its siblings are the other members of the sample.
-- An image that is alone in its sample is called by the key. Of several, each is called by its name without the last
-  extension where that tells them apart, else by its name. If an earlier row of the tar has that id, it gets the next
-  more specific one, and at last `#2`, `#3`, … behind its name.
+Adjacent members with the same key form a sample. The key is WebDataset's: the name up to the first dot of its last
+part.
 """
 
 from __future__ import annotations
@@ -21,7 +18,7 @@ from pipeline.tar.elements import Element, Gap, Member, read_member
 from pipeline.tar.walk import walk
 
 ReadAhead = Callable[[Member, int], bytes | None]
-"""Reads a member's bytes as the walk passes it, or does not. Is told how many bytes its sample holds already."""
+"""Reads a member while the walk passes it, or returns None; receives the number of bytes buffered for its sample."""
 
 
 @dataclass(slots=True)
@@ -30,56 +27,57 @@ class Sample:
 
     key: str
     start: int
-    """Byte offset of the first header."""
+    """Byte offset of its first header."""
     stop: int = 0
     """Byte offset behind its last member."""
     files: dict[str, bytes | None] = field(default_factory=dict)
-    """By lower-case extension without the first dot, "" for a member that has none; None where it was not taken."""
+    """Contents by lower-case extension without the first dot ("" if there is none); None if not read ahead."""
     members: dict[str, Member] = field(default_factory=dict)
-    """By the same."""
+    """Members by the same extensions."""
     buffered_bytes: int = 0
-    """Bytes of the files that were taken."""
+    """Total size of the files that were read ahead."""
     hidden: int = 0
-    """Files between them that the operating system of a Mac puts beside others."""
+    """Number of hidden macOS files among its members."""
 
 
 @dataclass(slots=True)
 class Row:
-    """One image of a sample, or a gap."""
+    """A row of a tar: one image of a sample, or a damaged place."""
 
     index: int
     first: int
     """Index of the first row of its sample."""
     image_id: str
     start: int
-    """Byte offset from which it can be read: where its sample begins."""
+    """Byte offset from which it can be read: the beginning of its sample."""
     next_offset: int
-    """`start` of the row behind it, or a byte before that at which an element begins."""
+    """`start` of the next row, or the offset of an element before that."""
     at: int
     """Byte offset of the image's own header."""
     sample: Sample | None
     extension: str
-    """Of the image in its sample."""
+    """Extension of the image in its sample."""
     gap: Gap | None
+    """The damaged place; None for an image."""
     ignored: Counter[str] = field(default_factory=Counter)
-    """Members up to the next row's sample that are neither images nor siblings of one, by kind, at the last row of a
-    sample. Row 0 has those before it, too."""
+    """Number of ignored members up to the next sample (neither images nor siblings), by kind, in the last row of a
+    sample. Row 0 includes those before it."""
 
 
 class IdSource(Protocol):
-    """Gives each row an id that no other row of the tar has."""
+    """Assigns each row an image_id that is unique in the tar."""
 
     def choose(self, index: int, candidates: Sequence[str]) -> str: ...  # noqa: D102
 
 
 class IdAssigner:
-    """The first candidate that no row before has, or the last one with a number. Must see all rows from row 0 on."""
+    """Chooses the first candidate that no earlier row has, or numbers the last one. Must see all rows from row 0 on."""
 
     def __init__(self) -> None:
         self._taken: set[str] = set()
         self._numbers: dict[str, int] = {}
         self.renamed: dict[int, str] = {}
-        """Those by row that are not their first candidate."""
+        """Chosen ids that are not their first candidate, by row index."""
 
     def choose(self, index: int, candidates: Sequence[str]) -> str:
         """As `IdSource.choose`."""
@@ -94,7 +92,7 @@ class IdAssigner:
 
 
 class RecordedIds:
-    """The ids that `IdAssigner` chose, for a reader that begins in the middle."""
+    """Returns the ids that an `IdAssigner` chose before, for a reader that begins in the middle of a tar."""
 
     def __init__(self, renamed: Mapping[int, str]) -> None:
         self._renamed = renamed
@@ -107,15 +105,15 @@ class RecordedIds:
 def read_samples(
     file: BinaryIO, *, size: int, offset: int = 0, wanted: Callable[[str], bool] = lambda extension: True
 ) -> Iterator[Sample]:
-    """Yields the samples of a tar that must be whole, such as those that `shardtalk prepare` writes.
+    """Yields the samples of an undamaged tar, such as one that `shardtalk prepare` wrote.
 
     Args:
         file: the tar.
-        size: of the whole tar, in bytes.
-        offset: 0 or some sample's `stop`.
-        wanted: which extensions to read; the bytes of other members are skipped.
+        size: size of the whole tar in bytes.
+        offset: 0, or the `stop` of a sample.
+        wanted: selects the extensions to read; the bytes of other members are skipped.
 
-    Raises DataError for damage, after all whole samples before that place.
+    Raises DataError for damage, after all complete samples before it.
     """
 
     def read_ahead(member: Member, buffered_bytes: int) -> bytes | None:
@@ -131,10 +129,7 @@ def read_samples(
 def group_samples(
     elements: Iterable[Element], read_ahead: ReadAhead = lambda member, buffered_bytes: None
 ) -> Iterator[Sample | Gap | Member]:
-    """The samples that members make up, the gaps between them, and hidden files that lie in no sample.
-
-    Holds one sample at a time.
-    """
+    """Yields samples, damaged places, and hidden files that lie in no sample. Holds one sample at a time."""
     sample: Sample | None = None
     for element in elements:
         if type(element) is not Member:
@@ -170,15 +165,15 @@ def sample_rows(
     index: int = 0,
     ignored: Counter[str] | None = None,
 ) -> Iterator[Row]:
-    """The rows of samples and gaps.
+    """Yields the rows of samples and damaged places.
 
     Args:
-        found: from the beginning of the tar on, or from the `start` of some row.
-        is_image: of a member's name.
-        name: of the tar, for the rows of gaps.
-        ids: which ids are given.
-        index: of the first row.
-        ignored: where the members are counted that come before row 0; all, if there is none.
+        found: the items of `group_samples`, from the beginning of the tar or the `start` of a row.
+        is_image: decides by a member's name whether it is an image.
+        name: file name of the tar, for the rows of damaged places.
+        ids: assigns the image_ids.
+        index: index of the first row.
+        ignored: counts the ignored members before row 0, which are all if there are no rows.
     """
     leading, last, is_first = Counter[str]() if ignored is None else ignored, None, index == 0
     for item in found:
@@ -228,10 +223,10 @@ def _of_sample(item: Sample | Member, index: int, is_image: Callable[[str], bool
 
 
 def _candidates(key: str, name: str, stems: Mapping[str, int]) -> list[str]:
-    """What an image may be called, from the least specific id to the most.
+    """Returns the possible ids of an image, from the least to the most specific.
 
     Args:
-        stems: how often each name without its last extension is there in the sample; empty for an image alone.
+        stems: number of images in the sample by name without last extension; empty for a single image.
     """
     stem = _stem(name)
     is_telling = stems.get(stem, 1) == 1
@@ -239,13 +234,13 @@ def _candidates(key: str, name: str, stems: Mapping[str, int]) -> list[str]:
 
 
 def _stem(name: str) -> str:
-    """The name without its last extension; a name that is nothing but an extension stays as it is."""
+    """Returns a name without its last extension; a name that is only an extension is unchanged."""
     folder, slash, base = name.rpartition("/")
     return f"{folder}{slash}{base.rpartition('.')[0] or base}"
 
 
 def split_name(name: str) -> tuple[str, str]:
-    """WebDataset's rule: "a/b.seg.png" is key "a/b" and extension "seg.png". Leading dots belong to the key."""
+    """Splits a name by WebDataset's rule: "a/b.seg.png" into "a/b" and "seg.png". Leading dots belong to the key."""
     folder, slash, base = name.rpartition("/")
     leading = len(base) - len(base.lstrip("."))
     stem, _, extension = base[leading:].partition(".")
@@ -253,7 +248,7 @@ def split_name(name: str) -> tuple[str, str]:
 
 
 def image_matcher(image_members: Iterable[str]) -> Callable[[str], bool]:
-    """Whether a member's name is that of an image: by its last extension or, where some are named, by them alone."""
+    """Returns a test whether a member's name is that of an image: by `image_members`, or if empty by its extension."""
     named = tuple(member.lower() for member in image_members)
     if not named:
         return lambda name: extension_of(name) in EXTENSIONS
@@ -262,12 +257,12 @@ def image_matcher(image_members: Iterable[str]) -> Callable[[str], bool]:
 
 
 def ignored_kind(name: str) -> str:
-    """Of a file that is ignored, for the summary."""
+    """Returns the kind under which an ignored file is counted."""
     extension = extension_of(name)
     return printable(f".{extension}") if extension else "no extension"
 
 
 def _is_hidden(name: str) -> bool:
-    """Whether a Mac put it beside other files: AppleDouble, folder settings, and the folder that holds such."""
+    """Returns whether a file is macOS metadata: AppleDouble, folder settings, or inside `__MACOSX`."""
     folder, _, base = name.rpartition("/")
     return base.startswith("._") or base == ".DS_Store" or ("__MACOSX" in folder and "__MACOSX" in folder.split("/"))

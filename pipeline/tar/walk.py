@@ -1,9 +1,9 @@
-"""Walks a tar by its headers, front to back, from any byte at which one of its members begins, and over damage.
+"""Walks the headers of a tar front to back, from the beginning of any member, and continues behind damage.
 
-The elements that it finds lie side by side, from where it begins to the end of the file: members, gaps (damage, which
-ends where the next header is found) and padding. What it finds from a byte on does not depend on where it began.
-Headers are parsed by the standard library; the walk is ours because `tarfile` takes a tar cut between two members for
-a complete one, and ends at the first header that makes no sense.
+The elements it yields follow each other without gaps up to the end of the file: members, damage (up to the next
+header) and padding. The elements from a byte on do not depend on where the walk began. The standard library's
+`tarfile` is not used for the walk because it takes a tar that was cut between two members for complete, and stops at
+the first invalid header.
 
 Reads V7, USTAR, GNU and PAX headers, with long names, links and sparse files. Does not read compressed tars, which have
 no offsets to resume from.
@@ -34,7 +34,7 @@ from pipeline.tar.headers import (
 )
 
 MAX_EXTENDED_HEADERS = 16
-"""Before one member: tars have three at most, and each that is damaged is searched from anew."""
+"""Maximum number before one member: tars have at most three, and a search restarts at each damaged one."""
 _WITHOUT_DATA: dict[bytes, Kind] = {
     tarfile.LNKTYPE: "hard link",
     tarfile.SYMTYPE: "symbolic link",
@@ -51,7 +51,7 @@ _WITH_DATA: dict[bytes, Kind] = {
 
 
 class _DamageError(DataError):
-    """Of a member whose headers begin well; `searched` is the byte from which the next header is looked for."""
+    """Damage of a member whose headers begin validly; the next header is searched from byte `searched` on."""
 
     def __init__(self, code: str, message: str, searched: int) -> None:
         super().__init__(code, message)
@@ -59,15 +59,15 @@ class _DamageError(DataError):
 
 
 def walk(file: BinaryIO, *, size: int, offset: int = 0) -> Iterator[Element]:
-    """Yields the elements from `offset` on; each begins where the one before it ends. Reads headers only.
+    """Yields the elements from `offset` on, each of which begins at the end of the previous one. Reads only headers.
 
-    A tar that has no padding at its end was cut: the last element is a gap then, of 0 bytes if it was cut between two
-    members. The caller may move the file between elements. Raises OSError.
+    A tar without padding at its end was cut: its last element is then a `Gap`, of 0 bytes if the cut is between two
+    members. The caller may seek in the file between elements. Raises OSError.
 
     Args:
         file: the tar.
-        size: of the whole tar, in bytes.
-        offset: 0, or where some element ends.
+        size: size of the whole tar in bytes.
+        offset: 0, or the end of an element.
     """
     element: Element | None = None
     while element is None or element.stop < size or isinstance(element, Member):
@@ -77,7 +77,7 @@ def walk(file: BinaryIO, *, size: int, offset: int = 0) -> Iterator[Element]:
         if len(header) < BLOCK:
             message = f"the tar ends at byte {offset + len(header)}, inside or before a header"
             what = recognize(header) if offset == 0 else ""
-            element = Gap(offset, size, ErrorCode.TRUNCATED_SHARD, f"no tar, but {what}" if what else message)
+            element = Gap(offset, size, ErrorCode.TRUNCATED_SHARD, f"not a tar but {what}" if what else message)
         elif header.count(0) == BLOCK:
             element = classify_zeros(file, offset, size)
         else:
@@ -91,7 +91,7 @@ def walk(file: BinaryIO, *, size: int, offset: int = 0) -> Iterator[Element]:
 
 
 def _member(file: BinaryIO, header: bytes, start: int, size: int) -> Member:
-    """The member whose first header is at `start`. Raises DataError."""
+    """Parses the member whose first header is at `start`. Raises DataError."""
     offset, extended, count = start, None, 0
     info = parse_header(header, offset)
     while info.type in EXTENDED:
@@ -132,7 +132,7 @@ def _described(
     offset: int,
     size: int,
 ) -> Member:
-    """The member whose own header is at `offset`. Raises DataError."""
+    """Combines a member's own header at `offset` with its extended headers. Raises DataError."""
     name, target, data, stored, sparse = info.name, info.target, offset + BLOCK, info.size, None
     if extended:
         found = extended.name
@@ -146,14 +146,14 @@ def _described(
     kind = _WITH_DATA.get(info.type, "file")
     if info.type in _WITHOUT_DATA:
         kind = _WITHOUT_DATA[info.type]
-        is_passed = _can_begin if kind == "hard link" else _has_header  # zeros may be those of a member
+        is_passed = _can_begin if kind == "hard link" else _has_header  # zeros may be data of a member
         if stored and (_can_begin(file, data, size) or not is_passed(file, data + padded_size(stored), size)):
-            stored = 0  # it says how large something else is
+            stored = 0  # the size of the link's target
         elif stored and kind == "hard link":
-            kind = "file"  # some write the data once more
+            kind = "file"  # some programs store the data again
     if data + stored > size:
         message = f"{printable(name)!r} at byte {start} goes past the end ({size} bytes)"
-        is_tar = name.lower().endswith(".tar") and _can_begin(file, data, size)  # whose members are not of this one
+        is_tar = name.lower().endswith(".tar") and _can_begin(file, data, size)  # an inner tar's members are not ours
         raise _DamageError(ErrorCode.TRUNCATED_SHARD, message, size if is_tar else offset + BLOCK)
     return Member(name, start, min(size, data + padded_size(stored)), kind, data, stored, target, sparse)
 
@@ -164,7 +164,7 @@ def _has_header(file: BinaryIO, offset: int, size: int) -> bool:
 
 
 def _can_begin(file: BinaryIO, offset: int, size: int) -> bool:
-    """Whether a header or the end of the tar lies at a byte."""
+    """Returns whether a header or the end of the tar lies at a byte offset."""
     if offset >= size:
         return offset == size
     file.seek(offset)

@@ -1,1 +1,1 @@
-"""Training runs: data loading, objectives, the epoch loop, validation; alone or on Ray Train."""
+"""Trains captioners: data loading, objectives, the epoch loop, validation; in one process or on Ray Train."""

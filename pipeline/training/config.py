@@ -1,4 +1,4 @@
-"""What a training run is to do, who is told of it, and where it stands."""
+"""Progress callbacks and resumable state of a training run."""
 
 from __future__ import annotations
 
@@ -12,62 +12,62 @@ import torch
 
 @dataclass(frozen=True)
 class Progress:
-    """A step that was done."""
+    """The progress of a run after a step."""
 
     stage: str
     epoch: int
     epochs: int
     step: int
-    """Of the epoch, from 1."""
+    """Number of the step in the epoch, from 1."""
     steps: int
-    """Of the epoch."""
+    """Number of steps in the epoch."""
     loss: float
-    """Nats per token."""
+    """Loss in nats per token."""
     images_per_s: float
     tokens_per_s: float
     step_s: float
-    """All of them since the epoch began, or was gone on with."""
+    """Seconds per step; this and the speeds are averages since the epoch began or was resumed."""
 
 
 class Callback(Protocol):
-    """Who is told of a run, on each worker."""
+    """Receives the progress of a run, on each worker."""
 
     @property
     def stop(self) -> bool:
-        """Whether somebody asked to stop. Asked at every step."""
+        """True if a stop was requested. Read at every step."""
 
     def progress(self, progress: Progress) -> None:
-        """After a step. Of the first worker."""
+        """Called after a step, on the main worker."""
 
     def epoch(self, report: Mapping[str, Any]) -> None:
-        """After an epoch. Of all workers, with the same report."""
+        """Called after an epoch, on all workers with the same report."""
 
 
 @dataclass
 class TrainingState:
-    """Where a run stands, but for its trainer, and what it has found."""
+    """The resumable state of a run, except that of the optimizers."""
 
     stage: int = 0
     history: str = ""
-    """JSON by line."""
+    """Reports of all epochs, as JSON lines."""
     best_score: float = -math.inf
     best: dict[str, torch.Tensor] = field(default_factory=dict)
-    """The best captioner's weights."""
+    """Weights of the best captioner."""
     step: int = 0
-    """Of all stages."""
+    """Number of steps, over all stages."""
     loss: float = 0.0
-    """Sum over the epoch so far."""
+    """Summed loss of the epoch so far, in nats."""
     tokens: float = 0.0
-    """Of it."""
+    """Number of tokens of the epoch so far."""
     first_loss: float = math.nan
-    """Nats per token at the stage's first step."""
+    """Loss of the stage's first step in nats per token; nan before it."""
 
     def count(self, loss: float, tokens: float) -> None:
-        """A step's sums."""
+        """Adds the summed loss and the number of tokens of a step."""
         self.step, self.loss, self.tokens = self.step + 1, self.loss + loss, self.tokens + tokens
         if math.isnan(self.first_loss):
             self.first_loss = loss / tokens
 
     def state_dict(self) -> dict[str, Any]:
-        """As it is saved."""
+        """Returns the state as it is saved."""
         return asdict(self) | {"best": self.best}

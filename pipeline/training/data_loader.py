@@ -1,8 +1,7 @@
-"""Training data: what prepared shards hold, and their images, streamed in an order that a seed decides.
+"""Streams the images of prepared shards in an order determined by a seed.
 
-Labels and places of all images are read once, from the tars' headers and JSON members; they stay in memory. Encoded
-images are read front to back, once per epoch over all workers, through a buffer that shuffles them; they are decoded by
-threads a few batches ahead.
+Encoded images are read sequentially, once per epoch over all workers, and shuffled in a buffer; threads decode them a
+few batches ahead.
 """
 
 from __future__ import annotations
@@ -29,9 +28,9 @@ from pipeline.tar.samples import read_samples
 
 @dataclass(frozen=True)
 class EpochOrder:
-    """Which images one of several workers takes in an epoch: as it reads them, and as it uses them, in `steps` steps.
+    """The images of one worker in an epoch: in reading order, and in order of use, in `steps` steps.
 
-    All workers have as many steps, of as many images as nearly as can be.
+    All workers have the same number of steps, and steps of equal size up to one image.
     """
 
     read: ImageIndices
@@ -39,13 +38,13 @@ class EpochOrder:
     steps: int
 
     def batches(self, first_step: int = 0) -> Iterator[ImageIndices]:
-        """The images of each step, from one on."""
+        """Yields the images of each step from `first_step` on."""
         for step in range(first_step, self.steps):
             yield self.used[len(self.used) * step // self.steps : len(self.used) * (step + 1) // self.steps]
 
 
 def worker_share(split: PreparedSplit, rank: int, num_workers: int) -> ImageIndices:
-    """The images of one of several workers, in shard order: as many as the others have, or one less or more."""
+    """Returns the images of one worker in shard order; the shares of all workers differ by at most one image."""
     return np.arange(len(split) * rank // num_workers, len(split) * (rank + 1) // num_workers)
 
 
@@ -58,10 +57,10 @@ def shuffle_epoch(
     batch_images: int,
     buffer_images: int,
 ) -> EpochOrder:
-    """An epoch in random order: shards are shuffled, then images in a buffer while they stream through it.
+    """Returns an epoch in random order: shards are shuffled, then images in a buffer through which they stream.
 
     Args:
-        random: must be alike in all workers.
+        random: generator with the same state on all workers.
         batch_images: of all workers together.
     """
     by_shard = np.split(np.arange(len(split)), np.flatnonzero(np.diff(split.shard)) + 1)
@@ -80,7 +79,7 @@ def shuffle_epoch(
 
 
 def in_order(split: PreparedSplit, indices: ImageIndices, batch_images: int) -> EpochOrder:
-    """Images as they lie, in batches of a size."""
+    """Returns images in shard order, in batches of `batch_images`."""
     return EpochOrder(indices, indices, -(-len(indices) // batch_images))
 
 
@@ -111,7 +110,7 @@ def _image(split: PreparedSplit, number: int, data: bytes, preprocessing: Prepro
 
 
 def _encoded(split: PreparedSplit, order: EpochOrder, first_step: int) -> Iterator[tuple[ImageIndices, list[bytes]]]:
-    """The encoded images of each step; those wait that come before they are used."""
+    """Yields the encoded images of each step; images that are read before their use are buffered."""
     batches = list(order.batches(first_step))
     wanted = set(np.concatenate(batches).tolist()) if batches else set()
     arriving = _read(split, (number for number in order.read.tolist() if number in wanted))
@@ -126,7 +125,7 @@ def _encoded(split: PreparedSplit, order: EpochOrder, first_step: int) -> Iterat
 
 
 def _read(split: PreparedSplit, indices: Iterable[int]) -> Iterator[tuple[int, bytes]]:
-    """Encoded images in an order in which those of a shard lie as they do there."""
+    """Yields encoded images; those of one shard must be in the order of the shard."""
     for shard_number, group in groupby(indices, key=lambda number: int(split.shard[number])):
         yield from _read_from(split, split.shards[shard_number], list(group))
 

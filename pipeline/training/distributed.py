@@ -1,4 +1,4 @@
-"""What one of several training workers knows of the others. Alone it is the first of one, and asks nobody."""
+"""The position of a training worker among all workers, and their collective operations."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ Item = TypeVar("Item")
 
 @dataclass(frozen=True)
 class WorldInfo:
-    """This worker among all of them; they talk by `torch.distributed`, where it is initialised.
+    """Rank and device of this worker. Collective operations need no communication if there is a single worker.
 
     Args:
         rank: of this one, from 0.
@@ -27,18 +27,18 @@ class WorldInfo:
 
     @classmethod
     def detect(cls, device: torch.device) -> WorldInfo:
-        """As `torch.distributed` knows them."""
+        """Reads rank and world size from `torch.distributed`; without it, this is the only worker."""
         if not distributed.is_initialized():
             return cls(0, 1, device)
         return cls(distributed.get_rank(), distributed.get_world_size(), device)
 
     @property
     def is_main(self) -> bool:
-        """Whether this is the one that writes and reports."""
+        """True for the worker of rank 0, which writes and reports."""
         return self.rank == 0
 
     def all_gather(self, item: Item) -> list[Item]:
-        """The item of each worker, by rank. Waits for all."""
+        """Returns the item of each worker, by rank. Waits for all workers."""
         if self.count == 1:
             return [item]
         items: list[Item | None] = [None] * self.count
@@ -46,7 +46,7 @@ class WorldInfo:
         return items  # type: ignore[return-value]
 
     def broadcast(self, item: Item) -> Item:
-        """The first worker's item. Waits for it."""
+        """Returns the item of the main worker. Waits for it."""
         if self.count == 1:
             return item
         items = [item]
@@ -54,7 +54,7 @@ class WorldInfo:
         return items[0]
 
     def sync_parameters(self, network: nn.Module) -> None:
-        """Gives all the first worker's weights."""
+        """Copies the main worker's weights and buffers to all workers."""
         if self.count > 1:
             for value in network.state_dict().values():
                 distributed.broadcast(value, src=0)

@@ -1,4 +1,4 @@
-"""The CNN's features of a split, computed once and kept in the run's folder where the CNN stays as it is.
+"""Caches the features of a frozen CNN for a split in the run's folder.
 
 features/<split>-<view>-<digest>-<first>-<last>.arrow: Arrow IPC, one column, F float32 for each image, in
 the split's order. View 0 is the image itself, others are random crops of it.
@@ -40,7 +40,7 @@ def compute_features(
     threads: int,
     crop: Callable[[torch.Tensor], torch.Tensor] = lambda images: images,
 ) -> torch.Tensor:
-    """Features of some images of a split, as `Encoder.features` gives them, float32 on the CPU; of a `crop` of each."""
+    """Computes `Encoder.features` of some images of a split, each after `crop`; returns float32 on the CPU."""
     encoder.eval()
     order = in_order(split, indices, BATCH_IMAGES)
     batches = pixel_batches(split, order, preprocessing, threads=threads)
@@ -53,7 +53,7 @@ def compute_features(
 
 
 class FeatureCache:
-    """Pooled features of the splits under one CNN, shared by the workers through the run's folder.
+    """The pooled features of the splits for one CNN, shared by the workers through the run's folder.
 
     Args:
         folder: the run's.
@@ -77,7 +77,7 @@ class FeatureCache:
         min_crop_scale: float = 1.0,
         **options: Any,
     ) -> torch.Tensor:
-        """Features (views, N, F) float32 of a split, on the CPU. Each worker computes its share, unless it is there.
+        """Returns features (views, N, F) float32 of a split on the CPU. Each worker computes its missing share.
 
         Args:
             options: `dtype` and `threads` of `compute_features`.
@@ -105,11 +105,11 @@ class FeatureCache:
                 self._write(f"{prefix}0-{len(split)}.arrow", found)
                 return found
             self._write(f"{prefix}{mine[0]}-{mine[-1] + 1}.arrow", found)
-            world.all_gather(None)  # until all have written
+            world.all_gather(None)  # waits until all have written
         return torch.cat([self._read(part) for part in self._parts(prefix, len(split)) or ()])
 
     def _parts(self, prefix: str, images: int) -> list[str] | None:
-        """Names of the files that together have all images, in order; None if there are no such."""
+        """Returns the files that together hold all images, in order; None if some are missing."""
         names = [name for name in self._folder.names(FOLDER) if name.startswith(prefix) and name.endswith(".arrow")]
         ends = {tuple(map(int, name.removesuffix(".arrow").split("-")[-2:])): name for name in names}
         found, reached = list[str](), 0

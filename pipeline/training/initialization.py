@@ -1,4 +1,4 @@
-"""What a training run begins with."""
+"""Initializes the network of a training run, and checks that data and workers suffice."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from pipeline.inference import captioner_store
 
 
 def initialize_network(config: TrainConfig, vocabulary: Vocabulary) -> tuple[Network, Architecture, Preprocessing]:
-    """A captioner's where there is one to start from, else as asked for, with random weights. On the CPU.
+    """Returns the network of the captioner to start from, or a new one with random weights; on the CPU.
 
     Raises CheckpointError for what is no captioner, InputError for one that speaks other words, OptionError for images
     of a size that its CNN cannot see.
@@ -48,14 +48,14 @@ def _load_captioner(name: str, vocabulary: Vocabulary) -> tuple[Network, Archite
     network, theirs, preprocessing = checkpoint.load(directory)
     if theirs.words != vocabulary.words:
         raise InputError(
-            f"start_from {name} speaks {len(theirs.words)} words and the data has {len(vocabulary.words)}, or others; "
-            "`shardtalk prepare --vocabulary` takes a captioner's"
+            f"vocabulary mismatch: start_from {name} has {len(theirs.words)} words, the data {len(vocabulary.words)};"
+            " `shardtalk prepare --vocabulary` uses a captioner's vocabulary"
         )
     return network, checkpoint.load_architecture(directory), preprocessing
 
 
 def check_enough_images(config: TrainConfig, train: PreparedSplit, val: PreparedSplit, num_workers: int) -> None:
-    """Raises InputError unless every worker has an image at every step."""
+    """Raises InputError unless every worker has an image in every step."""
     if min(len(train), len(val)) < num_workers:
         raise InputError(
             f"{config.data}: {len(train)} images to train on and {len(val)} to validate on are too few "

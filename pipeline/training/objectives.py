@@ -1,4 +1,4 @@
-"""What a stage of training learns the images of a batch by: people's captions, or the network's own, rewarded."""
+"""Builds the batches of a training stage: reference captions (teacher forcing) or sampled ones (self-critical)."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from pipeline.evaluation.cider import CiderD
 from pipeline.training.step_inputs import Inputs
 
 BatchBuilder = Callable[[ImageIndices, Inputs, np.random.Generator], Batch]
-"""From numbers of images in the training split, and the images, to what a step takes."""
+"""Builds the batch of a training step from indices of images in the training split and the images themselves."""
 
 
 def teacher_forcing_batches(split: PreparedSplit, captions_per_image: int) -> BatchBuilder:
-    """People's captions: so many of each image, different ones as far as there are enough."""
+    """Returns a builder of batches with `captions_per_image` reference captions, distinct if there are enough."""
 
     def build_batch(indices: ImageIndices, inputs: Inputs, random: np.random.Generator) -> Batch:
         return _batch(_sample_captions(split, indices, captions_per_image, random), inputs)
@@ -35,7 +35,7 @@ def teacher_forcing_batches(split: PreparedSplit, captions_per_image: int) -> Ba
 def _sample_captions(
     split: PreparedSplit, indices: ImageIndices, captions_per_image: int, random: np.random.Generator
 ) -> list[list[list[int]]]:
-    """Some captions of each image."""
+    """Draws reference captions of each image at random."""
     chosen = []
     for number in indices.tolist():
         ids = split.ids(number)
@@ -56,7 +56,7 @@ def self_critical_batches(
     captions_per_image: int,
     cross_entropy_weight: float,
 ) -> BatchBuilder:
-    """Captions that the network draws, weighted by how much more CIDEr-D they are worth than a baseline.
+    """Returns a builder of batches with captions sampled from the network, weighted by CIDEr-D minus a baseline.
 
     Args:
         captions_per_image, cross_entropy_weight: of people's captions beside them; a weight of 0 leaves them out.
@@ -102,14 +102,14 @@ def self_critical_batches(
 
 
 def _batch(captions: Sequence[Sequence[Sequence[int]]], inputs: Inputs) -> Batch:
-    """As many captions of each image, side by side."""
+    """Pads captions to a batch; all images must have the same number of captions."""
     words, lengths = pad_captions([ids for of_image in captions for ids in of_image])
     device = next(iter(inputs.values())).device
     return Batch(words.to(device), lengths.to(device), **inputs)
 
 
 def word_weights(split: PreparedSplit, vocabulary: Vocabulary) -> torch.Tensor:
-    """(V,): the rarer a word is among the images, the more; nothing for END and UNK."""
+    """Returns weights (V,) that grow with the rarity of a word among the images; 0 for END and UNK."""
     images = Counter(word for n in range(len(split)) for word in {word for ids in split.ids(n) for word in ids})
     weights = torch.zeros(vocabulary.size)
     for word, count in images.items():

@@ -1,4 +1,4 @@
-"""A training run on workers of Ray Train. They do what one process does alone, and tell the driver by a board."""
+"""Runs training on Ray Train. The workers run the same `Trainer` and report to the driver through an actor."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ from pipeline.training.trainer import Trainer
 
 REPORT_INTERVAL_S = 0.5
 FOLDER = "ray-train"
-"""In the run's folder, while it lasts: what Ray Train keeps of it, and tests that all nodes reach."""
+"""Subfolder of the run's folder for Ray Train's own files, during the run; it must be reachable from all nodes."""
 
 
 class ProgressActor:
-    """What the first worker says, until the driver has heard it; and whether the driver wants it to stop. An actor."""
+    """An actor that buffers the main worker's reports for the driver, and holds the driver's stop request."""
 
     def __init__(self) -> None:
         self._items: list[Any] = []
@@ -38,26 +38,26 @@ class ProgressActor:
         self._result: bool | Exception | None = None
 
     def post(self, item: Progress | Mapping[str, Any]) -> bool:
-        """Whether to stop."""
+        """Adds a report; returns whether to stop."""
         self._items.append(item)
         return self._stop
 
     def set_result(self, how: bool | Exception) -> None:
-        """Whether the run is finished, or what no other attempt would mend."""
+        """Stores whether the run is finished, or the error that a retry would not fix."""
         self._result = how
 
     def result(self) -> bool | Exception | None:
-        """What `set_result` was told."""
+        """Returns the stored result; None while the run lasts."""
         return self._result
 
     def poll(self, *, stop: bool) -> list[Any]:
-        """What was said since."""
+        """Returns the reports since the last call, and stores the stop request."""
         items, self._items, self._stop = self._items, [], stop
         return items
 
 
 class ActorReporter:
-    """A worker's `Callback`."""
+    """A worker's `Callback`, which reports to the `ProgressActor`."""
 
     def __init__(self, actor: Any, *, first: bool) -> None:
         self.stop = False
@@ -65,7 +65,7 @@ class ActorReporter:
         self._next_s, self._answer = 0.0, None
 
     def progress(self, progress: Progress) -> None:
-        """Says so from time to time, and does not wait for the answer."""
+        """Reports at most every `REPORT_INTERVAL_S`, without waiting for the answer."""
         if time.monotonic() < self._next_s:
             return
         if self._answer is not None and ray.wait([self._answer], timeout=0)[0]:
@@ -74,18 +74,18 @@ class ActorReporter:
         self._next_s = time.monotonic() + REPORT_INTERVAL_S
 
     def epoch(self, report: Mapping[str, Any]) -> None:
-        """To Ray Train, which shows it on its dashboard, and to the driver."""
+        """Reports to Ray Train, which shows it on its dashboard, and to the driver."""
         ray.train.report(dict(report))
         if self._first:
             self.stop = ray.get(self._actor.post.remote(dict(report)))
 
 
 def train_loop_per_worker(arguments: dict[str, Any]) -> None:
-    """What each worker does."""
+    """Runs the training of one worker."""
     logging.getLogger("ray.train").setLevel(logging.WARNING)  # it repeats every report
     actor = arguments["board"]
     if isinstance(ray.get(actor.result.remote()), Exception):
-        return  # these are started once more, for Ray Train takes it for a failure like others
+        return  # Ray Train restarts the workers after any failure; this one is final
     world = WorldInfo.detect(get_device())
     try:
         train, val = ray.get(arguments["splits"])
@@ -148,7 +148,7 @@ def run_on_ray(
 
 
 def _report_while_running(fit: Callable[[], object], actor: Any, callback: Callback) -> TrainingFailedError | None:
-    """Reports what the board hears while `fit` runs in a thread; returns how it failed, if it did."""
+    """Passes the actor's reports on while `fit` runs in a thread; returns its failure, if any."""
     failures = list[TrainingFailedError]()
 
     def run() -> None:

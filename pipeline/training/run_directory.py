@@ -1,11 +1,11 @@
-"""What a training run leaves in its folder, of this machine or a store.
+"""The folder of a training run, local or in a store.
 
 best/           the captioner with the best score
-latest/         the captioner as it is now, and training.pt, with which training goes on
-epochs/         captioners of the last epochs, where they are asked for
-history.jsonl   a line for each epoch
-curve.png       the same as a picture
-tensorboard/    the same and each step's loss, for TensorBoard
+latest/         the current captioner, and training.pt, from which training is resumed
+epochs/         the captioners of the last epochs, on request
+history.jsonl   losses and scores, a line for each epoch
+curve.png       a plot of the history
+tensorboard/    the history and the loss of each step, for TensorBoard
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ CURVE = "curve.png"
 
 
 class RunDirectory:
-    """The folder of a run; only the first worker writes to it. A context, which ends the writing.
+    """The folder of a run, to which only the main worker writes. A context manager that closes the writer.
 
     Args:
         url: of the folder.
@@ -57,7 +57,7 @@ class RunDirectory:
         self._scratch.cleanup()
 
     def state(self) -> dict[str, Any] | None:
-        """What `keep` wrote last; None in a new folder. Raises OutputError if it cannot be read."""
+        """Reads the state that `save_state` wrote last; None for a new folder. Raises OutputError if it is damaged."""
         if not self.folder.exists(STATE):
             return None
         try:
@@ -71,13 +71,13 @@ class RunDirectory:
     def save_state(
         self, state: Mapping[str, Any], network: Network, preprocessing: Preprocessing, scores: Mapping[str, Any]
     ) -> None:
-        """Replaces `latest/`; the state last, for training goes on from it alone."""
+        """Replaces `latest/`; writes the state last, because training resumes from it alone."""
         self.save("latest", network, preprocessing, scores)
         with self.folder.writer(STATE) as file:
             torch.save(dict(state), file)
 
     def save(self, name: str, network: Network, preprocessing: Preprocessing, scores: Mapping[str, Any]) -> None:
-        """Writes the captioner in a folder of this name; its configuration last: with it a captioner is whole."""
+        """Writes the captioner into a subfolder; its configuration last, which marks it as complete."""
         directory = Path(self._scratch.name, "captioner")
         kept = {"preprocessing": preprocessing, "scores": {"val": dict(scores)}, **self._captioner}
         checkpoint.save(directory, network, **kept)
@@ -87,13 +87,13 @@ class RunDirectory:
     def save_epoch(
         self, name: str, network: Network, preprocessing: Preprocessing, scores: Mapping[str, Any], *, keep: int
     ) -> None:
-        """Adds a captioner to `epochs/`, and deletes the oldest beyond so many."""
+        """Adds a captioner to `epochs/`, and deletes the oldest ones beyond `keep`."""
         self.save(f"epochs/{name}", network, preprocessing, scores)
         for old in self.folder.folders("epochs")[:-keep]:
             self.folder.remove_all(f"epochs/{old}")
 
     def record(self, history: str) -> None:
-        """Writes the history, JSON by line, and its picture."""
+        """Writes the history, as JSON lines, its plot, and the files for TensorBoard."""
         self.folder.write(HISTORY, history.encode())
         lines = [json.loads(line) for line in history.splitlines()]
         self.folder.write(CURVE, _picture(lines))
@@ -106,7 +106,7 @@ class RunDirectory:
             self.folder.write(f"tensorboard/{path.name}", path.read_bytes())
 
     def log_step(self, step: int, values: Mapping[str, float]) -> None:
-        """A step's values, for TensorBoard; written at the next `record`."""
+        """Logs the values of a step for TensorBoard; they are written by the next `record`."""
         for name, value in values.items():
             self._board.add_scalar(f"step/{name}", value, step)
 
@@ -116,7 +116,7 @@ class RunDirectory:
 
 
 def _picture(lines: list[dict[str, Any]]) -> bytes:
-    """PNG of the losses and the scores by step."""
+    """Plots losses and scores by step as a PNG."""
     figure = Figure(figsize=(9, 4), layout="constrained")
     losses, scores = figure.subplots(1, 2)
     for axes, names in ((losses, ("loss", "val_loss")), (scores, ("cider", "bleu_4", "rouge_l"))):

@@ -1,4 +1,4 @@
-"""The images of a step as the network takes them: on its device, augmented, in the parts it is computed in."""
+"""Prepares the inputs of a training step: on the device, augmented, divided for gradient accumulation."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def images(
     threads: int,
     first_step: int,
 ) -> Generator[tuple[ImageIndices, Inputs]]:
-    """Numbers and images (B, 3, H, W) of each step."""
+    """Yields indices and images (B, 3, H, W) of each step."""
     with contextlib.closing(
         pixel_batches(split, order, preprocessing, threads=threads, first_step=first_step)
     ) as batches:
@@ -39,7 +39,7 @@ def images(
 def features(
     cached: torch.Tensor, views: ImageIndices, order: EpochOrder, *, device: torch.device, first_step: int
 ) -> Generator[tuple[ImageIndices, Inputs]]:
-    """Numbers and pooled features of each step, from those of all views (views, N, F), of which each image has one."""
+    """Yields indices and pooled features (B, F) of each step, one of the cached views (views, N, F) per image."""
     for indices in order.batches(first_step):
         yield indices, {"features": cached[views[indices], indices].to(device)}
 
@@ -47,7 +47,7 @@ def features(
 def parts(
     indices: ImageIndices, inputs: Inputs, count: int, *, min_crop_scale: float, random: np.random.Generator
 ) -> Iterator[tuple[ImageIndices, Inputs]]:
-    """So many parts of a step, which are computed one after the other; images cropped and mirrored at random.
+    """Divides a step into `count` parts for gradient accumulation; crops and mirrors images at random.
 
     Args:
         min_crop_scale: as `crop_and_flip` takes it; 1 leaves images as they are.
@@ -64,7 +64,7 @@ def parts(
 def seen(
     parts: Iterable[tuple[ImageIndices, Inputs]], encoder: Encoder, *, dtype: torch.dtype
 ) -> Iterator[tuple[ImageIndices, Inputs]]:
-    """Features in the place of images, where the CNN is not trained: it runs once, however often they are asked for."""
+    """Replaces images by their features, for a frozen CNN, which then runs once however often they are used."""
     encoder.eval()
     for indices, inputs in parts:
         yield indices, inputs if "features" in inputs else {"features": _features(encoder, inputs["images"], dtype)}

@@ -1,4 +1,4 @@
-"""Looks at the steps of an epoch, each one step late, so that nobody waits for the device."""
+"""Reads the loss of each step one step late, to avoid synchronising with the device."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from pipeline.errors import TrainingError
 from pipeline.training.config import Progress, TrainingState
 
 DIVERGENCE_FACTOR = 20.0
-"""Times its first loss, at which a stage has lost its way."""
+"""Multiple of its first loss at which a stage counts as diverged."""
 
 
 class StepMonitor:
-    """Counts steps into a position, and tells of them.
+    """Adds the sums of each step to the training state, and reports its progress.
 
     Args:
         epoch_steps: of a whole epoch.
@@ -39,7 +39,7 @@ class StepMonitor:
         self._sums = sums
 
     def flush(self) -> None:
-        """Looks at the last step, unless that was done. Raises TrainingError where there is no sense in more."""
+        """Processes the last recorded step, if there is one. Raises TrainingError if training has diverged."""
         if self._sums is None:
             return
         loss, tokens, flags = self._sums.tolist()
@@ -66,9 +66,9 @@ class StepMonitor:
 
     def _check_divergence(self, loss: float) -> None:
         first = self._state.first_loss
-        rewarded = self._stage.samples_per_image > 0  # a loss of either sign
+        rewarded = self._stage.samples_per_image > 0  # the loss may have either sign
         if not math.isfinite(loss) or (not rewarded and loss > DIVERGENCE_FACTOR * first):
             raise TrainingError(
-                f"stage {self._stage.name} has lost its way at step {self._done}: {loss:.3g} nats per token, "
+                f"stage {self._stage.name} diverged at step {self._done}: {loss:.3g} nats per token, "
                 f"{first:.3g} at its first step; try a lower learning rate"
             )

@@ -1,7 +1,7 @@
-"""A training run: stage by stage, epoch by epoch, step by step; alone, or as one of several workers that do the same.
+"""The training loop over stages, epochs and steps, on one worker or several that run it in parallel.
 
-All that is random in a step follows from the seed, the stage, the step and the worker: a run that was stopped goes on
-as if it had not been.
+All randomness of a step is derived from the seed, the stage, the step and the worker, so that a resumed run continues
+exactly as if it had not been stopped.
 """
 
 from __future__ import annotations
@@ -37,11 +37,11 @@ from pipeline.training.step_monitor import StepMonitor
 from pipeline.training.validation import validate
 
 STANDARDIZED_IMAGES = 2_000
-"""Of the training images, drawn to know the mean and deviation of the CNN's features."""
+"""Number of training images from which mean and standard deviation of the CNN's features are estimated."""
 
 
 class Trainer:
-    """A network and its data, on one worker.
+    """Trains a network on one worker.
 
     Raises InputError, CheckpointError or OptionError for data, weights or options that cannot be used.
     """
@@ -68,7 +68,7 @@ class Trainer:
         self.training_state, self._stopping = TrainingState(), False
 
     def run(self) -> bool:
-        """Trains to the end, from where the folder's last state is; False if it was asked to stop before."""
+        """Trains from the last saved state to the end; returns False if stopped before."""
         state = self.folder.state() or {}
         is_new = not state and not self.config.start_from
         if state:
@@ -76,7 +76,7 @@ class Trainer:
         if is_new:
             load_cnn(self.network.encoder.cnn, self.config.network.cnn, self.config.network.weights)
         self.network.to(self.world.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        if is_new and self.config.network.standardize and self.world.is_main:  # the others get the first one's weights
+        if is_new and self.config.network.standardize and self.world.is_main:  # others receive its weights
             some = np.sort(self._random(0).permutation(len(self.train))[:STANDARDIZED_IMAGES])
             self.network.encoder.standardize(self._features(self.network, self.train, some).to(self.world.device))
         if self.config.compile_cnn:
@@ -90,7 +90,7 @@ class Trainer:
         return True
 
     def _stage(self, number: int, state: dict[str, Any] | None) -> bool:
-        """Trains a stage, from its state on. It begins with the best captioner so far."""
+        """Trains one stage, from its saved state or from the best captioner so far; returns False if stopped."""
         stage = self.stages[number]
         if self.training_state.best:
             self.network.load_state_dict(self.training_state.best)
@@ -148,7 +148,7 @@ class Trainer:
     def _epoch(
         self, number: int, trainer: TrainStep, build_batch: BatchBuilder, cached: torch.Tensor | None, epoch_steps: int
     ) -> None:
-        """Steps to the end of the epoch, or until somebody asks to stop."""
+        """Trains to the end of the epoch, or until a stop is requested."""
         stage, (epoch, step) = self.stages[number], divmod(trainer.global_step, epoch_steps)
         monitor = StepMonitor(
             stage, self.training_state, epoch_steps=epoch_steps, done=trainer.global_step, tell=self._tell
@@ -180,7 +180,7 @@ class Trainer:
     def _inputs(
         self, number: int, epoch: int, cached: torch.Tensor | None, first_step: int
     ) -> Generator[tuple[ImageIndices, Inputs]]:
-        """This worker's images of each step of an epoch, or what the CNN makes of them."""
+        """Yields this worker's images of each step of an epoch, or their cached features."""
         random, device = self._random(1, number, epoch), self.world.device
         order = shuffle_epoch(
             self.train,
@@ -212,7 +212,7 @@ class Trainer:
     def _end_epoch(
         self, stage: Stage, trainer: TrainStep, cached: torch.Tensor | None, epoch: int, images_per_s: float
     ) -> None:
-        """Validates the averaged weights, and keeps them if they are the best so far."""
+        """Validates the averaged weights, and saves them if they are the best so far."""
         training_state, network = self.training_state, trainer.averaged
         mine = worker_share(self.val, self.world.rank, self.world.count)
         found = cached[mine] if cached is not None else self._features(network, self.val, mine)
@@ -245,7 +245,7 @@ class Trainer:
         self.callback.epoch(report)
 
     def _keep(self, network: Network, trainer: TrainStep | None = None) -> None:
-        """Saves where the run stands; the stage's trainer unless it is finished."""
+        """Saves the training state, and the optimizer state unless the stage is finished."""
         if self.world.is_main:
             state = {"position": self.training_state.state_dict()}
             if trainer:
@@ -254,7 +254,7 @@ class Trainer:
             self.folder.save_state(state, network, self.preprocessing, json.loads(lines[-1]) if lines else {})
 
     def _cached(self, stage: Stage) -> dict[str, torch.Tensor]:
-        """The CNN's features of both splits, by name: views of the one, images of the other."""
+        """Returns the CNN's features by split: (views, N, F) of train, (N, F) of val."""
         cache = feature_cache.FeatureCache(self.folder.folder, self.network.encoder, self.preprocessing)
         options: dict[str, Any] = {"dtype": self.dtype, "threads": self.config.num_decode_threads}
         train = cache.of(

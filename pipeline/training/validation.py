@@ -1,4 +1,4 @@
-"""Captions the validation split and scores it, by all workers together."""
+"""Captions and scores the validation split on all workers together."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def validate(  # noqa: PLR0917
     search: Search,
     world: WorldInfo,
 ) -> dict[str, float]:
-    """Scores of the split, on this project's own tokens, as training needs no Java.
+    """Computes scores of the split, on this project's own tokens, so that training needs no Java.
 
     Args:
         network: in evaluation mode.
@@ -51,7 +51,7 @@ def validate(  # noqa: PLR0917
 
 
 def _loss(network: Network, split: PreparedSplit, indices: list[int], features: torch.Tensor) -> tuple[float, int]:
-    """Summed over all captions of the images, and their tokens."""
+    """Returns the loss summed over all captions of the images, and their number of tokens."""
     captions = [ids for number in indices for ids in split.ids(number)]
     each = torch.tensor([len(split.ids(number)) for number in indices], device=features.device)
     words, lengths = (part.to(features.device) for part in pad_captions(captions))

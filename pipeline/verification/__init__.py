@@ -1,1 +1,1 @@
-"""Proof that an output is complete: counts the input by another way than the readers, and compares."""
+"""Proves that an output is complete: counts the input independently of the readers, and compares."""

@@ -1,4 +1,4 @@
-"""What is in the input by another way than the reader's, compared with the rows of an output, shard by shard."""
+"""Compares an independent count of the input with the rows of an output, shard by shard."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _UNUSABLE = (ErrorCode.CORRUPT_SHARD, ErrorCode.NO_IMAGE, ErrorCode.EMPTY_SHARD)
 
 @dataclass(frozen=True, slots=True)
 class RowKey:
-    """What verification keeps of a row."""
+    """The columns of a row that verification keeps."""
 
     index: int
     image_id: str
@@ -30,12 +30,12 @@ class RowKey:
 
 
 def compare(shard: Shard, rows: Iterable[RowKey], options: ReadOptions) -> Iterator[str]:
-    """Yields what is wrong with the rows of a shard.
+    """Yields the problems of the rows of a shard.
 
     Args:
-        shard: opened here, but for an image.
-        rows: all that there are.
-        options: how the job read it.
+        shard: the shard; it is opened here unless it is an image.
+        rows: all rows of the shard in the output.
+        options: the options by which the job read it.
     """
     found = sorted(rows, key=lambda row: row.index)
     name = printable(shard.path).rpartition("/")[2]
@@ -58,12 +58,12 @@ def compare(shard: Shard, rows: Iterable[RowKey], options: ReadOptions) -> Itera
 
 
 def compare_tar(name: str, census: TarCensus, rows: Sequence[RowKey]) -> Iterator[str]:
-    """Yields what is wrong with the rows of a tar.
+    """Yields the problems of the rows of a tar.
 
     Args:
-        name: of the tar's file.
-        census: what is in it.
-        rows: all that there are, in their order.
+        name: file name of the tar.
+        census: the independent count of its contents.
+        rows: all its rows in the output, in order.
     """
     images = [row.image_id for row in rows if not is_of_shard(row, name)]
     has_damage = len(images) < len(rows)
@@ -80,12 +80,12 @@ def compare_tar(name: str, census: TarCensus, rows: Sequence[RowKey]) -> Iterato
 
 
 def compare_table(name: str, census: TableCensus, rows: Sequence[RowKey]) -> Iterator[str]:
-    """Yields what is wrong with the rows of a Parquet file or a list. As `compare_tar`."""
+    """Yields the problems of the rows of a Parquet file or list. Arguments are as for `compare_tar`."""
     images = [row for row in rows if not is_of_shard(row, name)]
     if len(rows) > 1 and len(rows) in census.counts and len(census.keys) == len(rows):
         images = list(rows)  # a list may name itself
     elif len(images) < len(rows) and rows[-1].error_code in _UNUSABLE:
-        return  # the row says what of the table cannot be used, and more is not to be had
+        return  # the row reports that the table cannot be used, so there is nothing to compare
     if census.counts and len(images) not in census.counts:
         wanted = " or ".join(str(count) for count in sorted(census.counts))
         yield f"{len(images)} rows for {wanted} images"
@@ -97,7 +97,7 @@ def compare_table(name: str, census: TableCensus, rows: Sequence[RowKey]) -> Ite
 
 
 def differences(wanted: Sequence[str], found: Sequence[str]) -> Iterator[str]:
-    """Yields how the ids of rows differ from those that there should be."""
+    """Yields the differences between the expected image_ids and those of the rows."""
     if list(wanted) == list(found):
         return
     missing, surplus = Counter(wanted) - Counter(found), Counter(found) - Counter(wanted)
@@ -109,7 +109,7 @@ def differences(wanted: Sequence[str], found: Sequence[str]) -> Iterator[str]:
 
 
 def is_of_shard(row: RowKey, name: str) -> bool:
-    """Whether a row stands for a place of the shard that could not be read, or for all of it."""
+    """Returns whether a row reports an unreadable place of its shard, or the whole shard."""
     return row.error_code is not None and (row.image_id == name or row.image_id.startswith(f"{name}@"))
 
 

@@ -1,6 +1,6 @@
-"""Lists what must be in an output by another way than the job's listing: `os.listdir`, `pathlib`, a paginator of boto3.
+"""Lists the input files independently of the job's listing: by `os.listdir`, `pathlib`, a paginator of boto3.
 
-Stores other than S3 have one listing only: pyarrow's or fsspec's, which is the job's.
+Stores other than S3 are not listed, because pyarrow's or fsspec's listing is the only one there is.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ TABLE = ".parquet"
 
 
 def list_files(inputs: Iterable[str]) -> Iterator[str]:
-    """Paths and URLs of the files that hold images, by their names; those that are given are taken at their word."""
+    """Yields paths and URLs of files that hold images, by their names; files named as input are always included."""
     for given in (name for text in inputs for name in expand_input(text) if text != STANDARD_INPUT):
         if is_s3(given):
             yield from _on_s3(given)
@@ -37,7 +37,7 @@ def list_files(inputs: Iterable[str]) -> Iterator[str]:
 
 
 def _below(top: str) -> Iterator[str]:
-    """Files below a folder, in no order; links to folders last, each folder once. `os.walk` is not for deep ones."""
+    """Yields the files below a folder, unordered, visiting each folder once. `os.walk` fails for deep folders."""
     folders, links, listed = [top], list[str](), set[tuple[int, int]]()
     while folders or links:
         folder = folders.pop() if folders else links.pop()
@@ -46,7 +46,7 @@ def _below(top: str) -> Iterator[str]:
             if (status.st_dev, status.st_ino) in listed:
                 continue
             names = os.listdir(folder)  # noqa: PTH208
-        except OSError:  # the job's listing has a row for it
+        except OSError:  # the job's listing has an error row for it
             continue
         listed.add((status.st_dev, status.st_ino))
         for name in names:
@@ -58,7 +58,7 @@ def _below(top: str) -> Iterator[str]:
 
 
 def _matching(pattern: Path) -> Iterator[str]:
-    """Not those that a shell does not match: hidden ones, whether a file or a folder on the way."""
+    """Yields the files that match a pattern, without hidden files and folders, as in a shell."""
     fixed = next(i for i, part in enumerate(pattern.parts) if glob.has_magic(part))
     top = Path(*pattern.parts[:fixed])
     found = (path for path in top.glob(str(Path(*pattern.parts[fixed:]))) if not path.is_dir())
@@ -77,7 +77,7 @@ def _on_s3(url: str) -> Iterator[str]:
 
 
 def _without_metadata_tables(paths: Iterable[str]) -> Iterator[str]:
-    """Those that are input; Parquet files beside others only if they hold bytes."""
+    """Yields the paths that are inputs; Parquet files beside other inputs only if they hold images."""
     tables, others = [], False
     for path in filter(_is_input, paths):
         if path.lower().endswith(TABLE):
@@ -95,7 +95,7 @@ def _is_input(path: str) -> bool:
 
 
 def _holds_images(path: str) -> bool:
-    """Whether a table has bytes in it, and is no `metadata.parquet`."""
+    """Returns whether a Parquet file has a binary column and is not a `metadata.parquet`."""
     if not os.path.isfile(path):  # noqa: PTH113 - opening a pipe would wait for ever
         return False
     try:

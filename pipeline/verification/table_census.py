@@ -1,6 +1,6 @@
-"""Counts the rows of Parquet files and lists for `verify`: by pyarrow's footers and datasets, `csv` and lines.
+"""Counts the rows of Parquet files and lists for `verify`, by pyarrow's footers and datasets, `csv` and lines.
 
-Which column holds the images is not looked for: where several could, each of their counts will do.
+The column of images is not determined: if several columns are possible, each of their counts is accepted.
 """
 
 from __future__ import annotations
@@ -27,28 +27,28 @@ LIST_KEYS = ("__key__", "key", "image_id", "id")
 
 @dataclass(frozen=True, slots=True)
 class TableCensus:
-    """What a table holds."""
+    """The independent count of a table's contents."""
 
     counts: frozenset[int]
-    """How many rows it may make; none where it is damaged."""
+    """Possible numbers of rows; empty if the table is damaged."""
     keys: Sequence[str | None] = ()
-    """What rows are called, where there is one for each line or row of the table; None where something else says it."""
+    """image_id of each row, if there is one for each line or row of the table; None if another column has it."""
 
 
 def count_parquet(file: BinaryIO, options: ReadOptions) -> TableCensus:
-    """Reads the footer, and the column of names. Raises OSError."""
+    """Counts the rows of a Parquet file from its footer, and reads the column of names. Raises OSError."""
     try:
         table = pq.ParquetFile(file, pre_buffer=False)
         counts = _counts(table, [table.metadata.row_group(group) for group in range(table.num_row_groups)], options)
         return TableCensus(counts, _keys_of_parquet(table, file, options))
-    except Exception as error:  # whatever pyarrow raises on a damaged file
-        if isinstance(error, OSError) and error.errno is not None:  # of the file itself
+    except Exception as error:  # the boundary around pyarrow's parser of foreign bytes
+        if isinstance(error, OSError) and error.errno is not None:  # the file itself cannot be read
             raise
         return TableCensus(frozenset())
 
 
 def _counts(table: pq.ParquetFile, groups: list[pq.RowGroupMetaData], options: ReadOptions) -> frozenset[int]:
-    """Rows, and entries of columns of lists, by the footer: of those of bytes, or of all where there are none."""
+    """Returns the possible counts from the footer: rows, and entries of list columns, of binary columns if any."""
     rows = sum(group.num_rows for group in groups)
     of_bytes, of_others, wanted = set[int](), set[int](), _fields(options.image_column)
     for i in range(table.metadata.num_columns):
@@ -58,7 +58,7 @@ def _counts(table: pq.ParquetFile, groups: list[pq.RowGroupMetaData], options: R
         if _fields(column.path)[: len(wanted)] != wanted:
             continue
         if is_numbers and lists > 1:
-            return frozenset()  # lists of images that are lists of bytes: the footer counts these
+            return frozenset()  # lists of lists of bytes: the footer counts the bytes
         count = sum(group.column(i).num_values for group in groups) if lists > is_numbers else rows
         is_text = column.logical_type.type == "STRING" or column.path in {*PARQUET_KEYS, options.key_column}
         (of_bytes if column.physical_type.endswith("BYTE_ARRAY") and not is_text else of_others).add(count)
@@ -85,12 +85,12 @@ def _keys_of_parquet(table: pq.ParquetFile, file: BinaryIO, options: ReadOptions
 
 
 def count_list(file: BinaryIO, kind: str, options: ReadOptions) -> TableCensus:
-    """Reads a list. Raises OSError.
+    """Counts the rows of a list. Raises OSError.
 
     Args:
         file: the list.
-        kind: its extension.
-        options: which columns to take.
+        kind: extension of the list.
+        options: names of the columns.
     """
     if kind in ("csv", "tsv"):
         return _count_csv(file, "\t" if kind == "tsv" else ",", options)
@@ -109,14 +109,14 @@ def _count_csv(file: BinaryIO, delimiter: str, options: ReadOptions) -> TableCen
     finally:
         text.detach()
     header = records[0] if records else []
-    if len(header) == 1 and not options.path_column:  # whether it is a name or a path, its look tells
+    if len(header) == 1 and not options.path_column:  # it may be a column name or a path
         return TableCensus(frozenset([len(records), len(records) - 1]))
     name = options.key_column or next((key for key in LIST_KEYS if key in header), "")
     paths = [
         at for at, column in enumerate(header) if column.strip().lower() in (options.path_column.lower(), *PATH_COLUMNS)
     ]
     if any("\n" in record[at] for record in records for at in paths if at < len(record)):
-        return TableCensus(frozenset())  # a quote that is not closed: how many lines it has damaged, `csv` cannot tell
+        return TableCensus(frozenset())  # an unclosed quote: `csv` cannot tell how many lines are damaged
     if header.count(name) != 1:
         return TableCensus(frozenset([max(0, len(records) - 1)]))
     at = header.index(name)

@@ -1,7 +1,7 @@
-"""Counts the images of a tar by the standard library's `tarfile`, for `verify`: not by the reader's walk.
+"""Counts the images of a tar for `verify` by the standard library's `tarfile`, independently of the reader's walk.
 
-The rule of docs/inputs.md for ids is written down here once more, for tars that `tarfile` reads from beginning to end.
-In others, images and rows are counted by WebDataset's key: what samples they are in, two readers may see differently.
+The rules of docs/inputs.md for image_ids are implemented again here, for tars that `tarfile` reads completely. In
+others, images and rows are counted by WebDataset's key, because two readers may group members differently.
 """
 
 from __future__ import annotations
@@ -17,37 +17,37 @@ from pipeline.filenames import printable
 
 BLOCK = tarfile.BLOCKSIZE
 _LISTING, _LABEL = b"D", b"V"
-"""Types that `tarfile` does not know, and takes for files: GNU tar's listing of a folder, and name of a volume."""
+"""GNU tar's types for the listing of a folder and the name of a volume, which `tarfile` takes for files."""
 LONGEST_PADDING = 1 << 20
-"""Bytes between two tars in one file that are looked through for something other than zeros."""
+"""Maximum number of bytes between two concatenated tars that are checked to be zeros."""
 LONGEST_HEADER = 16 << 20
 _NUMBERED = re.compile(r"#\d+$")
 
 IsImage = Callable[[str], bool]
-"""Whether a member's name is that of an image."""
+"""Decides by a member's name whether it is an image."""
 
 
 @dataclass
 class TarCensus:
-    """What `tarfile` gets out of a tar."""
+    """The contents of a tar according to `tarfile`."""
 
     images: list[str] = field(default_factory=list)
-    """Names of the members that are images by their names, in order; links among them."""
+    """Names of the members that are images, in order, including links."""
     ids: list[str] = field(default_factory=list)
-    """What their rows are called, if `is_whole`."""
+    """The expected image_ids, if `is_whole`."""
     is_whole: bool = True
-    """There was nothing in the file but members that end in it, and zeros."""
+    """True if the file holds only complete members and zeros."""
     is_cut: bool = False
-    """The file ends where a tar has a block of zeros."""
+    """True if the file ends without the zeros at the end of a tar."""
 
 
 def count_images(file: BinaryIO, size: int, is_image: IsImage) -> TarCensus:
-    """Reads the headers of a tar. Raises OSError.
+    """Counts the images of a tar by its headers. Raises OSError.
 
     Args:
         file: the tar.
-        size: of it, in bytes.
-        is_image: see there.
+        size: size of the tar in bytes.
+        is_image: decides by a member's name whether it is an image.
     """
     found, taken = TarCensus(), _IdAssigner()
     sample: dict[str, str] = {}
@@ -78,7 +78,7 @@ def count_images(file: BinaryIO, size: int, is_image: IsImage) -> TarCensus:
 
 
 def _members(file: BinaryIO, size: int) -> Iterator[tuple[tarfile.TarInfo | None, int]]:
-    """Members that `tarfile` gets out, and the byte behind each; None where it gives up, and is begun anew behind."""
+    """Yields the members that `tarfile` finds, with the offset behind each; None where it fails and is restarted."""
     start = 0
     while start < size:
         file.seek(start)
@@ -91,11 +91,11 @@ def _members(file: BinaryIO, size: int) -> Iterator[tuple[tarfile.TarInfo | None
         )
         behind = start + BLOCK
         while (member := tar.next()) is not None and member.size >= 0:
-            tar.members = []  # type: ignore[attr-defined] # it keeps all of them
+            tar.members = []  # type: ignore[attr-defined] # else it keeps all members
             behind = member.offset_data
             yield member, tar.offset
             if _data_end(member) > size and member.name.lower().endswith(".tar"):
-                return  # whose members are not of this tar
+                return  # the members of an inner tar are not this tar's
         if member is None and not tar.gave_up:
             return
         yield None, behind
@@ -113,7 +113,7 @@ def _data_end(member: tarfile.TarInfo) -> int:
 
 
 class _Info(tarfile.TarInfo):
-    """Names as GNU tar has them: in its own headers, no folder is written behind the name, but times of a backup."""
+    """Parses names in GNU headers, which have backup times instead of the name's prefix."""
 
     @classmethod
     def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> Self:
@@ -127,7 +127,7 @@ class _Info(tarfile.TarInfo):
 
 
 class _Tar(tarfile.TarFile):
-    """Ends where it gives up, and says so. Forgets what global headers say: each member names itself."""
+    """A `TarFile` that records whether an error stopped it, and ignores global headers: members name themselves."""
 
     gave_up = False
 
@@ -150,7 +150,7 @@ class _Tar(tarfile.TarFile):
 
 
 class _Headers:
-    """What `tarfile` asks of a file. A header that says that it is larger than memory is none."""
+    """The file interface that `tarfile` needs, which rejects headers that claim to be larger than memory."""
 
     def __init__(self, file: BinaryIO) -> None:
         self.seek, self.tell, self._file = file.seek, file.tell, file
@@ -162,14 +162,14 @@ class _Headers:
 
 
 class _IdAssigner:
-    """The ids that rows before have."""
+    """Assigns image_ids that earlier rows do not have."""
 
     def __init__(self) -> None:
         self._ids: set[str] = set()
         self._numbers = Counter[str]()
 
     def ids(self, key: str, images: Sequence[str]) -> list[str]:
-        """Those of the images of one sample."""
+        """Returns the ids of the images of one sample."""
         stems = Counter(map(_stem, images))
         return [self._id(key if len(images) == 1 else None, name, stems[_stem(name)] == 1) for name in images]
 
@@ -186,12 +186,12 @@ class _IdAssigner:
 
 
 def key_family(name: str) -> str:
-    """What the ids of all images of one key have in common, with and without a number behind them."""
+    """Returns the common part of the ids of all images with one key, without a number at the end."""
     return _NUMBERED.sub("", _split(_NUMBERED.sub("", name))[0])
 
 
 def _split(name: str) -> tuple[str, str]:
-    """Key and extension, by the first dot that does not begin the last part of the name."""
+    """Splits key and extension at the first dot that does not begin the last part of the name."""
     base = name.rpartition("/")[2]
     dot = base.find(".", len(base) - len(base.lstrip(".")))
     length = len(name) if dot < 0 else len(name) - len(base) + dot
@@ -209,7 +209,7 @@ def _is_macos_metadata(name: str) -> bool:
 
 
 def _is_padding(file: BinaryIO, start: int, stop: int) -> bool:
-    """Whether there are only zeros, before a global header perhaps: `tarfile` passes over anything else, too."""
+    """Returns whether there are only zeros or a global header; `tarfile` also skips anything else silently."""
     if not 0 < stop - start <= LONGEST_PADDING:
         return False
     file.seek(start)

@@ -1,9 +1,10 @@
-"""Proof that an output holds every input key exactly once: from its files alone, or against the input.
+"""Proves that an output holds every input key exactly once, from its files alone or against the input.
 
-It proves that the output is complete and agrees with itself and with the input; not who wrote it, nor that a caption is
-right. The input is counted in another way than the job reads it (`census.py`, `folder_census.py`).
+The proof covers that the output is complete and consistent with itself and with the input; not who wrote it, nor
+whether captions are correct. The input is counted independently of the job's readers (`census.py`,
+`folder_census.py`).
 
-Memory holds the records, one part, and the ids of shards of which some rows are in parts still to be read.
+Memory holds the commit records, one part, and the ids of those shards that have rows in parts still to be read.
 """
 
 from __future__ import annotations
@@ -31,20 +32,20 @@ from pipeline.storage.prefetch import prefetch_map
 from pipeline.verification.census import RowKey, compare
 
 THREADS, DEPTH = 8, 16
-"""Shards that are opened at a time, and ahead of what is said of them."""
+"""Number of shards that are compared concurrently, and ahead of the results."""
 DATA = (".parquet", ".jsonl", ".ndjson", ".json", ".csv", ".arrow", ".jsonl.gz", ".json.gz", ".csv.gz")
-"""What readers of a folder take for data."""
+"""Extensions of files that readers of a folder take for data."""
 OWN_FOLDERS = ("_commits", "_epochs", "_exports")
 OWN_FILES = (JOB, MANIFEST, "_lease.json", "_plan.json")
 
 
 @dataclass
 class RowCounts:
-    """What the rows of the parts say, however many parts could be read."""
+    """The counts of rows in all readable parts."""
 
     captions: int = 0
     errors: Counter[str] = field(default_factory=Counter)
-    """By code."""
+    """Number of rows without a caption, by error code."""
 
 
 def find_problems(
@@ -56,20 +57,20 @@ def find_problems(
     files: Iterable[str] = (),
     counts: RowCounts | None = None,
 ) -> Iterator[str]:
-    """Yields what is wrong, a line each; nothing if the output is proven.
+    """Yields the problems of an output, one line each; nothing if the output is proven.
 
     Args:
         folder: the output.
-        commit_log: its commit records.
-        shards: the input's listing, to compare key by key; None checks the output by itself.
-        options: how the job read them.
-        files: the input as another listing has it.
-        counts: counted up.
+        commit_log: the output's commit records.
+        shards: the listing of the input, to compare key by key; None checks only the output itself.
+        options: the options by which the job read the shards.
+        files: the files of the input according to an independent listing.
+        counts: receives the counts of the rows.
     """
     yield from _check_manifest(folder, commit_log)
     yield from _check_unknown_files(folder, commit_log)
     for commit in commit_log.stale:
-        yield f"{commit.record} is of a driver that had lost the output: its rows do not count"
+        yield f"{commit.record} was written by a driver that had lost the output: its rows do not count"
     yield from _check_row_ranges(commit_log)
     listed = None if shards is None else {printable(shard.path): shard for shard in shards}
     if listed is not None:
@@ -85,7 +86,7 @@ def _check_manifest(folder: Folder, commit_log: CommitLog) -> Iterator[str]:
         yield f"{JOB} is damaged"
     for name in sorted(files):
         if job and name.rpartition(".")[2] != job.get("format"):
-            yield f"{name} is not of the format in {JOB}, {job.get('format')!r}"
+            yield f"{name} is not in the format of {JOB}, {job.get('format')!r}"
     if not folder.exists(MANIFEST):
         yield f"there is no {MANIFEST}: the job is not finished"
         return
@@ -115,7 +116,7 @@ def _check_manifest(folder: Folder, commit_log: CommitLog) -> Iterator[str]:
 
 
 def _read_object(folder: Folder, name: str) -> dict[str, Any] | None:
-    """A JSON object; None where there is none."""
+    """Reads a JSON object; returns None if the file is not one."""
     try:
         found = json.loads(folder.read(name))
     except ValueError:
@@ -124,24 +125,24 @@ def _read_object(folder: Folder, name: str) -> dict[str, Any] | None:
 
 
 def _check_unknown_files(folder: Folder, commit_log: CommitLog) -> Iterator[str]:
-    """Files that no record names, and that those who read the folder would take for rows."""
+    """Yields the files that no commit record names and that readers of the folder would take for rows."""
     committed = {commit.file for commit in commit_log.commits}
     for name in folder.names():
         if name.startswith(PART) and name not in committed:
             yield f"{name} has no commit record: its rows do not count"
         elif name.endswith(DATA) and name[0] != "." and name not in committed and name not in OWN_FILES:
-            yield f"{name} is not of this output, and readers of the folder would take it for rows"
+            yield f"{name} does not belong to this output, but readers of the folder would take it for rows"
     waiting = [name for name in folder.folders("") if name not in OWN_FOLDERS and name[0] != "."]
     while waiting:
         below = waiting.pop()
         for name in folder.names(below):
             if name.endswith(DATA):
-                yield f"{below}/{name} is not of this output, and readers of the folder would take it for rows"
+                yield f"{below}/{name} does not belong to this output, but readers of the folder would take it for rows"
         waiting += [f"{below}/{name}" for name in folder.folders(below)]
 
 
 def _check_row_ranges(commit_log: CommitLog) -> Iterator[str]:
-    """Each shard's rows follow each other from 0 to its last, without a gap or an overlap."""
+    """Checks that the rows of each shard run from 0 to the last one, without a gap or an overlap."""
     path_of = {shard: path for commit in commit_log.commits for shard, path in commit.paths.items()}
     for shard_id, row_ranges in commit_log.row_ranges.items():
         path, index, finished = path_of[shard_id], 0, False
@@ -149,7 +150,7 @@ def _check_row_ranges(commit_log: CommitLog) -> Iterator[str]:
             if row_range.start > index:
                 yield f"{path}: rows {index} to {row_range.start - 1} are missing"
             if row_range.start < index or finished:
-                yield f"{path}: row {row_range.start} is there more than once, or after the last"
+                yield f"{path}: row {row_range.start} occurs more than once, or after the last row"
             index, finished = max(index, row_range.stop), finished or row_range.last
         if not finished:
             yield f"{path}: the rows from {index} on are missing"
@@ -165,11 +166,11 @@ def _check_listing(commit_log: CommitLog, listed: dict[str, Shard]) -> Iterator[
         elif left := list(missing_ranges(shard, commit_log.row_ranges[committed])):
             yield f"{path}: the rows from {left[0].start} on are missing"
     for path in commit_log.shard_ids.keys() - listed.keys():
-        yield f"{path}: in the output, and not in the input"
+        yield f"{path}: in the output but not in the input"
 
 
 def _check_files(commit_log: CommitLog, listed: Mapping[str, Shard], files: Iterable[str]) -> Iterator[str]:
-    """What another listing of the input finds is in the output, or is there by another way over links."""
+    """Checks that all files of the independent listing are in the output, possibly under another path over links."""
     real: set[str] | None = None
     for file in files:
         path = printable(file)
@@ -178,13 +179,13 @@ def _check_files(commit_log: CommitLog, listed: Mapping[str, Shard], files: Iter
         if real is None:
             real = {os.path.realpath(from_printable(name)) for name in commit_log.shard_ids if not is_remote(name)}
         if is_remote(file) or os.path.realpath(file) not in real:
-            yield f"{path}: in the input, and neither in the job's listing of it nor in the output"
+            yield f"{path}: in the input, but neither in the job's listing nor in the output"
 
 
 def _check_parts(
     folder: Folder, commit_log: CommitLog, listed: Mapping[str, Shard], options: ReadOptions, counts: RowCounts
 ) -> Iterator[str]:
-    """Reads the parts, and compares the rows of each shard with the input once all of them are there."""
+    """Reads the parts, and compares the rows of each shard with the input once all of them are read."""
 
     def compare_shard(found: str | tuple[Shard, list[RowKey]]) -> list[str]:
         if isinstance(found, str):
@@ -201,7 +202,7 @@ def _check_parts(
 def _read_parts(
     folder: Folder, commit_log: CommitLog, listed: Mapping[str, Shard], counts: RowCounts
 ) -> Iterator[str | tuple[Shard, list[RowKey]]]:
-    """Yields what is wrong with the parts, and the rows of each shard that is listed."""
+    """Yields the problems of the parts, and the rows of each listed shard."""
     awaited = Counter[str]()
     for commit in commit_log.commits:
         for row_range in commit.row_ranges:
@@ -234,7 +235,7 @@ def _first_row(commit: Commit) -> tuple[str, int]:
 
 
 def _check_part(folder: Folder, commit: Commit) -> Iterator[str | pa.Table]:
-    """Yields what is wrong with a part, and its rows where they are those of its record."""
+    """Yields the problems of a part, and its rows if they match its commit record."""
     if not folder.exists(commit.file):
         yield f"{commit.file}: missing, with {commit.rows} rows"
         return
@@ -245,15 +246,15 @@ def _check_part(folder: Folder, commit: Commit) -> Iterator[str | pa.Table]:
     rows = read_part(folder, commit.file)
     names = rows.schema.names
     if names != extended(ROW, names).names or len(rows) != commit.rows or hash_keys(rows) != commit.keys_sha256:
-        yield f"{commit.file}: its rows are not those of its commit record"
+        yield f"{commit.file}: its rows do not match its commit record"
         return
     recorded = sorted((commit.paths[i.shard], index) for i in commit.row_ranges for index in range(i.start, i.stop))
     held = sorted(zip(rows["shard"].to_pylist(), rows["index"].to_pylist(), strict=True))
     if recorded != held:
-        yield f"{commit.file}: its rows are not in the intervals of its commit record"
+        yield f"{commit.file}: its rows do not match the intervals of its commit record"
     errors = Counter(code for code in rows["error_code"].to_pylist() if code is not None)
     if errors != commit.errors:
-        yield f"{commit.file}: its errors are {dict(errors)}, and {commit.errors} in its commit record"
+        yield f"{commit.file}: its errors are {dict(errors)}, but {commit.errors} in its commit record"
     yield from _check_rows(commit.file, rows)
     yield rows
 

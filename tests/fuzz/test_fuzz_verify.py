@@ -130,7 +130,7 @@ def test_a_folder(wanted: list[tuple[bytes, str, int]], number: int) -> None:
         shutil.rmtree(output)
         commit_log = commit(folder, rows_of(blind))
         (problem,) = find_problems(folder, commit_log, blind, files=list_files([str(top)]))
-        assert problem == f"{top}/one.jpg: in the input, and neither in the job's listing of it nor in the output"
+        assert problem == f"{top}/one.jpg: in the input, but neither in the job's listing nor in the output"
     finally:
         shutil.rmtree(top)
         shutil.rmtree(output, ignore_errors=True)

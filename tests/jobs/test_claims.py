@@ -82,7 +82,7 @@ def test_records_that_came_late_are_named_and_swept(tmp_path: Path, caption: Run
         path.write_bytes(data)
     assert rows_of(out) == rows
     code, said = shardtalk("verify", out, folder)
-    assert code == 1 and said.count("of a driver that had lost the output") == 3
+    assert code == 1 and said.count("by a driver that had lost the output") == 3
     assert "complete" not in shardtalk("status", out)[1]
     code, said = caption(folder)
     assert code == 0 and "this run 0 rows" in said

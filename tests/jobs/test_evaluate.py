@@ -221,7 +221,7 @@ def test_both_runners_get_the_same_scores_and_keep_the_captions_where_asked(
         (["vis.json", "--references", "none.json"], "none.json does not exist"),
         (["vis.json", "--references", "r.json", "--split", "test"], "no image with captions in split test"),
         (["strangers.json", "--references", "r.json"], "no caption is of an image of the references"),
-        (["twice.json", "--references", "r.json"], "are both of deep/0.jpg"),
+        (["twice.json", "--references", "r.json"], "both match deep/0.jpg"),
         (["vis.json", "--data", "."], "./val has no examples"),
     ],
 )

@@ -157,7 +157,7 @@ def test_a_state_that_is_damaged_is_named(train: Run, tmp_path: Path) -> None:
 def test_a_run_that_diverges_is_ended_and_says_so(train: Run, tmp_path: Path) -> None:
     code, said = train("--stages.language.optimizer.learning_rate", 1e6, "--stages.language.schedule.warmup_steps", 0)
     assert code == 1
-    assert "failed: stage language has lost its way at step 2" in said and "try a lower learning rate" in said
+    assert "failed: stage language diverged at step 2" in said and "try a lower learning rate" in said
     assert not (tmp_path / "run" / "best").exists()
 
 

@@ -101,7 +101,7 @@ def test_an_edited_record(changes: dict[str, object], output: Path, shardtalk: R
 def test_a_record_that_counts_other_rows(output: Path, shardtalk: Run) -> None:
     edit(record_of(output, "k1"), rows=3)
     code, said = shardtalk("verify", output)
-    assert code == 1 and "its rows are not those of its commit record" in said
+    assert code == 1 and "its rows do not match its commit record" in said
 
 
 def test_a_record_under_another_name_with_other_intervals(output: Path, shardtalk: Run) -> None:
@@ -113,7 +113,7 @@ def test_a_record_under_another_name_with_other_intervals(output: Path, shardtal
     code, said = shardtalk("verify", output)
     assert code == 1
     assert "s.tar: row 2 is there more than once" in said
-    assert f"{commit['file']}: its rows are not in the intervals of its commit record" in said
+    assert f"{commit['file']}: its rows do not match the intervals of its commit record" in said
 
 
 def test_an_edited_manifest(output: Path, shardtalk: Run) -> None:
@@ -146,7 +146,7 @@ def test_files_that_came_and_went(output: Path, inputs: list[Path], shardtalk: R
     assert code == 1
     for name in ("renamed.jpg", "new.jpg"):
         assert f"{inputs[0] / name}: not in the output" in said
-    assert f"{inputs[0] / '0.jpg'}: in the output, and not in the input" in said
+    assert f"{inputs[0] / '0.jpg'}: in the output but not in the input" in said
     assert shardtalk("verify", output, inputs[0] / "1.jpg", inputs[0] / "2.jpg")[0] == 1
 
 
@@ -200,7 +200,7 @@ def test_data_that_no_record_names(name: str, output: Path, shardtalk: Run) -> N
     (output / name).parent.mkdir(parents=True, exist_ok=True)
     (output / name).write_bytes(part_of(output, "k1").read_bytes())
     code, said = shardtalk("verify", output)
-    assert code == 1 and f"{name} is not of this output" in said and "1 problems" in said
+    assert code == 1 and f"{name} does not belong to this output" in said and "1 problems" in said
 
 
 @pytest.mark.parametrize("name", ["index.html", ".parquet", "_exports/rows.jsonl", "notes/readme.md"])
@@ -233,7 +233,7 @@ def test_a_manifest_with_other_errors(output: Path, shardtalk: Run) -> None:
     ("changes", "expected"),
     [
         ({"captioner": {"name": "other"}}, "the manifest says that captioner is "),
-        ({"format": "jsonl"}, "is not of the format in _job.json, 'jsonl'"),
+        ({"format": "jsonl"}, "is not in the format of _job.json, 'jsonl'"),
         ({"reading": {"rules": 2, "image_members": ["a.jpg"]}}, "the manifest says that reading is "),
     ],
 )

@@ -43,7 +43,7 @@ def test_verify_returns_what_is_wrong(captioned: Path) -> None:
     assert shardtalk.verify(captioned, photos) == []
     (photos / "0.jpg").unlink()
     (problem,) = shardtalk.verify(captioned, [photos])
-    assert problem.endswith("0.jpg: in the output, and not in the input")
+    assert problem.endswith("0.jpg: in the output but not in the input")
 
 
 def test_python_and_the_command_go_on_with_the_same_job(captioned: Path, captioner: Path, shardtalk: Run) -> None:

@@ -53,7 +53,7 @@ def test_the_order_is_that_of_the_references() -> None:
 def test_the_folder_tells_files_of_one_name_apart() -> None:
     images = [image("a/0.jpg"), image("b/0.jpg")]
     assert names(paired(["b/0.jpg", "a/0"], images)) == {"a/0": "a/0.jpg", "b/0.jpg": "b/0.jpg"}
-    with pytest.raises(InputError, match=r"'0.jpg' may be of a/0.jpg \(id a/0.jpg\) or of b/0.jpg"):
+    with pytest.raises(InputError, match=r"'0.jpg' matches a/0.jpg \(id a/0.jpg\) and b/0.jpg"):
         paired(["0.jpg"], images)
 
 
@@ -66,7 +66,7 @@ def test_id_and_file_that_contradict_each_other_are_refused_until_told_which_cou
 
 
 def test_two_captions_of_one_image_are_refused() -> None:
-    with pytest.raises(InputError, match=r"'p/x.jpg' and 'q/x.jpg' are both of x.jpg"):
+    with pytest.raises(InputError, match=r"'p/x.jpg' and 'q/x.jpg' both match x.jpg"):
         paired(["p/x.jpg", "q/x.jpg"], [image("x.jpg")])
 
 

@@ -190,7 +190,7 @@ def test_any_flipped_byte_is_read_or_a_data_error() -> None:
 
 
 def test_a_compressed_tar_is_told_apart() -> None:
-    with pytest.raises(DataError, match="no tar, but a compressed file; unpack it first") as raised:
+    with pytest.raises(DataError, match="not a tar but a compressed file; unpack it first") as raised:
         list(read(gzip.compress(tar_bytes([("a.jpg", random.Random(0).randbytes(2000))]))))
     assert raised.value.code == "corrupt_shard"
 

@@ -49,7 +49,7 @@ def test_a_flag_of_any_worker_asks_all_to_stop() -> None:
 @pytest.mark.parametrize("loss", [math.nan, math.inf, 62.0])
 def test_a_run_that_has_lost_its_way_is_ended(loss: float) -> None:
     monitor, _, _ = watched((3.0, 1.0, 0.0), (59.0, 1.0, 0.0), (loss, 1.0, 0.0))
-    with pytest.raises(TrainingError, match=r"stage language has lost its way at step 7: .*3 at its first step"):
+    with pytest.raises(TrainingError, match=r"stage language diverged at step 7: .*3 at its first step"):
         monitor.flush()
 
 

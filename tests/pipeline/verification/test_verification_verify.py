@@ -41,7 +41,7 @@ def test_rows_committed_twice_are_named(tmp_path: Path) -> None:
         writing.write(captioned(*positions))
         writing.commit()
     assert list(find_problems(folder, finished(folder))) == [
-        "/data/t.tar: row 1 is there more than once, or after the last"
+        "/data/t.tar: row 1 occurs more than once, or after the last row"
     ]
 
 
@@ -71,7 +71,7 @@ def test_an_empty_listing_is_not_no_listing(tmp_path: Path) -> None:
     writing.commit()
     commit_log = finished(folder)
     assert list(find_problems(folder, commit_log)) == []
-    assert list(find_problems(folder, commit_log, [])) == ["/data/t.tar: in the output, and not in the input"]
+    assert list(find_problems(folder, commit_log, [])) == ["/data/t.tar: in the output but not in the input"]
 
 
 def test_a_shard_that_cannot_be_read_now_is_named(tmp_path: Path) -> None:
