@@ -19,7 +19,7 @@ from jobs.captioning.flow import CPU_BATCH_IMAGES, CUDA_BATCH_IMAGES
 from model.captioner import checkpoint
 from model.vision.preprocessing import Preprocessing
 from pipeline.datasets.shard_writer import ShardWriter
-from pipeline.inference.stages import DecodeStage
+from pipeline.inference.decode_stage import DecodeStage
 from pipeline.inputs.listing import list_inputs
 from pipeline.output.commit_log import CommitLog
 from pipeline.readers.reader import read

@@ -19,7 +19,8 @@ from model.decoding.search import generate_from_state
 from model.device import autocast
 from model.nn.encoder import Encoder
 from model.vision.preprocessing import Preprocessing
-from pipeline.inference.stages import CaptionStage, DecodeStage
+from pipeline.inference.caption_stage import CaptionStage
+from pipeline.inference.decode_stage import DecodeStage
 from pipeline.readers.reader import read
 from pipeline.storage.prefetch import prefetch_map
 

@@ -73,7 +73,7 @@ class Learning:
                 if done == WARM_STEPS:
                     self.bench.synchronize()
                     began = time.perf_counter()
-                parts = step_inputs.parts(numbers, images, 1, min_crop_scale=0.8, random=random)
+                parts = step_inputs.accumulation_parts(numbers, images, 1, min_crop_scale=0.8, random=random)
                 self.trainer.step([lesson(some, given, random) for some, given in parts])
                 done += 1
         self.bench.synchronize()
@@ -82,7 +82,9 @@ class Learning:
     def _epoch(self, random: np.random.Generator) -> Generator[tuple[ImageIndices, Inputs]]:
         order = shuffle_epoch(self.split, random, 0, 1, batch_images=self.batch_images, buffer_images=10_000)
         device, threads = self.bench.device, self.bench.cores
-        return step_inputs.images(self.split, order, Preprocessing(), device=device, threads=threads, first_step=0)
+        return step_inputs.image_inputs(
+            self.split, order, Preprocessing(), device=device, threads=threads, first_step=0
+        )
 
 
 def finetuning(bench: Bench) -> None:

@@ -8,7 +8,8 @@ from typing import Any
 
 import pyarrow as pa
 
-from pipeline.inference.stages import CaptionStage, DecodeStage
+from pipeline.inference.caption_stage import CaptionStage
+from pipeline.inference.decode_stage import DecodeStage
 from pipeline.read_options import DEFAULTS, ReadOptions
 from pipeline.readers.reader import read
 from pipeline.shards import Span

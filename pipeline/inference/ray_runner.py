@@ -22,8 +22,8 @@ from pipeline.inference.actor_startup import (
     StartupCounter,
     report_until_first,
 )
+from pipeline.inference.caption_stage import CaptionStage
 from pipeline.inference.fault_isolation import AttemptTracker, CrashIsolated, RowId, RowPositions, Stage, Tracker
-from pipeline.inference.stages import CaptionStage
 from pipeline.read_options import DEFAULTS, ReadOptions
 from pipeline.readers import splitting
 from pipeline.readers.reader import read

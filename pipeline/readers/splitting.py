@@ -21,7 +21,7 @@ from pipeline.storage.shard_file import open_shard
 from pipeline.tar.damage import find_header
 from pipeline.tar.elements import Element, Member
 from pipeline.tar.rows import tar_rows
-from pipeline.tar.samples import IdAssigner
+from pipeline.tar.sample_rows import IdAssigner
 from pipeline.tar.walk import walk
 
 PIECE_BYTES = 256 << 20

@@ -18,7 +18,7 @@ from pipeline.storage.filesystems import is_remote, open_at
 from pipeline.storage.http_images import is_web
 from pipeline.storage.shard_file import open_regular, read_bounded
 from pipeline.tar.rows import read_image, tar_rows
-from pipeline.tar.samples import Row
+from pipeline.tar.sample_rows import Row
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,16 +16,8 @@ from pipeline.shards import Shard, Span
 from pipeline.storage.shard_file import open_shard
 from pipeline.tar.elements import Element, Gap, Member, read_member
 from pipeline.tar.links import LinkResolver
-from pipeline.tar.samples import (
-    IdAssigner,
-    IdSource,
-    RecordedIds,
-    Row,
-    Sample,
-    group_samples,
-    image_matcher,
-    sample_rows,
-)
+from pipeline.tar.sample_rows import IdAssigner, IdSource, RecordedIds, Row, image_matcher, sample_rows
+from pipeline.tar.samples import Sample, group_samples
 from pipeline.tar.walk import walk
 
 MAX_BUFFERED_BYTES = 64 << 20

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Protocol
 
 import torch
+from torch import nn
 
 
 @dataclass(frozen=True)
@@ -67,6 +69,16 @@ class TrainingState:
         self.step, self.loss, self.tokens = self.step + 1, self.loss + loss, self.tokens + tokens
         if math.isnan(self.first_loss):
             self.first_loss = loss / tokens
+
+    def end_epoch(self, report: Mapping[str, Any], score: float, network: nn.Module) -> bool:
+        """Adds the report of an epoch, and keeps the weights if its score is the best; returns whether it is."""
+        self.loss, self.tokens = 0.0, 0.0
+        self.history += json.dumps(report) + "\n"
+        if score <= self.best_score:
+            return False
+        self.best_score = score
+        self.best = {name: value.detach().cpu().clone() for name, value in network.state_dict().items()}
+        return True
 
     def state_dict(self) -> dict[str, Any]:
         """Returns the state as it is saved."""

@@ -11,6 +11,8 @@ import numpy as np
 import torch
 
 from configs.search import Search
+from configs.stage import Stage
+from configs.train import TrainConfig
 from model.nn.captioning_network import Network
 from model.training.self_critical import advantages, sample_captions
 from model.training.train_step import Batch, pad_captions
@@ -21,6 +23,25 @@ from pipeline.training.step_inputs import Inputs
 
 BatchBuilder = Callable[[ImageIndices, Inputs, np.random.Generator], Batch]
 """Builds the batch of a training step from indices of images in the training split and the images themselves."""
+
+
+def batch_builder(
+    stage: Stage, config: TrainConfig, network: Network, split: PreparedSplit, vocabulary: Vocabulary
+) -> BatchBuilder:
+    """Returns the builder of batches that a stage asks for: self-critical if it samples captions."""
+    if not stage.samples_per_image:
+        return teacher_forcing_batches(split, config.captions_per_image)
+    return self_critical_batches(
+        network,
+        split,
+        vocabulary,
+        samples_per_image=stage.samples_per_image,
+        temperature=stage.temperature,
+        max_tokens=config.max_tokens,
+        baseline=stage.baseline,
+        captions_per_image=config.captions_per_image,
+        cross_entropy_weight=stage.cross_entropy_weight,
+    )
 
 
 def teacher_forcing_batches(split: PreparedSplit, captions_per_image: int) -> BatchBuilder:

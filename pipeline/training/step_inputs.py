@@ -13,13 +13,45 @@ from model.nn.encoder import Encoder
 from model.vision.augmentation import crop_and_flip
 from model.vision.preprocessing import Preprocessing
 from pipeline.datasets.prepared_split import ImageIndices, PreparedSplit
-from pipeline.training.data_loader import EpochOrder, pixel_batches
+from pipeline.training.data_loader import EpochOrder, pixel_batches, shuffle_epoch
+from pipeline.training.distributed import WorldInfo
 
 Inputs = dict[str, torch.Tensor]
-"""`images` or `features`, as `Network.forward` takes them."""
+"""`image_inputs` or `feature_inputs`, as `Network.forward` takes them."""
 
 
-def images(
+def epoch_inputs(
+    split: PreparedSplit,
+    world: WorldInfo,
+    random: np.random.Generator,
+    preprocessing: Preprocessing,
+    cached: torch.Tensor | None,
+    *,
+    batch_images: int,
+    buffer_images: int,
+    threads: int,
+    first_step: int,
+) -> Generator[tuple[ImageIndices, Inputs]]:
+    """Yields this worker's images of each step of an epoch in random order, or their cached features.
+
+    Args:
+        random: generator with the same state on all workers.
+        cached: features (views, N, F) of the split; None reads the images.
+        batch_images: number of images per step, of all workers together.
+        buffer_images: size of the shuffle buffer in images.
+        threads: number of threads that read and decode.
+        first_step: index of the first step, for a resumed epoch.
+    """
+    order = shuffle_epoch(
+        split, random, world.rank, world.count, batch_images=batch_images, buffer_images=buffer_images
+    )
+    if cached is not None:
+        views = random.integers(len(cached), size=len(split))
+        return feature_inputs(cached, views, order, device=world.device, first_step=first_step)
+    return image_inputs(split, order, preprocessing, device=world.device, threads=threads, first_step=first_step)
+
+
+def image_inputs(
     split: PreparedSplit,
     order: EpochOrder,
     preprocessing: Preprocessing,
@@ -36,7 +68,7 @@ def images(
             yield indices, {"images": preprocessing.normalize(pixels.to(device, non_blocking=True))}
 
 
-def features(
+def feature_inputs(
     cached: torch.Tensor, views: ImageIndices, order: EpochOrder, *, device: torch.device, first_step: int
 ) -> Generator[tuple[ImageIndices, Inputs]]:
     """Yields indices and pooled features (B, F) of each step, one of the cached views (views, N, F) per image."""
@@ -44,13 +76,14 @@ def features(
         yield indices, {"features": cached[views[indices], indices].to(device)}
 
 
-def parts(
+def accumulation_parts(
     indices: ImageIndices, inputs: Inputs, count: int, *, min_crop_scale: float, random: np.random.Generator
 ) -> Iterator[tuple[ImageIndices, Inputs]]:
     """Divides a step into `count` parts for gradient accumulation; crops and mirrors images at random.
 
     Args:
-        min_crop_scale: as `crop_and_flip` takes it; 1 leaves images as they are.
+        count: number of parts.
+        min_crop_scale: minimum scale of a crop, as for `crop_and_flip`; 1 leaves images unchanged.
     """
     for part in np.array_split(np.arange(len(indices)), count):
         if len(part):
@@ -61,15 +94,15 @@ def parts(
             yield indices[part], given
 
 
-def seen(
-    parts: Iterable[tuple[ImageIndices, Inputs]], encoder: Encoder, *, dtype: torch.dtype
+def replace_by_features(
+    accumulation_parts: Iterable[tuple[ImageIndices, Inputs]], encoder: Encoder, *, dtype: torch.dtype
 ) -> Iterator[tuple[ImageIndices, Inputs]]:
     """Replaces images by their features, for a frozen CNN, which then runs once however often they are used."""
     encoder.eval()
-    for indices, inputs in parts:
+    for indices, inputs in accumulation_parts:
         yield indices, inputs if "features" in inputs else {"features": _features(encoder, inputs["images"], dtype)}
 
 
-def _features(encoder: Encoder, images: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
-    with torch.no_grad(), autocast(images.device, dtype):
-        return encoder.features(images)
+def _features(encoder: Encoder, image_inputs: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    with torch.no_grad(), autocast(image_inputs.device, dtype):
+        return encoder.features(image_inputs)

@@ -20,21 +20,23 @@ class StepMonitor:
     """Adds the sums of each step to the training state, and reports its progress.
 
     Args:
-        epoch_steps: of a whole epoch.
-        done: steps of the stage before.
-        tell: who hears of each step.
+        stage: the stage of training.
+        state: the training state to which the sums are added.
+        epoch_steps: number of steps in an epoch.
+        step: number of steps of the stage that are already done.
+        report: receives the progress after each step.
     """
 
     def __init__(
-        self, stage: Stage, state: TrainingState, *, epoch_steps: int, done: int, tell: Callable[[Progress], None]
+        self, stage: Stage, state: TrainingState, *, epoch_steps: int, step: int, report: Callable[[Progress], None]
     ) -> None:
         self.stop_requested = False
-        self._stage, self._state, self._epoch_steps, self._tell = stage, state, epoch_steps, tell
-        self._done, self._steps, self._began_s = done, 0, time.monotonic()
+        self._stage, self._state, self._epoch_steps, self._report = stage, state, epoch_steps, report
+        self._step, self._steps, self._began_s = step, 0, time.monotonic()
         self._sums: torch.Tensor | None = None
 
     def record(self, sums: torch.Tensor) -> None:
-        """Looks at the step before, and keeps what `Trainer.step` gave for later."""
+        """Processes the step before, and keeps the result of `TrainStep.step` for the next call."""
         self.flush()
         self._sums = sums
 
@@ -44,13 +46,13 @@ class StepMonitor:
             return
         loss, tokens, flags = self._sums.tolist()
         self._sums = None
-        self._done, self._steps = self._done + 1, self._steps + 1
+        self._step, self._steps = self._step + 1, self._steps + 1
         self.stop_requested = self.stop_requested or flags > 0
         self._state.count(loss, tokens)
         self._check_divergence(loss / tokens)
-        epoch, step = divmod(self._done - 1, self._epoch_steps)
+        epoch, step = divmod(self._step - 1, self._epoch_steps)
         step_s = (time.monotonic() - self._began_s) / self._steps
-        self._tell(
+        self._report(
             Progress(
                 stage=self._stage.name,
                 epoch=epoch + 1,
@@ -69,6 +71,6 @@ class StepMonitor:
         rewarded = self._stage.samples_per_image > 0  # the loss may have either sign
         if not math.isfinite(loss) or (not rewarded and loss > DIVERGENCE_FACTOR * first):
             raise TrainingError(
-                f"stage {self._stage.name} diverged at step {self._done}: {loss:.3g} nats per token, "
+                f"stage {self._stage.name} diverged at step {self._step}: {loss:.3g} nats per token, "
                 f"{first:.3g} at its first step; try a lower learning rate"
             )

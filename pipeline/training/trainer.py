@@ -27,10 +27,10 @@ from model.training.train_step import Objective, TrainStep
 from pipeline.datasets.prepared_split import ImageIndices, PreparedSplit, read_vocabulary
 from pipeline.training import feature_cache, step_inputs
 from pipeline.training.config import Callback, Progress, TrainingState
-from pipeline.training.data_loader import shuffle_epoch, worker_share
+from pipeline.training.data_loader import worker_share
 from pipeline.training.distributed import WorldInfo
 from pipeline.training.initialization import check_enough_images, initialize_network, preprocessing_of
-from pipeline.training.objectives import BatchBuilder, self_critical_batches, teacher_forcing_batches, word_weights
+from pipeline.training.objectives import BatchBuilder, batch_builder, word_weights
 from pipeline.training.run_directory import RunDirectory
 from pipeline.training.step_inputs import Inputs
 from pipeline.training.step_monitor import StepMonitor
@@ -65,14 +65,14 @@ class Trainer:
             dtype=getattr(torch, config.weights_dtype),
             provenance={"trained_by": "shardtalk train", "config": asdict(config)},
         )
-        self.training_state, self._stopping = TrainingState(), False
+        self.state, self._stopping = TrainingState(), False
 
     def run(self) -> bool:
         """Trains from the last saved state to the end; returns False if stopped before."""
-        state = self.folder.state() or {}
-        is_new = not state and not self.config.start_from
-        if state:
-            self.training_state = TrainingState(**state["position"])
+        saved = self.folder.state() or {}
+        is_new = not saved and not self.config.start_from
+        if saved:
+            self.state = TrainingState(**saved["position"])
         if is_new:
             load_cnn(self.network.encoder.cnn, self.config.network.cnn, self.config.network.weights)
         self.network.to(self.world.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -82,42 +82,44 @@ class Trainer:
         if self.config.compile_cnn:
             self.network.encoder.cnn.compile()
         with self.folder:
-            for number in range(self.training_state.stage, len(self.stages)):
-                if not self._stage(number, state.pop("trainer", None)):
+            for number in range(self.state.stage, len(self.stages)):
+                if not self._stage(number, saved.pop("trainer", None)):
                     return False
             if self.world.is_main:
                 self.folder.remove_features()
         return True
 
-    def _stage(self, number: int, state: dict[str, Any] | None) -> bool:
+    def _stage(self, number: int, saved: dict[str, Any] | None) -> bool:
         """Trains one stage, from its saved state or from the best captioner so far; returns False if stopped."""
         stage = self.stages[number]
-        if self.training_state.best:
-            self.network.load_state_dict(self.training_state.best)
+        if self.state.best:
+            self.network.load_state_dict(self.state.best)
         self.world.sync_parameters(self.network)
         self.preprocessing = preprocessing_of(stage, self._first_preprocessing)
         epoch_steps = -(-len(self.train) // stage.batch_size)
-        trainer = self._trainer(stage, stage.steps or stage.epochs * epoch_steps)
-        if state:
-            trainer.load_state_dict(state)
+        train_step = self._train_step(stage, stage.steps or stage.epochs * epoch_steps)
+        if saved:
+            train_step.load_state_dict(saved)
         cached = self._cached(stage) if stage.features_are_fixed and not self.network.encoder.spatial else {}
-        build_batch = self._batch_builder(stage)
-        while trainer.global_step < trainer.steps:
-            began, before = time.monotonic(), trainer.global_step
-            self._epoch(number, trainer, build_batch, cached.get("train"), epoch_steps)
-            if trainer.global_step == trainer.steps or trainer.global_step % epoch_steps == 0:
-                images_per_s = (trainer.global_step - before) * stage.batch_size / (time.monotonic() - began)
-                self._end_epoch(stage, trainer, cached.get("val"), -(-trainer.global_step // epoch_steps), images_per_s)
-            if trainer.global_step < trainer.steps:
-                self._keep(trainer.averaged, trainer)
+        build_batch = batch_builder(stage, self.config, self.network, self.train, self.vocabulary)
+        while train_step.global_step < train_step.steps:
+            began, before = time.monotonic(), train_step.global_step
+            self._epoch(number, train_step, build_batch, cached.get("train"), epoch_steps)
+            if train_step.global_step == train_step.steps or train_step.global_step % epoch_steps == 0:
+                images_per_s = (train_step.global_step - before) * stage.batch_size / (time.monotonic() - began)
+                self._end_epoch(
+                    stage, train_step, cached.get("val"), -(-train_step.global_step // epoch_steps), images_per_s
+                )
+            if train_step.global_step < train_step.steps:
+                self._save(train_step.averaged, train_step)
             if self._stopping:
                 break
-        if trainer.global_step == trainer.steps:
-            self.training_state.stage, self.training_state.first_loss = number + 1, math.nan
-            self._keep(trainer.averaged)
-        return not self._stopping or self.training_state.stage == len(self.stages)
+        if train_step.global_step == train_step.steps:
+            self.state.stage, self.state.first_loss = number + 1, math.nan
+            self._save(train_step.averaged)
+        return not self._stopping or self.state.stage == len(self.stages)
 
-    def _trainer(self, stage: Stage, steps: int) -> TrainStep:
+    def _train_step(self, stage: Stage, steps: int) -> TrainStep:
         return TrainStep(
             self.network,
             stage,
@@ -130,35 +132,25 @@ class Trainer:
             ),
         )
 
-    def _batch_builder(self, stage: Stage) -> BatchBuilder:
-        if not stage.samples_per_image:
-            return teacher_forcing_batches(self.train, self.config.captions_per_image)
-        return self_critical_batches(
-            self.network,
-            self.train,
-            self.vocabulary,
-            samples_per_image=stage.samples_per_image,
-            temperature=stage.temperature,
-            max_tokens=self.config.max_tokens,
-            baseline=stage.baseline,
-            captions_per_image=self.config.captions_per_image,
-            cross_entropy_weight=stage.cross_entropy_weight,
-        )
-
     def _epoch(
-        self, number: int, trainer: TrainStep, build_batch: BatchBuilder, cached: torch.Tensor | None, epoch_steps: int
+        self,
+        number: int,
+        train_step: TrainStep,
+        build_batch: BatchBuilder,
+        cached: torch.Tensor | None,
+        epoch_steps: int,
     ) -> None:
         """Trains to the end of the epoch, or until a stop is requested."""
-        stage, (epoch, step) = self.stages[number], divmod(trainer.global_step, epoch_steps)
+        stage, (epoch, step) = self.stages[number], divmod(train_step.global_step, epoch_steps)
         monitor = StepMonitor(
-            stage, self.training_state, epoch_steps=epoch_steps, done=trainer.global_step, tell=self._tell
+            stage, self.state, epoch_steps=epoch_steps, step=train_step.global_step, report=self._report
         )
-        end = min(trainer.steps, (epoch + 1) * epoch_steps)
+        end = min(train_step.steps, (epoch + 1) * epoch_steps)
         with contextlib.closing(self._inputs(number, epoch, cached, step)) as steps:
             for indices, inputs in steps:
-                random = self._random(2, number, trainer.global_step, self.world.rank)
+                random = self._random(2, number, train_step.global_step, self.world.rank)
                 torch.manual_seed(int(random.integers(2**40)))
-                parts = step_inputs.parts(
+                parts = step_inputs.accumulation_parts(
                     indices,
                     inputs,
                     stage.gradient_accumulation_steps,
@@ -166,14 +158,14 @@ class Trainer:
                     random=random,
                 )
                 if stage.features_are_fixed:
-                    parts = step_inputs.seen(parts, self.network.encoder, dtype=self.dtype)
+                    parts = step_inputs.replace_by_features(parts, self.network.encoder, dtype=self.dtype)
                 batches = [build_batch(some, given, random) for some, given in parts]
-                monitor.record(trainer.step(batches, stop_flag=self.callback.stop))
-                if trainer.global_step == end or monitor.stop_requested:
+                monitor.record(train_step.step(batches, stop_flag=self.callback.stop))
+                if train_step.global_step == end or monitor.stop_requested:
                     break
-                if self.config.save_steps and trainer.global_step % self.config.save_steps == 0:
+                if self.config.save_steps and train_step.global_step % self.config.save_steps == 0:
                     monitor.flush()
-                    self._keep(trainer.averaged, trainer)
+                    self._save(train_step.averaged, train_step)
         monitor.flush()
         self._stopping = monitor.stop_requested
 
@@ -181,39 +173,28 @@ class Trainer:
         self, number: int, epoch: int, cached: torch.Tensor | None, first_step: int
     ) -> Generator[tuple[ImageIndices, Inputs]]:
         """Yields this worker's images of each step of an epoch, or their cached features."""
-        random, device = self._random(1, number, epoch), self.world.device
-        order = shuffle_epoch(
+        return step_inputs.epoch_inputs(
             self.train,
-            random,
-            self.world.rank,
-            self.world.count,
+            self.world,
+            self._random(1, number, epoch),
+            self.preprocessing,
+            cached,
             batch_images=self.stages[number].batch_size,
             buffer_images=self.config.buffer_images,
-        )
-        if cached is not None:
-            views = random.integers(len(cached), size=len(self.train))
-            return step_inputs.features(cached, views, order, device=device, first_step=first_step)
-        return step_inputs.images(
-            self.train,
-            order,
-            self.preprocessing,
-            device=device,
             threads=self.config.num_decode_threads,
             first_step=first_step,
         )
 
-    def _tell(self, progress: Progress) -> None:
+    def _report(self, progress: Progress) -> None:
         if self.world.is_main:
             self.callback.progress(progress)
-            self.folder.log_step(
-                self.training_state.step, {"loss": progress.loss, "images_per_s": progress.images_per_s}
-            )
+            self.folder.log_step(self.state.step, {"loss": progress.loss, "images_per_s": progress.images_per_s})
 
     def _end_epoch(
-        self, stage: Stage, trainer: TrainStep, cached: torch.Tensor | None, epoch: int, images_per_s: float
+        self, stage: Stage, train_step: TrainStep, cached: torch.Tensor | None, epoch: int, images_per_s: float
     ) -> None:
         """Validates the averaged weights, and saves them if they are the best so far."""
-        training_state, network = self.training_state, trainer.averaged
+        state, network = self.state, train_step.averaged
         mine = worker_share(self.val, self.world.rank, self.world.count)
         found = cached[mine] if cached is not None else self._features(network, self.val, mine)
         scores = validate(
@@ -222,36 +203,31 @@ class Trainer:
         report = {
             "stage": stage.name,
             "epoch": epoch,
-            "step": training_state.step,
-            "loss": training_state.loss / training_state.tokens,
+            "step": state.step,
+            "loss": state.loss / state.tokens,
             "images_per_s": images_per_s,
             **scores,
         }
         report = {key: round(value, 4) if isinstance(value, float) else value for key, value in report.items()}
-        training_state.loss, training_state.tokens = 0.0, 0.0
-        training_state.history += json.dumps(report) + "\n"
         score = -scores["val_loss"] if self.config.selection_metric == "loss" else scores["cider"]
-        is_best = score > training_state.best_score
-        if is_best:
-            training_state.best_score = score
-            training_state.best = {name: value.detach().cpu().clone() for name, value in network.state_dict().items()}
+        is_best = state.end_epoch(report, score, network)
         if self.world.is_main:
-            self.folder.record(training_state.history)
+            self.folder.record(state.history)
             if is_best:
                 self.folder.save("best", network, self.preprocessing, report)
             if self.config.keep_epochs:
-                name = f"{training_state.step:09}-{stage.name}-{epoch}"
+                name = f"{state.step:09}-{stage.name}-{epoch}"
                 self.folder.save_epoch(name, network, self.preprocessing, report, keep=self.config.keep_epochs)
         self.callback.epoch(report)
 
-    def _keep(self, network: Network, trainer: TrainStep | None = None) -> None:
+    def _save(self, network: Network, train_step: TrainStep | None = None) -> None:
         """Saves the training state, and the optimizer state unless the stage is finished."""
         if self.world.is_main:
-            state = {"position": self.training_state.state_dict()}
-            if trainer:
-                state["trainer"] = trainer.state_dict()
-            lines = self.training_state.history.splitlines()
-            self.folder.save_state(state, network, self.preprocessing, json.loads(lines[-1]) if lines else {})
+            saved = {"position": self.state.state_dict()}
+            if train_step:
+                saved["trainer"] = train_step.state_dict()
+            lines = self.state.history.splitlines()
+            self.folder.save_state(saved, network, self.preprocessing, json.loads(lines[-1]) if lines else {})
 
     def _cached(self, stage: Stage) -> dict[str, torch.Tensor]:
         """Returns the CNN's features by split: (views, N, F) of train, (N, F) of val."""

@@ -12,7 +12,7 @@ from pipeline.read_options import ReadOptions
 from pipeline.schema import ErrorCode
 from pipeline.shards import Shard, ShardFormat, extension_of
 from pipeline.storage.shard_file import open_shard
-from pipeline.tar.samples import image_matcher
+from pipeline.tar.sample_rows import image_matcher
 from pipeline.verification.table_census import TableCensus, count_list, count_parquet
 from pipeline.verification.tar_census import TarCensus, count_images, key_family
 

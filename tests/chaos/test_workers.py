@@ -18,8 +18,8 @@ from faults import Survived, chosen
 import jobs.captioning.flow
 import pipeline.inference.ray_runner
 from cluster.connect import Resources
+from pipeline.inference.decode_stage import DecodeStage
 from pipeline.inference.ray_runner import CaptionActor
-from pipeline.inference.stages import DecodeStage
 from pipeline.readers.reader import read
 
 IMAGES = 8

@@ -12,8 +12,8 @@ from conftest import pictures
 from cluster.connect import Resources
 from configs.search import Search
 from model.captioner import checkpoint
+from pipeline.inference.decode_stage import DecodeStage
 from pipeline.inference.ray_runner import run_ray
-from pipeline.inference.stages import DecodeStage
 from pipeline.inputs.listing import list_inputs
 from pipeline.shards import Span
 
@@ -38,6 +38,7 @@ def test_only_the_image_that_kills_the_actor_is_an_error(local_ray: Resources, c
         batch_images=3,
         actors=(1, 1),
         actor_resources={"num_cpus": 0.9},
+        report_startup=lambda up, wanted: None,
     )
     rows = {row["image_id"]: row for table in tables for row in table.to_pylist()}
     assert {name: row["error_code"] for name, row in rows.items()} == {

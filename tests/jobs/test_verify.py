@@ -112,7 +112,7 @@ def test_a_record_under_another_name_with_other_intervals(output: Path, shardtal
     doubled.write_text(json.dumps(commit | {"intervals": [[shard, start + 1, stop + 1, offset, last]]}))
     code, said = shardtalk("verify", output)
     assert code == 1
-    assert "s.tar: row 2 is there more than once" in said
+    assert "s.tar: row 2 occurs more than once" in said
     assert f"{commit['file']}: its rows do not match the intervals of its commit record" in said
 
 

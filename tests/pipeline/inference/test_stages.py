@@ -16,7 +16,9 @@ from model.captioner import Caption, Captioner, Ensemble, checkpoint
 from model.decoding.reranking import PixelsByKey, Reranker
 from model.vision.preprocessing import Preprocessing
 from pipeline.images.decoding import load
-from pipeline.inference.stages import CaptionStage, DecodeStage, _as_pixels
+from pipeline.inference.caption_stage import CaptionStage
+from pipeline.inference.decode_stage import DecodeStage
+from pipeline.inference.pixel_columns import as_pixels
 from pipeline.schema import CAPTIONED
 
 
@@ -63,7 +65,7 @@ def test_pixels_survive_slicing_joining_and_travelling(start: int) -> None:
     expected = np.stack([np.frombuffer(data, np.uint8).reshape(5, 5, 3) for data in whole["pixels"].to_pylist()])
     for table in (whole, parts, through_ipc(whole), through_ipc(parts), through_ipc(whole.slice(start))):
         left = table.slice(start) if len(table) == 5 else table
-        assert np.array_equal(_as_pixels(left["pixels"]).reshape(-1, 5, 5, 3), expected[start:])
+        assert np.array_equal(as_pixels(left["pixels"]).reshape(-1, 5, 5, 3), expected[start:])
 
 
 def test_captioning_gives_the_captioners_captions(captioner: Path) -> None:
@@ -123,7 +125,8 @@ def test_rows_share_the_time_that_their_stage_took(
 ) -> None:
     decode, caption = DecodeStage(checkpoint.load_preprocessing(captioner)), CaptionStage(str(captioner), SEARCH)
     clock = SimpleNamespace(perf_counter=iter([10.0, 13.0, 20.0, 25.0]).__next__)
-    monkeypatch.setattr("pipeline.inference.stages.time", clock)
+    for stage in ("decode_stage", "caption_stage"):
+        monkeypatch.setattr(f"pipeline.inference.{stage}.time", clock)
     rows = caption(decode(encoded_rows(*map(jpeg, range(count)))))
     assert rows["decode_s"].to_pylist() == [3 / count] * count
     assert rows["caption_s"].to_pylist() == [5 / count] * count

@@ -23,8 +23,9 @@ from model.nn.captioning_network import Architecture
 from model.nn.encoder import Encoder
 from model.vision.preprocessing import Preprocessing
 from pipeline.datasets.prepared_split import PreparedSplit, read_split
+from pipeline.inference.caption_stage import CaptionStage
+from pipeline.inference.decode_stage import DecodeStage
 from pipeline.inference.local_runner import run_local
-from pipeline.inference.stages import CaptionStage, DecodeStage
 from pipeline.inputs.listing import list_inputs
 from pipeline.output.commit_log import CommitLog
 from pipeline.schema import MEASURES
@@ -139,10 +140,14 @@ def test_the_images_of_a_step_are_those_of_the_cpu(split: PreparedSplit, device:
     steps = []
     for where in (CPU, device):
         order = in_order(split, worker_share(split, 0, 1), 2)
-        given = step_inputs.images(split, order, PREPROCESSING, device=where, threads=2, first_step=0)
+        given = step_inputs.image_inputs(split, order, PREPROCESSING, device=where, threads=2, first_step=0)
         random = np.random.default_rng(1)
         steps.append(
-            [part for step in given for part in step_inputs.parts(*step, 2, min_crop_scale=0.5, random=random)]
+            [
+                part
+                for step in given
+                for part in step_inputs.accumulation_parts(*step, 2, min_crop_scale=0.5, random=random)
+            ]
         )
     assert [numbers.tolist() for numbers, _ in steps[0]] == [[0], [1], [2], [3], [4]]
     for (numbers, found), (others, expected) in zip(steps[1], steps[0], strict=True):

@@ -24,7 +24,7 @@ def stage(**options: Any) -> Stage:
 def watched(*sums: tuple[float, float, float], **options: Any) -> tuple[StepMonitor, TrainingState, list[Progress]]:
     """After such sums of steps, from the fifth of ten on."""
     told, position = list[Progress](), TrainingState()
-    monitor = StepMonitor(stage(**options), position, epoch_steps=10, done=4, tell=told.append)
+    monitor = StepMonitor(stage(**options), position, epoch_steps=10, step=4, report=told.append)
     for one in sums:
         monitor.record(torch.tensor(one))
     return monitor, position, told

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from conftest import tar_bytes
 
-from pipeline.tar.samples import image_matcher
+from pipeline.tar.sample_rows import image_matcher
 from pipeline.verification.tar_census import TarCensus, count_images, key_family
 
 
