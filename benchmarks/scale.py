@@ -213,7 +213,7 @@ def measure_planning(simulation: Simulation) -> None:
     assert not left
     per_thousand = seconds * 1000 / simulation.shards
     note = f"{len(commit_log.commits)} records; the listing {listed - began:.2f} s of it"
-    show("ledger and plan, per 1,000 shards", f"{per_thousand:.2f} s", f"< 1 s ({note})")
+    show("commit log and plan, per 1,000 shards", f"{per_thousand:.2f} s", f"< 1 s ({note})")
 
 
 def measure_whole(simulation: Simulation) -> None:

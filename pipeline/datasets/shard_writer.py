@@ -1,4 +1,4 @@
-"""Writes WebDataset tars of images and their captions: same samples, same bytes.
+"""Writes WebDataset tars of images and their captions; the same samples give the same bytes.
 
 A shard appears under its final name only when it is complete; before that its name ends in `.part`.
 """
@@ -24,7 +24,7 @@ from pipeline.schema import ErrorCode
 
 MAX_JPEG_SIDE = 65_500  # pixels; libjpeg writes no larger ones
 _MEMBER_METADATA: dict[str, Any] = {"user": "", "group": "", "mode": 0o644, "mtime": 0}
-"""Of a tar's members, so that the same samples make the same bytes."""
+"""Fixed metadata of the members of a tar, so that the same samples give the same bytes."""
 _ORIENTATION = 0x0112  # EXIF
 _EXTENSION_OF_FORMAT = {"JPEG": "jpg", "MPO": "jpg", "TIFF": "tif", "JPEG2000": "jp2", "PPM": "ppm"}
 
@@ -49,7 +49,7 @@ class ShardWriter:
         self._tar: TarWriter | None = None
         self._images = 0
         self.shards: list[Path] = []
-        """Complete ones."""
+        """Completed shards."""
 
     def write(self, key: str, files: Mapping[str, bytes]) -> None:
         """Adds a sample: its files by extension without the dot, in alphabetical order. `KeyAssigner` gives the key."""
@@ -100,13 +100,13 @@ class ShardWriter:
 
 
 class KeyAssigner:
-    """WebDataset keys of file paths, each given once."""
+    """Assigns each file path a unique WebDataset key."""
 
     def __init__(self) -> None:
         self._taken: set[str] = set()
 
     def assign(self, file_path: str) -> str:
-        """The path without its extension; letters (of any script), digits, `-`, `_` and inner `/` stay, others are `_`.
+        """Returns the path without extension, with all but letters (of any script), digits, `-`, `_`, `/` as `_`.
 
         A key that is taken gets the first free of `_2`, `_3`, ….
 
@@ -131,7 +131,7 @@ def _clean(part: str) -> str:
 
 
 def read_image(path: Path) -> bytes:
-    """The bytes of an image file. Raises DataError where there is no such file or it cannot be read."""
+    """Reads an image file. Raises DataError if it does not exist or cannot be read."""
     try:
         if not path.is_file():
             raise DataError(ErrorCode.UNREADABLE, "is a folder or device" if path.exists() else "no such file")
@@ -141,19 +141,19 @@ def read_image(path: Path) -> bytes:
 
 
 def check_image(path: Path) -> None:
-    """Decodes an image file to its end. Raises DataError where that fails, or no reader would know its format."""
+    """Checks that an image file can be decoded to its end and stored in a shard. Raises DataError."""
     # A JPEG is read to its end at any scale, and at the smallest in the least time.
     image, _ = load(read_image(path), draft=lambda opened: draft_jpeg(opened, (1, 1)))
     _extension(path, image)
 
 
 def stored_image(path: Path, *, image_size: int, quality: int) -> tuple[str, bytes]:
-    """Extension (without dot) and bytes that go into the shard.
+    """Returns the extension (without dot) and the bytes that are stored in a shard.
 
     Args:
-        path: of an image that passed `check_image`.
-        image_size: shorter side in pixels, to which larger images are scaled. Others are copied as they are; 0: all.
-        quality: of the JPEG that a scaled image becomes. Its EXIF orientation is kept, its other metadata is not.
+        path: path of an image that passed `check_image`.
+        image_size: shorter side in pixels, to which larger images are scaled; others are copied. 0 copies all images.
+        quality: JPEG quality of scaled images, which keep their EXIF orientation and no other metadata.
     """
     data = read_image(path)
     if not image_size:
@@ -186,7 +186,7 @@ def _suffix(path: Path) -> str:
 
 
 def _extension(path: Path, image: Image.Image) -> str:
-    """The file's own where it is an image's, else that of the image's format."""
+    """Returns the file's extension if it is one of images, else that of the image's format."""
     if _suffix(path) in EXTENSIONS:
         return _suffix(path)
     kind = str(image.format)

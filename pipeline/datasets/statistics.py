@@ -61,7 +61,7 @@ def build_record(
         tokens, encoded: words and word ids of each caption.
         vocabulary: the vocabulary of the ids.
         statistics: the counts of the image's split.
-        max_tokens: ids kept of a caption.
+        max_tokens: maximum number of ids of a caption.
     """
     unknown = set(vocabulary.suppressed_ids)
     statistics.images += 1

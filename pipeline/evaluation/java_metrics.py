@@ -103,4 +103,4 @@ def _number(value: object) -> float:
     try:
         return math.nan if value is None else float(str(value))
     except ValueError as error:
-        raise JavaError(f"it said {str(value)[:60]!r} where a score should be") from error
+        raise JavaError(f"it wrote {str(value)[:60]!r} instead of a score") from error

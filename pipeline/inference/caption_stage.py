@@ -26,11 +26,11 @@ class CaptionStage:
     """Captions decoded images. Holds the captioner, so there is one per process that captions.
 
     Args:
-        captioner: directory, name or URL, as `captioner_store.find` takes it, or those of an ensemble.
-        search: how captions are searched for.
-        weights: of the captioners of an ensemble; None for equal ones.
-        rerank: the order of the candidates.
-        device, dtype: as `Captioner.load` takes them.
+        captioner: directory, name or URL of a captioner, or those of an ensemble.
+        search: options of the search.
+        weights: weights of the captioners of an ensemble; None for equal ones.
+        rerank: options of reranking.
+        device, dtype: as for `Captioner.load`.
     """
 
     def __init__(

@@ -82,7 +82,7 @@ class CrashIsolated:
     Args:
         stage: maps tables to tables row by row, and passes rows with an error code and no image or pixels through.
         name: name of the stage.
-        tracker: of the run.
+        tracker: tracker of the run, or a proxy of it.
     """
 
     def __init__(self, stage: Stage, name: str, tracker: Tracker) -> None:

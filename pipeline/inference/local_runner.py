@@ -28,10 +28,12 @@ def run_local(
     """Yields the captioned rows (`schema.CAPTIONED`) of the spans, in order.
 
     Args:
-        caption_arguments: what `CaptionStage` is made from.
-        batch_images: images read, decoded and captioned at a time.
-        options: how shards are read.
-        num_decode_threads: that decode.
+        spans: the spans to caption.
+        decode: the decode stage.
+        caption_arguments: arguments of `CaptionStage`.
+        batch_images: number of images per batch.
+        options: the options by which the shards are read.
+        num_decode_threads: number of threads that decode.
     """
     caption = CaptionStage(**caption_arguments)
     encoded = prefetch(read(spans, batch_images=batch_images, options=options), depth=2)

@@ -15,8 +15,9 @@ def probe_worker_device(device: str, *, num_gpus: float, num_cpus: float, wait_s
     """Returns the device of a worker with these resources. Raises OptionError if there is no such worker or device.
 
     Args:
-        device: as `choose_device` takes it.
-        wait_s: for a worker.
+        device: name of the device, as for `choose_device`.
+        num_gpus, num_cpus: resources of the worker.
+        wait_s: maximum time to wait for a worker, in seconds.
     """
     asked = f"{num_gpus:g} GPUs for each captioner"
     instead = "give --ray.num_gpus 0 to caption on CPUs"
@@ -29,7 +30,7 @@ def probe_worker_device(device: str, *, num_gpus: float, num_cpus: float, wait_s
     try:
         name, problem = ray.get(answer)
     except RayTaskError as error:
-        raise OptionError(f"the worker that has {asked} cannot say what it computes on: {error.cause}") from error
+        raise OptionError(f"the device of a worker with {asked} cannot be determined: {error.cause}") from error
     if problem:
         raise OptionError(f"{asked} were asked for, and on {name} {problem}; {instead}")
     return str(name)

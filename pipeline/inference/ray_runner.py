@@ -62,9 +62,9 @@ class SpanDatasource(Datasource):
     """A Ray Data source of spans, with a read task for each large span or group of small ones.
 
     Args:
-        spans: what to read.
-        wanted: tasks at least, where there are as many spans.
-        batch_images, options: as `source.read` takes them.
+        spans: the spans to read.
+        wanted: minimum number of tasks, if there are as many spans.
+        batch_images, options: as for `readers.reader.read`.
     """
 
     def __init__(self, spans: Sequence[Span], *, wanted: int, batch_images: int, options: ReadOptions) -> None:
@@ -173,12 +173,14 @@ def run_ray(
     """Yields the captioned rows (`schema.CAPTIONED`) of the spans, in the order in which they are ready.
 
     Args:
-        caption_arguments: what `CaptionStage` is made from, on each actor.
-        batch_images: images the captioner gets at a time.
-        options: how shards are read.
-        actors: fewest and most that hold a captioner.
-        actor_resources: `num_cpus` and `num_gpus` of each.
-        report_startup: called with how many captioners are up, and how many there will be, while there are no rows yet.
+        spans: the spans to caption.
+        decode: the decode stage.
+        caption_arguments: arguments of `CaptionStage`, which each actor creates.
+        batch_images: number of images per batch of the captioner.
+        options: the options by which the shards are read.
+        actors: minimum and maximum number of actors that hold a captioner.
+        actor_resources: `num_cpus` and `num_gpus` of each actor.
+        report_startup: called with the number of captioners that are up, and the total, until there are rows.
     """
     limits = GPU_LIMITS if actor_resources.get("num_gpus") else CPU_LIMITS
     _configure(ray.data.DataContext.get_current(), limits, actors[1])

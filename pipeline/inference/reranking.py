@@ -42,7 +42,7 @@ def build_reranker(rerank: Rerank, search: Search, *, device: str, dtype: str) -
     """Builds the reranker that `rerank` names, or returns None for the search's own order.
 
     Args:
-        device, dtype: as `Captioner.load` takes them.
+        device, dtype: as for `Captioner.load`.
     """
     if rerank.by == "consensus":
         return Consensus()

@@ -163,7 +163,7 @@ class CommitLog:
             yield from missing_ranges(shard, self.row_ranges.get(shard_id, ()))
 
     def damage(self) -> dict[str, Damage]:
-        """Of the shards of many images, by id."""
+        """Total damage of tars, Parquet files and lists, by shard id."""
         found: dict[str, Damage] = {}
         for commit in self.commits:
             for shard, more in commit.damage.items():

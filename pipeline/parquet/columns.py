@@ -99,8 +99,8 @@ def find_image_column(schema: pa.Schema, named: str, key: str = "") -> Column:
         inside = [one for one in found if one.name.startswith(f"{named}.") and one.image_kind]
         chosen = _candidates(inside, set())
         if len(chosen) != 1:
-            told = _choice(chosen or inside, "image_column") if inside else ""
-            raise DataError(ErrorCode.NO_IMAGE, f"the column {named} is of {column.dtype}, which holds no images{told}")
+            hint = _choice(chosen or inside, "image_column") if inside else ""
+            raise DataError(ErrorCode.NO_IMAGE, f"the column {named} is of {column.dtype}, which holds no images{hint}")
         return chosen[0]
     candidates = _candidates(found, {*KEY_COLUMNS, key})
     chosen = [one for one in candidates if one.name == IMAGE_COLUMNS[0]] or [
@@ -111,9 +111,9 @@ def find_image_column(schema: pa.Schema, named: str, key: str = "") -> Column:
         return chosen[0]
     if not chosen:
         texts = ", ".join(one.name for one in found if one.image_kind == ImageKind.TEXT)
-        told = f"; --image_column takes one of paths, URLs or base64 text: {texts}" if texts else ""
+        hint = f"; --image_column takes one of paths, URLs or base64 text: {texts}" if texts else ""
         kinds = ", ".join(f"{one.name} ({one.dtype})" for one in found[:SHOWN]) or "none: the file has no columns"
-        raise DataError(ErrorCode.NO_IMAGE, f"there is no column of images{told or f' among {kinds}'}")
+        raise DataError(ErrorCode.NO_IMAGE, f"there is no column of images{hint or f' among {kinds}'}")
     raise DataError(ErrorCode.NO_IMAGE, f"several columns could be the images{_choice(chosen, 'image_column')}")
 
 

@@ -128,19 +128,19 @@ class _ErrorRecordingFile(io.RawIOBase):
         self.failure: Exception | None = None
 
     def readable(self) -> bool:
-        """It is."""
+        """Returns True."""
         return True
 
     def seekable(self) -> bool:
-        """It is."""
+        """Returns True."""
         return True
 
     def tell(self) -> int:
-        """As the file's."""
+        """Returns the position in the file."""
         return self._file.tell()
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        """As the file's."""
+        """Seeks in the file."""
         return self._file.seek(offset, whence)
 
     def read(self, size: int | None = -1) -> bytes:

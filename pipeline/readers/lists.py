@@ -184,8 +184,10 @@ def _path_column(names: Sequence[str], options: ReadOptions) -> str:
     known = {name.strip().lower(): name for name in names}
     found = None if named else next((known[name] for name in PATH_COLUMNS if name in known), None)
     if found is None or names.count(found) > 1:
-        told = f"path_column is {named}, but the list has" if named else "the column of paths is unknown; the list has"
-        raise DataError(ErrorCode.NO_IMAGE, f"{told} {', '.join(names)}; --path_column takes one of them")
+        problem = f"path_column is {named}, but" if named else "the column of paths is unknown;"
+        raise DataError(
+            ErrorCode.NO_IMAGE, f"{problem} the list has {', '.join(names)}; --path_column takes one of them"
+        )
     return found
 
 

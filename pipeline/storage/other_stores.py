@@ -56,17 +56,17 @@ class _Handler(pafs.FSSpecHandler):  # type: ignore[misc]
     """Converts the exceptions of fsspec clients to OSError, which callers of pyarrow expect."""
 
     def get_file_info(self, paths: list[str]) -> list[pafs.FileInfo]:
-        """As fsspec's."""
+        """Returns the file information of each path."""
         with _as_os_error():
             return list(super().get_file_info(paths))
 
     def get_file_info_selector(self, selector: pafs.FileSelector) -> list[pafs.FileInfo]:
-        """As fsspec's."""
+        """Returns the files in a folder, or below it."""
         with _as_os_error():
             return list(super().get_file_info_selector(selector))
 
     def open_input_file(self, path: str) -> pa.PythonFile:
-        """As fsspec's."""
+        """Opens a file for random access."""
         with _as_os_error():
             return pa.PythonFile(_File(self.fs.open(path, mode="rb")), mode="r")
 

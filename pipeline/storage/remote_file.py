@@ -83,11 +83,11 @@ class RemoteFile(io.RawIOBase):
         self._thread: ThreadPoolExecutor | None = None
 
     def readable(self) -> bool:
-        """It is."""
+        """Returns True."""
         return True
 
     def seekable(self) -> bool:
-        """It is."""
+        """Returns True."""
         return True
 
     def tell(self) -> int:
@@ -173,7 +173,8 @@ class PyArrowSource:
     """A `RangeSource` of a file on any pyarrow filesystem.
 
     Args:
-        system, path: as pyarrow takes them.
+        system: the filesystem.
+        path: path of the file in it.
     """
 
     def __init__(self, system: pafs.FileSystem, path: str) -> None:

@@ -188,10 +188,10 @@ def as_os_error(error: Exception, path: str) -> OSError:
 
 
 def _of_answer(error: ClientError, path: str) -> OSError:
-    told = error.response.get("Error", {})
-    code, said = str(told.get("Code", "")), str(told.get("Message") or "").rstrip(".")
+    answer = error.response.get("Error", {})
+    code, text = str(answer.get("Code", "")), str(answer.get("Message") or "").rstrip(".")
     status = int(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
-    message = f"{path}: the store answers {code}" + (f", {said}" if said and said != code else "")
+    message = f"{path}: the store answers {code}" + (f", {text}" if text and text != code else "")
     if code in EXPIRED:
         return ExpiredCredentialsError(errno.EACCES, f"{message}; the credentials have expired: renew them")
     if code in ("InvalidToken", "InvalidAccessKeyId"):

@@ -81,5 +81,5 @@ class TrainingState:
         return True
 
     def state_dict(self) -> dict[str, Any]:
-        """Returns the state as it is saved."""
+        """Returns the state in the form in which it is saved."""
         return asdict(self) | {"best": self.best}

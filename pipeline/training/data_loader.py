@@ -61,7 +61,8 @@ def shuffle_epoch(
 
     Args:
         random: generator with the same state on all workers.
-        batch_images: of all workers together.
+        batch_images: number of images per step, of all workers together.
+        buffer_images: size of the shuffle buffer in images.
     """
     by_shard = np.split(np.arange(len(split)), np.flatnonzero(np.diff(split.shard)) + 1)
     random.shuffle(by_shard)

@@ -16,9 +16,9 @@ class WorldInfo:
     """Rank and device of this worker. Collective operations need no communication if there is a single worker.
 
     Args:
-        rank: of this one, from 0.
-        count: of all.
-        device: what this one computes on.
+        rank: rank of this worker, from 0.
+        count: number of workers.
+        device: device of this worker.
     """
 
     rank: int

@@ -56,8 +56,9 @@ class FeatureCache:
     """The pooled features of the splits for one CNN, shared by the workers through the run's folder.
 
     Args:
-        folder: the run's.
-        encoder: whose CNN's weights the features belong to.
+        folder: the run's folder.
+        encoder: encoder with the CNN that computes the features.
+        preprocessing: preprocessing of the images.
     """
 
     def __init__(self, folder: Folder, encoder: Encoder, preprocessing: Preprocessing) -> None:

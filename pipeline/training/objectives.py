@@ -80,30 +80,31 @@ def self_critical_batches(
     """Returns a builder of batches with captions sampled from the network, weighted by CIDEr-D minus a baseline.
 
     Args:
-        captions_per_image, cross_entropy_weight: of people's captions beside them; a weight of 0 leaves them out.
-        baseline: "others" is the mean of an image's other captions, "greedy" what the network says at its surest
-            (Rennie et al., 2017).
+        captions_per_image, cross_entropy_weight: number and loss weight of reference captions that are added; 0
+            leaves them out.
+        baseline: reward that is subtracted: "others" for the mean of an image's other samples, "greedy" for that of
+            the greedy caption (Rennie et al., 2017).
     """
     reward = CiderD([[*ids, END] for ids in split.ids(number)] for number in range(len(split)))
 
     def rewards(indices: ImageIndices, captions: Sequence[list[list[int]]]) -> torch.Tensor:
         return torch.tensor(
             [
-                reward([[*words, END] for words in said], [[*ids, END] for ids in split.ids(number)])
-                for number, said in zip(indices.tolist(), captions, strict=True)
+                reward([[*words, END] for words in sample], [[*ids, END] for ids in split.ids(number)])
+                for number, sample in zip(indices.tolist(), captions, strict=True)
             ]
         )
 
-    def said(search: Search, inputs: Inputs) -> list[list[list[int]]]:
+    def sample(search: Search, inputs: Inputs) -> list[list[list[int]]]:
         return sample_captions(network, search, suppressed_ids=vocabulary.suppressed_ids, **inputs)
 
-    # Without rules: what is drawn is then as probable as the gradient takes it to be.
+    # Without rules, so that captions are sampled with the probability that the gradient assumes.
     greedy = Search(method="greedy", max_tokens=max_tokens, no_repeat_ngram_size=0)
     sampling = replace(greedy, method="sample", num_candidates=samples_per_image, temperature=temperature)
 
     def build_batch(indices: ImageIndices, inputs: Inputs, random: np.random.Generator) -> Batch:
-        captions = said(replace(sampling, seed=int(random.integers(2**40))), inputs)
-        against = rewards(indices, said(greedy, inputs)) if baseline == "greedy" else None
+        captions = sample(replace(sampling, seed=int(random.integers(2**40))), inputs)
+        against = rewards(indices, sample(greedy, inputs)) if baseline == "greedy" else None
         weights = advantages(rewards(indices, captions), against).view(len(indices), -1)
         temperatures = torch.full_like(weights, temperature)
         if cross_entropy_weight:

@@ -111,9 +111,9 @@ def run_on_ray(
     """Trains on workers; False if it was asked to stop before the end.
 
     Args:
-        num_workers: or fewest and most.
-        resources: "CPU" and "GPU" of each.
-        max_failures: times they may die.
+        num_workers: number of workers, or minimum and maximum.
+        resources: "CPU" and "GPU" of each worker.
+        max_failures: number of worker failures after which the run fails.
 
     Raises what a `Trainer` raises, and TrainingError if workers die too often.
     """

@@ -39,8 +39,8 @@ class RunDirectory:
     """The folder of a run, to which only the main worker writes. A context manager that closes the writer.
 
     Args:
-        url: of the folder.
-        captioner: what `checkpoint.save` wants beside network, preprocessing and scores.
+        url: path or URL of the folder.
+        captioner: arguments of `checkpoint.save` besides network, preprocessing and scores.
     """
 
     def __init__(self, url: str, **captioner: Any) -> None:

@@ -29,11 +29,11 @@ def validate(  # noqa: PLR0917
     """Computes scores of the split, on this project's own tokens, so that training needs no Java.
 
     Args:
-        network: in evaluation mode.
-        features: of this worker's `worker_share` of the split, as `Encoder.features` gives them.
+        network: the network, in evaluation mode.
+        features: `Encoder.features` of this worker's `worker_share` of the split.
 
     Returns:
-        The same for all workers: `val_loss` in nats per token, `cider`, `bleu_4`, `rouge_l`, and how captions read.
+        The same on all workers: `val_loss` in nats per token, `cider`, `bleu_4`, `rouge_l`, and measures of diversity.
     """
     mine = worker_share(split, world.rank, world.count).tolist()
     captions, loss, tokens = dict[str, str](), 0.0, 0
@@ -64,14 +64,14 @@ def _scores(split: PreparedSplit, parts: list[tuple[dict[str, str], float, int]]
         return {}
     captions = {name: caption for found, _, _ in parts for name, caption in found.items()}
     references = {name: list(written) for name, written in zip(split.image_ids, split.captions, strict=True)}
-    scores, said = score(captions, references).totals, diversity(captions.values())
+    scores, measures = score(captions, references).totals, diversity(captions.values())
     return {
         "val_loss": sum(loss for _, loss, _ in parts) / sum(tokens for _, _, tokens in parts),
         "cider": scores["CIDEr"],
         "bleu_4": scores["Bleu_4"],
         "rouge_l": scores["ROUGE_L"],
-        "words": said.mean_words,
-        "vocabulary": said.vocabulary,
-        "distinct_captions": said.distinct_captions,
-        "broken_endings": said.broken_endings,
+        "words": measures.mean_words,
+        "vocabulary": measures.vocabulary,
+        "distinct_captions": measures.distinct_captions,
+        "broken_endings": measures.broken_endings,
     }

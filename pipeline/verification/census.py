@@ -13,8 +13,8 @@ from pipeline.schema import ErrorCode
 from pipeline.shards import Shard, ShardFormat, extension_of
 from pipeline.storage.shard_file import open_shard
 from pipeline.tar.sample_rows import image_matcher
-from pipeline.verification.table_census import TableCensus, count_list, count_parquet
-from pipeline.verification.tar_census import TarCensus, count_images, key_family
+from pipeline.verification.table_census import TableContents, count_list, count_parquet
+from pipeline.verification.tar_census import TarContents, count_images, key_family
 
 SHOWN = 3
 _UNUSABLE = (ErrorCode.CORRUPT_SHARD, ErrorCode.NO_IMAGE, ErrorCode.EMPTY_SHARD)
@@ -45,8 +45,8 @@ def compare(shard: Shard, rows: Iterable[RowKey], options: ReadOptions) -> Itera
     try:
         with open_shard(shard, skim=True) as file:
             if shard.format == ShardFormat.TAR:
-                census = count_images(file, shard.size, image_matcher(options.image_members))
-                yield from compare_tar(name, census, found)
+                contents = count_images(file, shard.size, image_matcher(options.image_members))
+                yield from compare_tar(name, contents, found)
             elif shard.format == ShardFormat.PARQUET:
                 yield from compare_table(name, count_parquet(file, options), found)
             else:
@@ -57,41 +57,41 @@ def compare(shard: Shard, rows: Iterable[RowKey], options: ReadOptions) -> Itera
             yield f"cannot be read now, to compare it with its rows: {error}"
 
 
-def compare_tar(name: str, census: TarCensus, rows: Sequence[RowKey]) -> Iterator[str]:
+def compare_tar(name: str, contents: TarContents, rows: Sequence[RowKey]) -> Iterator[str]:
     """Yields the problems of the rows of a tar.
 
     Args:
         name: file name of the tar.
-        census: the independent count of its contents.
+        contents: the independent count of its contents.
         rows: all its rows in the output, in order.
     """
     images = [row.image_id for row in rows if not is_of_shard(row, name)]
     has_damage = len(images) < len(rows)
-    if census.is_cut and not has_damage:
-        yield "the tar has no end, and no row says so"
-    if census.is_whole and not (has_damage and images):
-        yield from differences(census.ids, images)
+    if contents.is_cut and not has_damage:
+        yield "the tar is truncated, but no row reports it"
+    if contents.is_whole and not (has_damage and images):
+        yield from differences(contents.ids, images)
         return
     found = Counter(map(key_family, images))
     wanted: dict[str, list[str]] = {}
-    for image in map(printable, census.images):
+    for image in map(printable, contents.images):
         wanted.setdefault(key_family(image), []).append(image)
     yield from _missing([name for key, names in wanted.items() for name in names[found[key] :]])
 
 
-def compare_table(name: str, census: TableCensus, rows: Sequence[RowKey]) -> Iterator[str]:
+def compare_table(name: str, contents: TableContents, rows: Sequence[RowKey]) -> Iterator[str]:
     """Yields the problems of the rows of a Parquet file or list. Arguments are as for `compare_tar`."""
     images = [row for row in rows if not is_of_shard(row, name)]
-    if len(rows) > 1 and len(rows) in census.counts and len(census.keys) == len(rows):
+    if len(rows) > 1 and len(rows) in contents.counts and len(contents.keys) == len(rows):
         images = list(rows)  # a list may name itself
     elif len(images) < len(rows) and rows[-1].error_code in _UNUSABLE:
         return  # the row reports that the table cannot be used, so there is nothing to compare
-    if census.counts and len(images) not in census.counts:
-        wanted = " or ".join(str(count) for count in sorted(census.counts))
+    if contents.counts and len(images) not in contents.counts:
+        wanted = " or ".join(str(count) for count in sorted(contents.counts))
         yield f"{len(images)} rows for {wanted} images"
-    elif len(census.keys) == len(images):
+    elif len(contents.keys) == len(images):
         found = [row.image_id for row in images]
-        pairs = zip(census.keys, found, strict=True)  # the only entry of a list is called KEY.0
+        pairs = zip(contents.keys, found, strict=True)  # the only entry of a list is called KEY.0
         keys = [row if key is None or row.startswith("@") or row == f"{key}.0" else key for key, row in pairs]
         yield from differences(keys, found)
 

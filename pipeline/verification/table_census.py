@@ -26,7 +26,7 @@ LIST_KEYS = ("__key__", "key", "image_id", "id")
 
 
 @dataclass(frozen=True, slots=True)
-class TableCensus:
+class TableContents:
     """The independent count of a table's contents."""
 
     counts: frozenset[int]
@@ -35,16 +35,16 @@ class TableCensus:
     """image_id of each row, if there is one for each line or row of the table; None if another column has it."""
 
 
-def count_parquet(file: BinaryIO, options: ReadOptions) -> TableCensus:
+def count_parquet(file: BinaryIO, options: ReadOptions) -> TableContents:
     """Counts the rows of a Parquet file from its footer, and reads the column of names. Raises OSError."""
     try:
         table = pq.ParquetFile(file, pre_buffer=False)
         counts = _counts(table, [table.metadata.row_group(group) for group in range(table.num_row_groups)], options)
-        return TableCensus(counts, _keys_of_parquet(table, file, options))
+        return TableContents(counts, _keys_of_parquet(table, file, options))
     except Exception as error:  # the boundary around pyarrow's parser of foreign bytes
         if isinstance(error, OSError) and error.errno is not None:  # the file itself cannot be read
             raise
-        return TableCensus(frozenset())
+        return TableContents(frozenset())
 
 
 def _counts(table: pq.ParquetFile, groups: list[pq.RowGroupMetaData], options: ReadOptions) -> frozenset[int]:
@@ -84,7 +84,7 @@ def _keys_of_parquet(table: pq.ParquetFile, file: BinaryIO, options: ReadOptions
     return [_text(value.as_py()) for value in values]
 
 
-def count_list(file: BinaryIO, kind: str, options: ReadOptions) -> TableCensus:
+def count_list(file: BinaryIO, kind: str, options: ReadOptions) -> TableContents:
     """Counts the rows of a list. Raises OSError.
 
     Args:
@@ -97,31 +97,31 @@ def count_list(file: BinaryIO, kind: str, options: ReadOptions) -> TableCensus:
     is_json = kind in ("jsonl", "ndjson")
     lines = (line.removeprefix(b"\xef\xbb\xbf") if not number else line for number, line in enumerate(file))
     keys = [_key_of_json(line, options) if is_json else _decoded(line) for line in lines if line.strip()]
-    return TableCensus(frozenset([len(keys)]), keys)
+    return TableContents(frozenset([len(keys)]), keys)
 
 
-def _count_csv(file: BinaryIO, delimiter: str, options: ReadOptions) -> TableCensus:
+def _count_csv(file: BinaryIO, delimiter: str, options: ReadOptions) -> TableContents:
     text = io.TextIOWrapper(file, encoding="utf-8-sig", errors="surrogateescape", newline="\n")
     try:
         records = list(_records(text, delimiter))
     except csv.Error:
-        return TableCensus(frozenset())
+        return TableContents(frozenset())
     finally:
         text.detach()
     header = records[0] if records else []
     if len(header) == 1 and not options.path_column:  # it may be a column name or a path
-        return TableCensus(frozenset([len(records), len(records) - 1]))
+        return TableContents(frozenset([len(records), len(records) - 1]))
     name = options.key_column or next((key for key in LIST_KEYS if key in header), "")
     paths = [
         at for at, column in enumerate(header) if column.strip().lower() in (options.path_column.lower(), *PATH_COLUMNS)
     ]
     if any("\n" in record[at] for record in records for at in paths if at < len(record)):
-        return TableCensus(frozenset())  # an unclosed quote: `csv` cannot tell how many lines are damaged
+        return TableContents(frozenset())  # an unclosed quote: `csv` cannot tell how many lines are damaged
     if header.count(name) != 1:
-        return TableCensus(frozenset([max(0, len(records) - 1)]))
+        return TableContents(frozenset([max(0, len(records) - 1)]))
     at = header.index(name)
     keys = [_text(record[at]) if at < len(record) else None for record in records[1:]]
-    return TableCensus(frozenset([len(keys)]), keys)
+    return TableContents(frozenset([len(keys)]), keys)
 
 
 def _records(text: io.TextIOWrapper, delimiter: str) -> Iterator[list[str]]:

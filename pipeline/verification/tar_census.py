@@ -28,7 +28,7 @@ IsImage = Callable[[str], bool]
 
 
 @dataclass
-class TarCensus:
+class TarContents:
     """The contents of a tar according to `tarfile`."""
 
     images: list[str] = field(default_factory=list)
@@ -41,7 +41,7 @@ class TarCensus:
     """True if the file ends without the zeros at the end of a tar."""
 
 
-def count_images(file: BinaryIO, size: int, is_image: IsImage) -> TarCensus:
+def count_images(file: BinaryIO, size: int, is_image: IsImage) -> TarContents:
     """Counts the images of a tar by its headers. Raises OSError.
 
     Args:
@@ -49,7 +49,7 @@ def count_images(file: BinaryIO, size: int, is_image: IsImage) -> TarCensus:
         size: size of the tar in bytes.
         is_image: decides by a member's name whether it is an image.
     """
-    found, taken = TarCensus(), _IdAssigner()
+    found, taken = TarContents(), _IdAssigner()
     sample: dict[str, str] = {}
     key, stop, is_adjacent = "", 0, True
     for member, behind in _members(file, size):

@@ -80,7 +80,7 @@ def test_lines_that_are_lost_are_noticed(tmp_path: Path) -> None:
 
 def test_nonsense_for_a_score_is_an_error(tmp_path: Path) -> None:
     java = program(tmp_path / "java", "for line in sys.stdin: print('Error: specify SCORE or EVAL', flush=True)")
-    with pytest.raises(JavaError, match="it said 'Error: specify SCORE or EVAL' where a score should be"):
+    with pytest.raises(JavaError, match="it wrote 'Error: specify SCORE or EVAL' instead of a score"):
         meteor({"1": ["a"]}, {"1": ["a"]}, java)
 
 

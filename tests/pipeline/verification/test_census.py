@@ -5,11 +5,11 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from pipeline.verification.contents import RowKey, compare_table, compare_tar, differences
 
 from pipeline.read_options import ReadOptions
-from pipeline.verification.census import RowKey, compare_table, compare_tar, differences
-from pipeline.verification.table_census import TableCensus, count_list, count_parquet
-from pipeline.verification.tar_census import TarCensus
+from pipeline.verification.table_census import TableContents, count_list, count_parquet
+from pipeline.verification.tar_census import TarContents
 
 
 def rows(*names: str) -> list[RowKey]:
@@ -27,59 +27,59 @@ def test_whole_multisets_are_compared() -> None:
 
 
 def test_a_whole_tar_has_exactly_its_ids() -> None:
-    census = TarCensus(["a.jpg", "b.jpg"], ["a", "b"])
-    assert list(compare_tar("s.tar", census, rows("a", "b"))) == []
-    assert list(compare_tar("s.tar", census, rows("a", "x"))) == [
+    contents = TarContents(["a.jpg", "b.jpg"], ["a", "b"])
+    assert list(compare_tar("s.tar", contents, rows("a", "b"))) == []
+    assert list(compare_tar("s.tar", contents, rows("a", "x"))) == [
         "1 image ('b') without a row",
         "1 row ('x') not in the input",
     ]
-    assert list(compare_tar("s.tar", census, rows("s.tar"))) == ["2 images ('a', 'b') without a row"]
+    assert list(compare_tar("s.tar", contents, rows("s.tar"))) == ["2 images ('a', 'b') without a row"]
 
 
 def test_a_damaged_tar_may_have_more_rows_and_not_fewer() -> None:
-    census = TarCensus(["a.jpg", "b.left.jpg", "b.right.jpg"], is_whole=False)
-    assert list(compare_tar("s.tar", census, rows("a", "s.tar@512", "b.left", "b.right.jpg", "c"))) == []
-    assert list(compare_tar("s.tar", census, rows("a", "s.tar@512", "b", "c"))) == [
+    contents = TarContents(["a.jpg", "b.left.jpg", "b.right.jpg"], is_whole=False)
+    assert list(compare_tar("s.tar", contents, rows("a", "s.tar@512", "b.left", "b.right.jpg", "c"))) == []
+    assert list(compare_tar("s.tar", contents, rows("a", "s.tar@512", "b", "c"))) == [
         "1 image ('b.right.jpg') without a row"
     ]
-    assert list(compare_tar("s.tar", census, rows("a", "b", "b.right"))) == []
-    whole = TarCensus(["a.jpg", "b.jpg"], ["a", "b"])
+    assert list(compare_tar("s.tar", contents, rows("a", "b", "b.right"))) == []
+    whole = TarContents(["a.jpg", "b.jpg"], ["a", "b"])
     assert list(compare_tar("s.tar", whole, rows("a.jpg", "s.tar@512"))) == ["1 image ('b.jpg') without a row"]
 
 
 def test_an_image_of_the_name_of_damage_is_none() -> None:
     found = [RowKey(0, "s.tar@512", None)]
-    assert list(compare_tar("s.tar", TarCensus(["s.tar@512"], ["s.tar@512"]), found)) == []
+    assert list(compare_tar("s.tar", TarContents(["s.tar@512"], ["s.tar@512"]), found)) == []
 
 
 def test_a_tar_that_was_cut_must_have_a_row_that_says_so() -> None:
-    census = TarCensus(["a.jpg"], ["a"], is_cut=True)
-    assert list(compare_tar("s.tar", census, rows("a"))) == ["the tar has no end, and no row says so"]
-    assert list(compare_tar("s.tar", census, rows("a", "s.tar@1024"))) == []
+    contents = TarContents(["a.jpg"], ["a"], is_cut=True)
+    assert list(compare_tar("s.tar", contents, rows("a"))) == ["the tar is truncated, but no row reports it"]
+    assert list(compare_tar("s.tar", contents, rows("a", "s.tar@1024"))) == []
 
 
 def test_a_list_may_name_itself() -> None:
-    census = TableCensus(frozenset([2]), ["a.jpg", "s.txt"])
+    contents = TableContents(frozenset([2]), ["a.jpg", "s.txt"])
     found = [RowKey(0, "a.jpg", None), RowKey(1, "s.txt", "unreadable")]
-    assert list(compare_table("s.txt", census, found)) == []
-    assert list(compare_table("s.txt", census, found[1:])) == ["0 rows for 2 images"]
+    assert list(compare_table("s.txt", contents, found)) == []
+    assert list(compare_table("s.txt", contents, found[1:])) == ["0 rows for 2 images"]
 
 
 def test_rows_of_a_table_are_counted_then_named() -> None:
-    census = TableCensus(frozenset([2, 5]), ["a", None])
-    assert list(compare_table("s.parquet", census, rows("a", "b"))) == []
-    assert list(compare_table("s.parquet", census, rows("x", "b"))) == [
+    contents = TableContents(frozenset([2, 5]), ["a", None])
+    assert list(compare_table("s.parquet", contents, rows("a", "b"))) == []
+    assert list(compare_table("s.parquet", contents, rows("x", "b"))) == [
         "1 image ('a') without a row",
         "1 row ('x') not in the input",
     ]
-    assert list(compare_table("s.parquet", census, rows("a"))) == ["1 rows for 2 or 5 images"]
-    assert list(compare_table("s.parquet", census, rows(*"abcde"))) == []
-    assert list(compare_table("s.parquet", census, rows("a.0", "b"))) == []
+    assert list(compare_table("s.parquet", contents, rows("a"))) == ["1 rows for 2 or 5 images"]
+    assert list(compare_table("s.parquet", contents, rows(*"abcde"))) == []
+    assert list(compare_table("s.parquet", contents, rows("a.0", "b"))) == []
 
 
 @pytest.mark.parametrize(("code", "excused"), [("corrupt_shard", True), ("no_image", True), ("unreadable", False)])
 def test_a_table_that_cannot_be_used_has_a_row_that_says_so(code: str, *, excused: bool) -> None:
-    found = list(compare_table("s.parquet", TableCensus(frozenset([9])), [RowKey(0, "s.parquet", code)]))
+    found = list(compare_table("s.parquet", TableContents(frozenset([9])), [RowKey(0, "s.parquet", code)]))
     assert found == ([] if excused else ["0 rows for 9 images"])
 
 
@@ -128,7 +128,7 @@ def test_keys_of_a_parquet_file(columns: dict[str, object], key: str, keys: list
 def test_a_parquet_file_that_is_none(data: bytes, tmp_path: Path) -> None:
     (tmp_path / "t.parquet").write_bytes(data)
     with (tmp_path / "t.parquet").open("rb") as file:
-        assert count_parquet(file, ReadOptions()) == TableCensus(frozenset())
+        assert count_parquet(file, ReadOptions()) == TableContents(frozenset())
 
 
 @pytest.mark.parametrize(

@@ -9,10 +9,10 @@ import pytest
 from conftest import tar_bytes
 
 from pipeline.tar.sample_rows import image_matcher
-from pipeline.verification.tar_census import TarCensus, count_images, key_family
+from pipeline.verification.tar_census import TarContents, count_images, key_family
 
 
-def census(data: bytes, *members: str) -> TarCensus:
+def contents(data: bytes, *members: str) -> TarContents:
     return count_images(io.BytesIO(data), len(data), image_matcher(members))
 
 
@@ -44,7 +44,7 @@ def tar_of(*names: str) -> bytes:
     ],
 )
 def test_ids(names: list[str], ids: list[str]) -> None:
-    found = census(tar_of(*names))
+    found = contents(tar_of(*names))
     assert found.ids == ids and found.is_whole and not found.is_cut
     assert len(found.images) == len(ids)
 
@@ -54,12 +54,12 @@ def test_names_in_an_incremental_backup_are_gnu_tars(tmp_path: Path) -> None:
     (tmp_path / "in" / "d.jpg" / "a.jpg").write_bytes(b"A")
     command = ["tar", "-G", "--label=holiday.jpg", "-C", tmp_path / "in", "-cf", tmp_path / "s.tar", "."]
     subprocess.run(command, check=True)
-    found = census((tmp_path / "s.tar").read_bytes())
+    found = contents((tmp_path / "s.tar").read_bytes())
     assert found.ids == ["./d.jpg/a"] and found.is_whole
 
 
 def test_two_tars_in_one_file_share_no_sample() -> None:
-    found = census(tar_of("a.jpg") + tar_of("a.png"))
+    found = contents(tar_of("a.jpg") + tar_of("a.png"))
     assert found.ids == ["a", "a.png"] and found.is_whole
 
 
@@ -68,7 +68,7 @@ def test_a_global_header_is_no_damage_and_names_nothing(said: dict[str, str]) ->
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w", pax_headers=said) as tar:
         tar.addfile(tarfile.TarInfo("a.jpg"))
-    found = census(buffer.getvalue())
+    found = contents(buffer.getvalue())
     assert found.ids == ["a"] and found.is_whole
 
 
@@ -80,13 +80,13 @@ def test_links_are_images(kind: bytes) -> None:
             info = tarfile.TarInfo(name)
             info.type, info.linkname = of_kind, "a.jpg"
             tar.addfile(info)
-    assert census(buffer.getvalue()).images == ["a.jpg", "b.jpg"]
+    assert contents(buffer.getvalue()).images == ["a.jpg", "b.jpg"]
 
 
 def test_members_that_are_named() -> None:
-    found = census(tar_of("a.left.jpg", "a.depth.raw", "b.left.jpg"), "depth.raw", "left.jpg")
+    found = contents(tar_of("a.left.jpg", "a.depth.raw", "b.left.jpg"), "depth.raw", "left.jpg")
     assert found.ids == ["a.left", "a.depth", "b"]
-    assert census(tar_of("left", "right"), "left").ids == ["left"]
+    assert contents(tar_of("left", "right"), "left").ids == ["left"]
 
 
 def test_damage_and_what_lies_behind_it() -> None:
@@ -94,7 +94,7 @@ def test_damage_and_what_lies_behind_it() -> None:
     data = bytearray(tar_of(*names))
     data[1536 + 124 : 1536 + 135] = b"77777777777"  # member 1 says that it goes past the end
     data[1536 + 148 : 1536 + 156] = b"%06o\0 " % (sum(data[1536:2048]) - sum(data[1684:1692]) + 8 * 32)
-    found = census(bytes(data))
+    found = contents(bytes(data))
     assert found.images == ["0.jpg", "2.jpg", "3.jpg", "4.jpg"] and not found.is_whole
     assert not found.is_cut
 
@@ -102,13 +102,13 @@ def test_damage_and_what_lies_behind_it() -> None:
 def test_something_else_between_members() -> None:
     data = bytearray(tar_of("a.jpg", "b.jpg", "c.jpg"))
     data[1536:2048] = b"x" * 512
-    found = census(bytes(data))
+    found = contents(bytes(data))
     assert found.images == ["a.jpg", "c.jpg"] and not found.is_whole
 
 
 @pytest.mark.parametrize(("size", "images"), [(1536, 1), (3072, 2), (3072 + 300, 2), (2072, 1), (0, 0), (100, 0)])
 def test_a_tar_without_an_end(size: int, images: int) -> None:
-    found = census(tar_of("a.jpg", "b.jpg")[:size])
+    found = contents(tar_of("a.jpg", "b.jpg")[:size])
     assert found.is_cut or not found.is_whole
     assert len(found.images) == images
 
@@ -134,16 +134,16 @@ def test_an_extended_header_larger_than_memory_is_not_read() -> None:
     info = tarfile.TarInfo("a")
     info.type, info.size = tarfile.XHDTYPE, 1 << 40
     data = info.tobuf(tarfile.GNU_FORMAT) + tar_of("a.jpg")
-    found = census(data)
+    found = contents(data)
     assert found.images == ["a.jpg"] and not found.is_whole
 
 
 def test_where_tarfile_gives_up_and_where_the_end_is_one_block() -> None:
     info = tarfile.TarInfo("x")
     info.type, info.size = tarfile.XHDTYPE, 0
-    found = census(info.tobuf(tarfile.GNU_FORMAT) + bytes(512) + tar_of("a.jpg"))
+    found = contents(info.tobuf(tarfile.GNU_FORMAT) + bytes(512) + tar_of("a.jpg"))
     assert found.images == ["a.jpg"] and not found.is_whole
-    assert not census(tar_of("a.jpg")[: 1536 + 512]).is_cut
+    assert not contents(tar_of("a.jpg")[: 1536 + 512]).is_cut
 
 
 def test_families() -> None:
