@@ -247,7 +247,7 @@ def test_a_record_that_counts_other_errors(output: Path, shardtalk: Run) -> None
     record = record_of(output, "k1")
     edit(record, errors={"empty_file": 2})
     code, said = shardtalk("verify", output)
-    assert code == 1 and "its errors are {}, and {'empty_file': 2} in its commit record" in said
+    assert code == 1 and "its errors are {}, but {'empty_file': 2} in its commit record" in said
 
 
 def test_captions_and_errors_are_counted_from_the_rows(tmp_path: Path, caption: Run, shardtalk: Run) -> None:
