@@ -5,9 +5,9 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from pipeline.verification.census import RowKey, compare_table, compare_tar, differences
 
 from pipeline.read_options import ReadOptions
+from pipeline.verification.census import RowKey, compare_table, compare_tar, differences
 from pipeline.verification.table_census import TableContents, count_list, count_parquet
 from pipeline.verification.tar_census import TarContents
 
