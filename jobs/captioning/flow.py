@@ -7,7 +7,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import pyarrow as pa
-from pipeline.inference.decode_stage import DecodeStage
 
 from cluster.connect import Resources
 from configs.caption import CaptionConfig
@@ -16,6 +15,7 @@ from jobs.captioning.job_description import read_options
 from jobs.captioning.progress import report_startup
 from model.captioner import checkpoint
 from model.device import choose_device
+from pipeline.inference.decode_stage import DecodeStage
 from pipeline.shards import Span
 
 CPU_BATCH_IMAGES, CUDA_BATCH_IMAGES = 32, 256
