@@ -273,3 +273,15 @@ def test_image_members_are_part_of_the_job(tmp_path: Path, caption: Run, shardta
     assert "1 images are no longer found" not in shardtalk("gallery", tmp_path / "out")[1]
     code, said = caption(tar)
     assert code == 2 and "reading.image_members was ['right.jpg'] and is []" in said
+
+
+def test_an_output_under_the_old_names_of_options_is_gone_on_with(tmp_path: Path, caption: Run, shardtalk: Run) -> None:
+    folder, output = pictures(tmp_path / "in", 2), tmp_path / "out"
+    assert caption(folder)[0] == 0
+    for path in [output / "_job.json", output / "_manifest.json", *(output / "_epochs").iterdir()]:
+        path.write_text(path.read_text().replace('"num_beam_groups"', '"groups"').replace("_ngram_size", "_ngram"))
+    for new in (0, 1):
+        code, said = caption(folder)
+        assert code == 0 and f"this run {new} rows" in said
+        assert shardtalk("verify", output, folder)[0] == 0
+        (folder / "new.jpg").write_bytes(jpeg(7))
