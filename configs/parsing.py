@@ -147,9 +147,9 @@ def _find(entries: Any, section: str, name: str) -> Any:
 def _kind(config: Any, option: str) -> Any:
     """The type of an option; None for one that there is not, the dataclass for a section."""
     kind, names = config, deque(option.split("."))
-    while names:
-        kind = get_type_hints(kind).get(names.popleft()) if is_dataclass(kind) else None
-        if entry := entry_of(kind):
-            kind = entry if names else kind
-            names = deque(list(names)[1:])
-    return kind
+    while names and is_dataclass(kind):
+        kind = get_type_hints(kind).get(names.popleft())
+        if (entry := entry_of(kind)) and names:
+            kind = entry
+            names.popleft()  # the entry's name
+    return None if names else kind

@@ -1,9 +1,12 @@
+import contextlib
 import dataclasses
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from configs.errors import ConfigError
 from configs.help import Command
@@ -140,6 +143,9 @@ def test_a_list_in_a_file_replaces_the_default_and_the_command_line_changes_it(t
         (["--parts.third.size=1"], "there is no 'third' among the parts: first, second-part"),
         (["--parts.first.sise=1"], "did you mean --parts.NAME.size"),
         (["--parts.first.inner.x=1"], "there is no option --parts.first.inner.x"),
+        (["--iner.size=1"], "there is no option --iner.size; did you mean --inner.size?"),
+        (["--inner.size.x.y=1"], "there is no option --inner.size.x.y"),
+        (["--a.b.c=1"], "there is no option --a.b.c"),
         (["--parts.first.size=many"], "parts.size is 'many'; it must be a whole number"),
     ],
 )
@@ -178,6 +184,13 @@ def test_a_path_with_a_space_that_has_lost_its_quotes_is_recognised(tmp_path: Pa
     (tmp_path / "my photos").mkdir()
     with pytest.raises(ConfigError, match="put quotes around it"):
         parsed(f"{tmp_path}/my", "photos")
+
+
+@given(st.lists(st.text("abinerstpz.-_=,0/", max_size=12).map("--".__add__) | st.text(max_size=5), max_size=4))
+@settings(suppress_health_check=list(HealthCheck))
+def test_whatever_is_given_is_parsed_or_a_mistake(argv: list[str]) -> None:
+    with contextlib.suppress(ConfigError, SystemExit):
+        parsed(*argv)
 
 
 def test_a_config_cannot_be_changed() -> None:
