@@ -120,11 +120,19 @@ def _assign(config: Any, given: dict[str, Any], option: str, texts: list[str]) -
             )
     kind = get_type_hints(kind)[names[0]]
     if entry_of(kind):
-        place[names[0]] = yaml.safe_load(texts[-1])
+        place[names[0]] = _read_list(option, texts[-1])
     else:
         place[names[0]] = (
             [part for text in texts for part in text.split(",")] if get_origin(kind) is list else texts[-1]
         )
+
+
+def _read_list(option: str, text: str) -> Any:
+    """A list of sections as YAML has it. Raises ConfigError for what is not YAML."""
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{option} is {text!r}, which is not YAML") from error
 
 
 def _entries(kind: Any, place: dict[str, Any], name: str) -> Any:

@@ -146,6 +146,8 @@ def test_a_list_in_a_file_replaces_the_default_and_the_command_line_changes_it(t
         (["--iner.size=1"], "there is no option --iner.size; did you mean --inner.size?"),
         (["--inner.size.x.y=1"], "there is no option --inner.size.x.y"),
         (["--a.b.c=1"], "there is no option --a.b.c"),
+        (["--parts=["], "parts is '[', which is not YAML"),
+        (["--parts=a"], "parts is 'a'; it must be a list"),
         (["--parts.first.size=many"], "parts.size is 'many'; it must be a whole number"),
     ],
 )
