@@ -17,7 +17,8 @@ from pipeline.read_options import ReadOptions
 from pipeline.storage.folder import Folder
 from pipeline.storage.paths import normalize_path
 from pipeline.verification.folder_census import list_files
-from pipeline.verification.verify import RowCounts, find_problems
+from pipeline.verification.part_check import RowCounts
+from pipeline.verification.verify import find_problems
 
 SHOWN = 100
 

@@ -9,28 +9,22 @@ Memory holds the commit records, one part, and the ids of those shards that have
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
-from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
 from typing import Any
-
-import pyarrow as pa
 
 from configs.renamed import with_new_names
 from pipeline.filenames import from_printable, printable
-from pipeline.output.commit_log import Commit, CommitLog, hash_keys, missing_ranges
+from pipeline.output.commit_log import CommitLog, missing_ranges
 from pipeline.output.layout import JOB, MANIFEST, PART
-from pipeline.output.part_reader import read_part
 from pipeline.read_options import DEFAULTS, ReadOptions
-from pipeline.schema import ROW, ErrorCode, extended
 from pipeline.shards import Shard
 from pipeline.storage.filesystems import is_remote
 from pipeline.storage.folder import Folder
 from pipeline.storage.prefetch import prefetch_map
 from pipeline.verification.census import RowKey, compare
+from pipeline.verification.part_check import RowCounts, read_parts
 
 THREADS, DEPTH = 8, 16
 """Number of shards that are compared concurrently, and ahead of the results."""
@@ -38,15 +32,6 @@ DATA = (".parquet", ".jsonl", ".ndjson", ".json", ".csv", ".arrow", ".jsonl.gz",
 """Extensions of files that readers of a folder take for data."""
 OWN_FOLDERS = ("_commits", "_epochs", "_exports")
 OWN_FILES = (JOB, MANIFEST, "_lease.json", "_plan.json")
-
-
-@dataclass
-class RowCounts:
-    """The counts of rows in all readable parts."""
-
-    captions: int = 0
-    errors: Counter[str] = field(default_factory=Counter)
-    """Number of rows without a caption, by error code."""
 
 
 def find_problems(
@@ -196,76 +181,6 @@ def _check_parts(
         return [f"{printable(shard.path)}: {problem}" for problem in compare(shard, rows, options)]
 
     for lines in prefetch_map(
-        compare_shard, _read_parts(folder, commit_log, listed, counts), threads=THREADS, depth=DEPTH
+        compare_shard, read_parts(folder, commit_log, listed, counts), threads=THREADS, depth=DEPTH
     ):
         yield from lines
-
-
-def _read_parts(
-    folder: Folder, commit_log: CommitLog, listed: Mapping[str, Shard], counts: RowCounts
-) -> Iterator[str | tuple[Shard, list[RowKey]]]:
-    """Yields the problems of the parts, and the rows of each listed shard."""
-    awaited = Counter[str]()
-    for commit in commit_log.commits:
-        for row_range in commit.row_ranges:
-            awaited[commit.paths[row_range.shard]] += row_range.stop - row_range.start
-    held: dict[str, list[RowKey]] = {}
-    for commit in sorted(commit_log.commits, key=_first_row):
-        rows = None
-        for found in _check_part(folder, commit):
-            if isinstance(found, str):
-                yield found
-            else:
-                rows = found
-        if rows is None:
-            continue
-        columns = [rows[name].to_pylist() for name in ("shard", "index", "image_id", "error_code")]
-        for path, index, image_id, code in zip(*columns, strict=True):
-            if code is None:
-                counts.captions += 1
-            else:
-                counts.errors[code] += 1
-            if path in listed:
-                held.setdefault(path, []).append(RowKey(index, image_id, code))
-                if len(held[path]) == awaited[path]:
-                    yield listed[path], held.pop(path)
-    yield from ((listed[path], found) for path, found in held.items())
-
-
-def _first_row(commit: Commit) -> tuple[str, int]:
-    return min(((commit.paths[row_range.shard], row_range.start) for row_range in commit.row_ranges), default=("", 0))
-
-
-def _check_part(folder: Folder, commit: Commit) -> Iterator[str | pa.Table]:
-    """Yields the problems of a part, and its rows if they match its commit record."""
-    if not folder.exists(commit.file):
-        yield f"{commit.file}: missing, with {commit.rows} rows"
-        return
-    data = folder.read(commit.file)
-    if hashlib.sha256(data).hexdigest() != commit.file_sha256:
-        yield f"{commit.file}: differs from what was committed ({len(data)} bytes)"
-        return
-    rows = read_part(folder, commit.file)
-    names = rows.schema.names
-    if names != extended(ROW, names).names or len(rows) != commit.rows or hash_keys(rows) != commit.keys_sha256:
-        yield f"{commit.file}: its rows do not match its commit record"
-        return
-    recorded = sorted((commit.paths[i.shard], index) for i in commit.row_ranges for index in range(i.start, i.stop))
-    held = sorted(zip(rows["shard"].to_pylist(), rows["index"].to_pylist(), strict=True))
-    if recorded != held:
-        yield f"{commit.file}: its rows do not match the intervals of its commit record"
-    errors = Counter(code for code in rows["error_code"].to_pylist() if code is not None)
-    if errors != commit.errors:
-        yield f"{commit.file}: its errors are {dict(errors)}, but {commit.errors} in its commit record"
-    yield from _check_rows(commit.file, rows)
-    yield rows
-
-
-def _check_rows(file: str, rows: pa.Table) -> Iterator[str]:
-    known = set(ErrorCode)
-    columns = [rows[name].to_pylist() for name in ("image_id", "caption", "error_code")]
-    for image_id, caption, code in zip(*columns, strict=True):
-        if (caption is None) == (code is None):
-            yield f"{file}: {image_id} has neither a caption nor an error, or both"
-        if code is not None and code not in known:
-            yield f"{file}: {image_id} has an unknown error code {code!r}"
