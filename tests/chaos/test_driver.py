@@ -161,14 +161,14 @@ def test_asked_to_stop_it_commits_and_says_3(
 HANGING = """
 import os, signal, sys, threading
 from jobs import cli
-from pipeline.storage import filesystems
+from pipeline.storage import folder
 
 def hang(file):
     if "part-" in os.readlink(f"/proc/self/fd/{file}"):
         os.kill(os.getpid(), signal.SIGTERM)
         threading.Event().wait()
 
-filesystems.os.fsync = hang
+folder.os.fsync = hang
 cli.main(sys.argv[1:])
 """
 
