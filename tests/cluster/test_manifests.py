@@ -24,6 +24,7 @@ from ray.autoscaler._private.util import prepare_config, validate_config
 from configs.caption import CaptionConfig
 from configs.parsing import parse
 from jobs import __version__
+from jobs.cli import COMMANDS
 
 ROOT = Path(__file__).parents[2]
 IMAGE = f"registry.example.com/shardtalk:{__version__}"
@@ -50,7 +51,7 @@ def ray_cluster() -> dict[str, Any]:
 
 
 def job_config(*options: str) -> CaptionConfig:
-    return parse(CaptionConfig, ["--config", str(ROOT / JOB_CONFIG), *options], prog="test", positional="inputs")
+    return parse(CaptionConfig, ["--config", str(ROOT / JOB_CONFIG), *options], COMMANDS["caption"])
 
 
 def pods() -> Iterator[dict[str, Any]]:
