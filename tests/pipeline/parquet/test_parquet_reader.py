@@ -224,3 +224,19 @@ def test_datasets_writes_what_is_read_here(tmp_path: Path) -> None:
     datasets.Dataset.from_dict(rows, features=features).to_parquet(tmp_path / "d.parquet")
     table = opened(io.BytesIO((tmp_path / "d.parquet").read_bytes()))
     assert [(row.name, row.image) for row in table.rows()] == [("a.png", b"x"), ("000000001", b"y")]
+
+
+def test_no_flipped_bit_of_a_footer_ends_the_process() -> None:
+    file = io.BytesIO()
+    pq.write_table(pa.table({"image": [b"abc" * 9, None]}), file)
+    whole = file.getvalue()
+    footer = len(whole) - 8 - int.from_bytes(whole[-8:-4], "little")
+    refused = 0
+    for bit in range(8 * footer, 8 * len(whole)):
+        broken = bytearray(whole)
+        broken[bit // 8] ^= 1 << bit % 8
+        try:
+            list(ParquetShard(io.BytesIO(broken), len(broken)).rows())
+        except DataError as error:
+            refused += "columns are damaged" in error.message
+    assert refused

@@ -1,0 +1,95 @@
+"""Checks the footers of Parquet files in a process of its own, which a damaged footer may end.
+
+pyarrow (26.0) describes a column of a row group without catching the exceptions of its C++ code, and so aborts the
+process that asks for one with, say, a histogram of the wrong length.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import signal
+import subprocess
+import sys
+import threading
+from typing import BinaryIO
+
+from pipeline.errors import DataError
+from pipeline.schema import ErrorCode
+
+MAGIC = b"PAR1"
+_LENGTH_BYTES = 4
+_SOUND = b"."
+
+
+class FooterChecker:
+    """A process that is asked about one footer after the other, by any thread, and is replaced when one ends it."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._process: subprocess.Popen[bytes] | None = None
+        self._owner = 0
+
+    def is_sound(self, footer: bytes) -> bool:
+        """Returns False if describing the columns of this footer ends a process."""
+        with self._lock:
+            while True:
+                process = self._running()
+                assert process.stdin and process.stdout
+                with contextlib.suppress(BrokenPipeError):
+                    process.stdin.write(len(footer).to_bytes(_LENGTH_BYTES, "little") + footer)
+                    process.stdin.flush()
+                if process.stdout.read(1) == _SOUND:
+                    return True
+                self._process = None
+                with contextlib.suppress(BrokenPipeError):
+                    process.stdin.close()
+                process.stdout.close()
+                if process.wait() == -signal.SIGABRT:  # otherwise somebody else ended it: ask another
+                    return False
+
+    def _running(self) -> subprocess.Popen[bytes]:
+        if self._process is None or self._owner != os.getpid():  # a fork has its parent's pipes
+            self._owner = os.getpid()
+            self._process = subprocess.Popen(
+                [sys.executable, "-c", _SCRIPT],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,
+                start_new_session=True,  # Ctrl-C is for us
+            )
+        return self._process
+
+
+_SCRIPT = """
+import contextlib, io, sys
+import pyarrow.parquet as pq
+while length := sys.stdin.buffer.read(4):
+    footer = sys.stdin.buffer.read(int.from_bytes(length, "little"))
+    with contextlib.suppress(Exception):  # the caller meets it, too
+        metadata = pq.read_metadata(io.BytesIO(b"PAR1" + footer + length + b"PAR1"))
+        for group in map(metadata.row_group, range(metadata.num_row_groups)):
+            for column in range(group.num_columns):
+                group.column(column)
+    sys.stdout.buffer.write(b".")
+    sys.stdout.buffer.flush()
+"""
+_CHECKER = FooterChecker()
+
+
+def check_footer(file: BinaryIO) -> None:
+    """Raises DataError for a Parquet file whose footer would end this process, OSError if it cannot be read.
+
+    Whatever else is wrong with a file is left to pyarrow.
+    """
+    size = file.seek(0, io.SEEK_END)
+    tail_bytes = _LENGTH_BYTES + len(MAGIC)
+    file.seek(max(0, size - tail_bytes))
+    tail = file.read(tail_bytes)
+    length = int.from_bytes(tail[:_LENGTH_BYTES], "little")
+    if tail[_LENGTH_BYTES:] == MAGIC and length <= size - tail_bytes:
+        file.seek(size - tail_bytes - length)
+        if not _CHECKER.is_sound(file.read(length)):
+            raise DataError(ErrorCode.CORRUPT_SHARD, "no Parquet file: the footer's columns are damaged")
+    file.seek(0)
