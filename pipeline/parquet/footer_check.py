@@ -21,6 +21,8 @@ from pipeline.schema import ErrorCode
 MAGIC = b"PAR1"
 _LENGTH_BYTES = 4
 _SOUND = b"."
+TRIES = 2
+"""Number of processes that a footer may end by another signal than SIGABRT: somebody else may have sent the first."""
 
 
 class FooterChecker:
@@ -32,9 +34,9 @@ class FooterChecker:
         self._owner = 0
 
     def is_sound(self, footer: bytes) -> bool:
-        """Returns False if describing the columns of this footer ends a process."""
+        """Returns False if describing this footer's columns ends a process. Raises RuntimeError if none can run."""
         with self._lock:
-            while True:
+            for _ in range(TRIES):
                 process = self._running()
                 assert process.stdin and process.stdout
                 with contextlib.suppress(BrokenPipeError):
@@ -46,8 +48,12 @@ class FooterChecker:
                 with contextlib.suppress(BrokenPipeError):
                     process.stdin.close()
                 process.stdout.close()
-                if process.wait() == -signal.SIGABRT:  # otherwise somebody else ended it: ask another
-                    return False
+                ended_by = -process.wait()
+                if ended_by < 0:
+                    raise RuntimeError(f"the process that checks Parquet footers ended with exit code {-ended_by}")
+                if ended_by == signal.SIGABRT:
+                    break
+            return False
 
     def _running(self) -> subprocess.Popen[bytes]:
         if self._process is None or self._owner != os.getpid():  # a fork has its parent's pipes
