@@ -17,6 +17,7 @@ from typing import Any, TypeVar, get_origin, get_type_hints
 import yaml
 
 from configs.building import FLAGS, build, unknown
+from configs.bundled_files import find_config
 from configs.errors import ConfigError
 from configs.fields import default_of, entry_of
 from configs.help import METAVARS, Command, full_text, short_text
@@ -78,7 +79,7 @@ def _read_arguments(config: Any, argv: list[str]) -> tuple[list[tuple[str, str]]
 def _read_file(name: str) -> dict[str, Any]:
     """The options in a YAML file. Raises ConfigError, which names the file, and the line where it is broken."""
     try:
-        found = yaml.safe_load(Path(name).read_text(encoding="utf-8"))
+        found = yaml.safe_load(find_config(name).read_text(encoding="utf-8"))
     except OSError as error:
         raise ConfigError(f"--config {name} cannot be read: {error.strerror}") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:

@@ -89,7 +89,7 @@ COMMANDS = {
             extra="train",
             examples=(
                 "--data data --output run --network.cnn resnet50",
-                "--config configs/train-flickr8k.yaml --data data --output run --stages.finetune.epochs 3",
+                "--config train-flickr8k.yaml --data data --output run --stages.finetune.epochs 3",
             ),
         ),
         Command(
@@ -102,6 +102,16 @@ COMMANDS = {
             main=("references", "data", "split", "captioner", "output"),
             extra="evaluate",
             examples=("captions --references captions.json", "--captioner run/best --data data --split val"),
+        ),
+        Command(
+            "captioners",
+            "list the captioners that ship, or those in folders",
+            "captioners:CaptionersConfig",
+            positional="folders",
+            metavar="FOLDER…",
+            required=False,
+            main=("json",),
+            examples=("run", "flickr8k-mobilenet-v2 --json"),
         ),
         Command(
             "import-neuraltalk2",

@@ -3,7 +3,7 @@
 model.safetensors   the network's weights
 vocabulary.json     {"words": […]}
 config.json         {"format": 1, "architecture": {…}, "preprocessing": {…}, "provenance": {…}, "scores": {…}}, and,
-                    of captioners that ship, "license": an SPDX identifier; nothing reads it here
+                    of captioners that are published, "license" and "version" (`model.captioner.metadata`)
 
 Loading executes no pickle. `ZOO` is the folder of the captioners that ship with Shardtalk.
 """

@@ -20,6 +20,7 @@ import torch
 from configs.search import Search
 from configs.stage import Stage
 from configs.train import TrainConfig
+from model.captioner.metadata import DATA
 from model.device import choose_dtype, keep_freed_memory
 from model.nn.captioning_network import Network
 from model.nn.encoder import load_cnn
@@ -63,7 +64,11 @@ class Trainer:
             architecture=architecture,
             vocabulary=self.vocabulary,
             dtype=getattr(torch, config.weights_dtype),
-            provenance={"trained_by": "shardtalk train", "config": asdict(config)},
+            provenance={
+                "trained_by": "shardtalk train",
+                DATA: {"source": config.data, "images": len(train), "captions": len(train.caption_starts) - 1},
+                "config": asdict(config),
+            },
         )
         self.state, self._stopping = TrainingState(), False
 

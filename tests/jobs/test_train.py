@@ -82,8 +82,10 @@ def test_three_stages_make_a_captioner(  # noqa: PLR0917
     assert caption(photos, "--captioner", run / "best")[0] == 0
     found = {row["image_id"]: row["caption"] for row in rows_of(tmp_path / "out")}
     assert all(name in found[f"{i}.jpg"] for i, name in enumerate(list(COLOURS) * 2)), found
-    best = json.loads((run / "best" / "config.json").read_text())["scores"]["val"]
-    assert best["cider"] == pytest.approx(max(line["cider"] for line in history), abs=1e-4)
+    code, said = shardtalk("captioners", run / "best", "--json")
+    (best,) = json.loads(said)
+    assert best["scores"]["val"]["cider"] == pytest.approx(max(line["cider"] for line in history), abs=1e-4)
+    assert best["training_data"] == {"source": str(data), "images": 30, "captions": 60}
 
 
 def test_data_and_captioner_may_lie_in_a_store(  # noqa: PLR0917

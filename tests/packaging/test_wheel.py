@@ -101,10 +101,19 @@ print({name for name in all_modules if name.startswith(("model.", "pipeline."))}
     assert project.python(code) == "3 3 []\nset()\n"
 
 
-@pytest.mark.parametrize("command", ["train", "evaluate", "prepare", "gallery", "status", "import-neuraltalk2"])
+@pytest.mark.parametrize(
+    "command", ["train", "evaluate", "prepare", "gallery", "status", "captioners", "import-neuraltalk2"]
+)
 def test_every_command_has_help(command: str, project: Project) -> None:
     done = project.run("python", "-m", "shardtalk", command, "--help")
     assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_files_of_options_and_captioners_are_in_the_wheel(project: Project) -> None:
+    done = project.run("shardtalk", "train", "--config", "train-flickr8k.yaml", "--data", "none", "--output", "run")
+    assert (done.returncode, "none" in done.stderr, "--config" in done.stderr) == (2, True, False), done.stderr
+    done = project.run("shardtalk", "captioners")
+    assert (done.returncode, done.stdout.partition("\n")[0]) == (0, "flickr8k-mobilenet-v2 (default)"), done.stderr
 
 
 def test_all_modules_can_be_imported(project: Project) -> None:

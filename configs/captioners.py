@@ -1,0 +1,19 @@
+"""Options of `shardtalk captioners`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True)
+class CaptionersConfig:
+    """List the captioners that ship with Shardtalk, or those in folders, with their sizes, scores and licences.
+
+    FOLDER is a captioner, or holds captioners, as the folder of a training run does. Scores are those that training
+    measured on the split that is named, and stored in the captioner's config.json.
+    """
+
+    folders: list[str] = field(default_factory=list)
+    """Folders of captioners; a captioner may also be a URL or the name of one that ships. Empty: all that ship."""
+    json: bool = False
+    """Print the captioners as JSON, with all scores."""
