@@ -11,7 +11,7 @@ import time
 
 from cluster import connect
 from configs.caption import CaptionConfig
-from configs.parsing import parse
+from configs.loading.parsing import parse
 from jobs.captioning.flow import caption_spans
 from jobs.cli import COMMANDS
 from model.captioner import checkpoint

@@ -23,7 +23,7 @@ class EvaluateConfig:
     """
 
     captions: str = ""
-    """OUT."""
+    """The captions to score: a folder that `shardtalk caption` wrote, or a JSON file."""
     references: str = ""
     """JSON file of reference captions in neuraltalk2's, Karpathy's or COCO's format."""
     data: str = ""

@@ -44,8 +44,7 @@ class RayTrain:
 class TrainConfig:
     """Train a captioner, stage by stage, on shards that `shardtalk prepare` wrote. The same command again resumes.
 
-    `stages` is a list in --config FILE, and language and finetune without one; --stages.NAME.option changes one stage,
-    and so does its place, as in --stages.0.option.
+    `stages` is a list in --config FILE, and language and finetune without one; --stages.NAME.option changes one stage.
     """
 
     data: str

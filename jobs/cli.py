@@ -12,7 +12,7 @@ import errno
 import importlib
 import sys
 
-from configs.help import Command
+from configs.loading.command import Command
 from jobs import __version__
 from jobs.console import messages, startup_signals
 
@@ -184,7 +184,7 @@ def _run(command: Command, arguments: list[str]) -> int:
         startup_signals.exit_on_signals(name)
         import configs
         from configs.errors import ConfigError
-        from configs.parsing import parse
+        from configs.loading.parsing import parse
 
         module, _, attribute = command.config.partition(":")
         try:

@@ -18,7 +18,7 @@ import yaml
 
 from cluster import connect
 from cluster.connect import Resources
-from configs.renamed import with_new_names
+from configs.loading.renamed import with_new_names
 from configs.train import TrainConfig
 from jobs import cli
 from jobs.console.stop_requests import stop_on_signals

@@ -36,8 +36,8 @@ def caption(inputs: Location | Sequence[Location], output: Location, **options: 
     network, JobError where more rows or shards failed than `max_error_rate` and `max_lost_shards` allow, and
     KeyboardInterrupt once what was done is committed, where the process was asked to stop.
     """
-    from configs.building import build
     from configs.caption import CaptionConfig
+    from configs.loading.building import build
 
     given = {"output": os.fspath(output), "inputs": _locations(inputs)} | options
     config = build(CaptionConfig, given)

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from configs.renamed import with_new_names
+from configs.loading.renamed import with_new_names
 from pipeline.errors import OutputError
 from pipeline.inputs.brace_expansion import expand_input
 from pipeline.output import epochs

@@ -14,7 +14,7 @@ import os
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from configs.renamed import with_new_names
+from configs.loading.renamed import with_new_names
 from pipeline.filenames import from_printable, printable
 from pipeline.output.commit_log import CommitLog, missing_ranges
 from pipeline.output.layout import JOB, MANIFEST, PART

@@ -22,7 +22,7 @@ from ray.autoscaler._private.aws.node_provider import AWSNodeProvider
 from ray.autoscaler._private.util import prepare_config, validate_config
 
 from configs.caption import CaptionConfig
-from configs.parsing import parse
+from configs.loading.parsing import parse
 from jobs import __version__
 from jobs.cli import COMMANDS
 

@@ -20,7 +20,7 @@ from PIL import Image
 from s3_store import Bucket
 
 from cluster.connect import Resources
-from configs.parsing import parse
+from configs.loading.parsing import parse
 from configs.train import TrainConfig
 from jobs.cli import COMMANDS, main
 from model.nn.encoder import build_feature_extractor

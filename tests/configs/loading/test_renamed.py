@@ -1,16 +1,18 @@
+import re
+
 from configs.caption import CaptionConfig
 from configs.evaluate import EvaluateConfig
-from configs.help import option_names
+from configs.loading.options import options_of
+from configs.loading.renamed import RENAMED, with_new_names
 from configs.prepare import PrepareConfig
-from configs.renamed import RENAMED, with_new_names
 from configs.search import Search
 from configs.train import TrainConfig
 
 
 def test_every_new_name_is_an_option_and_no_old_one_is() -> None:
-    names = {
-        name for config in (CaptionConfig, EvaluateConfig, PrepareConfig, TrainConfig) for name in option_names(config)
-    }
+    configs = (CaptionConfig, EvaluateConfig, PrepareConfig, TrainConfig)
+    options = [option for config in configs for option in options_of(config, {})]
+    names = {re.sub(r"^stages\.\w+", "stages.NAME", option.name) for option in options}
     assert set(RENAMED.values()) <= names
     assert not set(RENAMED) & names
 

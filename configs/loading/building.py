@@ -1,0 +1,43 @@
+"""Nested dictionary → a frozen dataclass."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import MISSING
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from configs.errors import ConfigError
+from configs.loading.arguments import metavar_of
+from configs.loading.options import options_of
+
+if TYPE_CHECKING:
+    from pydantic_core import ErrorDetails
+
+Config = TypeVar("Config")
+
+
+def build(config: type[Config], given: Mapping[str, Any]) -> Config:
+    """The dataclass from a nested mapping, whose values pydantic converts and checks. Raises ConfigError."""
+    from pydantic import ConfigDict, TypeAdapter, ValidationError  # late: --help does without
+    from pydantic_core import to_jsonable_python
+
+    values = dict(given)
+    for option in options_of(config, values):
+        if option.value is MISSING:
+            raise ConfigError(f"`--{option.name} {metavar_of(option)}` is missing")
+    # A list, because its dataclasses take over the rule that a dataclass by itself cannot be given here.
+    adapter = TypeAdapter(list[config], config=ConfigDict(coerce_numbers_to_str=True))  # type: ignore[valid-type]
+    try:
+        return adapter.validate_python([to_jsonable_python(values, fallback=str, bytes_mode="base64")])[0]
+    except ValidationError as error:
+        raise _mistake(error.errors()[0]) from error
+
+
+def _mistake(error: ErrorDetails) -> Exception:
+    """The error of pydantic as one of ours; that of `__post_init__` as it is."""
+    if error["type"] == "value_error":
+        raised: Exception = error["ctx"]["error"]
+        return raised
+    option = ".".join(map(str, error["loc"][1:]))
+    expected = error["msg"].replace("Input should be", "it must be").partition(", unable")[0]
+    return ConfigError(f"{option} is {error['input']!r:.80}; {expected}")
