@@ -23,6 +23,7 @@ MAY_IMPORT = {
 }
 # Sub-packages: each may import those before it, and all may import what is beside them, `pipeline.errors` say.
 LAYERS = {
+    "configs": ["loading"],
     "model": ["vision", "nn", "decoding", "captioner", "training", "neuraltalk2"],
     "pipeline": [
         "storage",
