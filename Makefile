@@ -9,7 +9,7 @@ CLUSTERS := tests/cluster/test_local.py tests/integration/test_cluster.py
 KERNELS := tests/model/nn tests/model/decoding tests/model/captioner tests/model/neuraltalk2 \
 	tests/model/training/test_loss.py tests/pipeline/inference/test_stages.py tests/jobs/test_import_neuraltalk2.py
 IMAGES ?=
-OUT ?= demo
+OUT ?= $(if $(IMAGES),demo-yours,demo)
 # Public-domain photos that scikit-image ships.
 PHOTOS = $(addprefix $(VENV)/lib/python3*/site-packages/skimage/data/, \
 	astronaut.png camera.png chelsea.png coffee.png coins.png grass.png motorcycle_left.png rocket.jpg)
@@ -91,4 +91,4 @@ lock:  ## renew the lock files from pyproject.toml
 		pyproject.toml --extra dev --constraint requirements.lock --output-file requirements-dev.lock
 
 clean:  ## remove .venv and what the tools left
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache demo build dist site
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache demo demo-yours build dist site

@@ -1,7 +1,7 @@
 """A Ray cluster of several nodes on this machine (Linux), for tests and to try out the death of a node.
 
     eval "$(python -m cluster.local start --workers 2)"     # prints the environment that reaches it
-    ray job submit --working-dir . -- python -m jobs.caption photos --output /tmp/captions
+    ray job submit --working-dir . -- python -m jobs.caption ~/Pictures --output /tmp/captions
     python -m cluster.local stop
 
 Each node is a raylet with its own loopback address, folder and process session, so ports do not clash, and killing the

@@ -66,7 +66,7 @@ def describe(one: Metadata) -> str:
         "decoder": f"LSTM of {shape.layers} × {shape.hidden_size}{attention}",
         "vocabulary": f"{one.num_words:,} words",
         "training data": ": ".join(filter(None, [str(data.get("source", "")), ", ".join(counts)])) or "unknown",
-        "trained by": one.trained_by or "unknown",
+        "made by": one.made_by or "unknown",
     }
     for split, scores in one.scores.items():
         shown = [f"{METRICS[name.lower()]} {value:.3f}" for name, value in scores.items() if _is_shown(name, value)]

@@ -129,7 +129,7 @@ const gallery = (() => {
       : placeholder(row);
     const scores = row.logProb === null ? []
       : [element("span", { className: "score", title: "log-probability, in all and per token",
-        textContent: `${score(row.logProb)} · ${score(row.perToken)} / token` })];
+        textContent: `log-prob ${score(row.logProb)}, ${score(row.perToken)}/token` })];
     const button = element("button", { type: "button", className: row.code === null ? "tile" : "tile failed" },
       element("span", { className: "picture" }, picture),
       element("span", { className: "caption", dir: "auto", textContent: row.caption ?? row.message ?? "" }),

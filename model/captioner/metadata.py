@@ -33,7 +33,7 @@ class Metadata:
     """Number of words in its vocabulary."""
     training_data: dict[str, Any]
     """Source of the training data, and its numbers of images and captions; empty if unknown."""
-    trained_by: str
+    made_by: str
     """Command that made the captioner; "" if unknown."""
     scores: dict[str, dict[str, Any]]
     """Scores by split, and within it by metric; empty if unknown."""
@@ -62,7 +62,7 @@ def read_metadata(directory: Path) -> Metadata:
         preprocessing=checkpoint.load_preprocessing(directory),
         num_words=len(checkpoint.load_vocabulary(directory).words),
         training_data=_section(provenance, DATA),
-        trained_by=str(provenance.get("trained_by") or provenance.get("imported_by") or ""),
+        made_by=str(provenance.get("trained_by") or provenance.get("imported_by") or ""),
         scores={split: scores for split, scores in _section(config, "scores").items() if isinstance(scores, dict)},
         license=str(config.get("license") or ""),
         version=str(config.get("version") or ""),

@@ -27,7 +27,7 @@ def test_captioners_that_ship_are_described_in_full(shardtalk: Run) -> None:
         assert one["size_bytes"] == sum(file.stat().st_size for file in files) and len(files) == 3
         assert one["num_words"] == len(json.loads((directory / "vocabulary.json").read_text())["words"])
         assert one["scores"] == config["scores"] and 0 < one["scores"]["val"]["cider"] < 2
-        assert one["training_data"]["images"] > 0 and one["training_data"]["source"] and one["trained_by"]
+        assert one["training_data"]["images"] > 0 and one["training_data"]["source"] and one["made_by"]
         assert one["license"] and one["version"]
 
 
@@ -73,4 +73,4 @@ def test_metadata_of_other_forms_are_unknown(captioner: Path, tmp_path: Path, sh
     config |= {"scores": [1], "provenance": "somewhere", "license": None}
     (tmp_path / "odd" / "config.json").write_text(json.dumps(config))
     (one,) = listed(shardtalk, tmp_path / "odd")
-    assert (one["scores"], one["training_data"], one["trained_by"], one["license"]) == ({}, {}, "", "")
+    assert (one["scores"], one["training_data"], one["made_by"], one["license"]) == ({}, {}, "", "")
