@@ -11,6 +11,7 @@ import difflib
 import errno
 import importlib
 import sys
+from typing import Any
 
 from configs.loading.command import Command
 from jobs import __version__
@@ -122,6 +123,14 @@ COMMANDS = {
             main=("output", "overwrite"),
             examples=("model.t7 --output coco",),
         ),
+        Command(
+            "completion",
+            "print a script that completes commands and options in a shell",
+            "completion:CompletionConfig",
+            positional="shell",
+            metavar="SHELL",
+            examples=("bash",),
+        ),
     )
 }
 
@@ -178,19 +187,24 @@ def _usage() -> str:
     )
 
 
+def config_class(command: Command) -> type[Any]:
+    """The dataclass of a command's options."""
+    import configs
+
+    module, _, attribute = command.config.partition(":")
+    found: type[Any] = getattr(importlib.import_module(f".{module}", configs.__name__), attribute)
+    return found
+
+
 def _run(command: Command, arguments: list[str]) -> int:
     name = f"shardtalk {command.name}"
     with startup_signals.handlers_restored():
         startup_signals.exit_on_signals(name)
-        import configs
         from configs.errors import ConfigError
         from configs.loading.parsing import parse
 
-        module, _, attribute = command.config.partition(":")
         try:
-            config = parse(
-                getattr(importlib.import_module(f".{module}", configs.__name__), attribute), arguments, command
-            )
+            config = parse(config_class(command), arguments, command)
         except ConfigError as error:
             messages.logger_of(name).error(f"error: {error}")
             return USAGE

@@ -45,9 +45,10 @@ def add_common_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--config", action="append", metavar="FILE", help=described)
 
 
-def add_options(parser: argparse.ArgumentParser, command: Command, options: Iterable[Option]) -> None:
-    """Adds the options of a command, in a group for each section."""
+def add_options(parser: argparse.ArgumentParser, command: Command, options: Iterable[Option]) -> list[argparse.Action]:
+    """Adds the options of a command, in a group for each section. Returns their actions."""
     groups: dict[str, Any] = {"": parser}
+    actions = []
     for option in options:
         section = option.name.rpartition(".")[0]
         if section not in groups:
@@ -55,7 +56,7 @@ def add_options(parser: argparse.ArgumentParser, command: Command, options: Iter
         ending = f" Default: {shown}." if (shown := _shown(option.value)) else ""
         settings: dict[str, Any] = {"help": (option.description + ending).replace("%", "%%")}
         if option.name == command.positional:
-            parser.add_argument(option.name, nargs="*", metavar=command.metavar, **settings)
+            actions.append(parser.add_argument(option.name, nargs="*", metavar=command.metavar, **settings))
             continue
         if option.kind is bool:
             settings |= {"nargs": "?", "const": "true"}
@@ -63,7 +64,8 @@ def add_options(parser: argparse.ArgumentParser, command: Command, options: Iter
             settings |= {"action": "extend", "type": lambda text: text.split(",")}
         elif get_origin(option.kind) is Literal:
             settings["choices"] = get_args(option.kind)
-        groups[section].add_argument(f"--{option.name}", metavar=metavar_of(option), **settings)
+        actions.append(groups[section].add_argument(f"--{option.name}", metavar=metavar_of(option), **settings))
+    return actions
 
 
 def metavar_of(option: Option) -> str:
