@@ -10,7 +10,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 PACKAGES = ("cluster", "configs", "jobs", "model", "pipeline", "shardtalk")
-"""In a checkout; where Shardtalk is installed from a wheel, the last one holds the others."""
+"""The packages of a checkout whose code is hashed; in an installed wheel the last one contains the others."""
 _COMPARED_PACKAGES = ("ray", "torch", "torchvision", "pyarrow", "pillow", "numpy")
 
 Identity = Mapping[str, str]

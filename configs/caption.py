@@ -40,7 +40,7 @@ class RayConfig:
 
 
 def normalized_weights(weights: Sequence[float], captioners: Sequence[str]) -> list[float]:
-    """The weight of each captioner; they add up to 1. No weights are equal ones. Raises ConfigError."""
+    """Returns the weight of each captioner, with a sum of 1; without weights, equal ones. Raises ConfigError."""
     given = list(weights) or [1.0] * len(captioners)
     if len(given) != len(captioners) or not all(0.0 < weight < math.inf for weight in given):
         shown = ",".join(f"{weight:g}" for weight in given)
@@ -72,7 +72,7 @@ class CaptionConfig:
     format: Literal["parquet", "jsonl"] = "parquet"
     """File format of the rows."""
     search: Search = field(default_factory=Search)
-    """How captions are searched for."""
+    """The search for captions."""
     rerank: Rerank = field(default_factory=Rerank)
     """The order of the candidates."""
     siblings: list[str] = field(default_factory=list)
@@ -123,12 +123,12 @@ class CaptionConfig:
 
     @property
     def captioner_weights(self) -> list[float]:
-        """The weight of each captioner; they add up to 1."""
+        """The weight of each captioner, with a sum of 1."""
         return normalized_weights(self.weights, self.captioner)
 
     @property
     def lost_shards_allowed(self) -> float:
-        """`max_lost_shards`, with its default in the place of -1."""
+        """`max_lost_shards`, with the default instead of -1."""
         if self.max_lost_shards >= 0:
             return self.max_lost_shards
         return 1.0 if self.max_error_rate == 1.0 else 0.01

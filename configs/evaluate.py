@@ -51,7 +51,7 @@ class EvaluateConfig:
     runner: Literal["auto", "local", "ray"] = "auto"
     """Runner for --captioner; `shardtalk caption --help-all` describes it and the options below."""
     search: Search = field(default_factory=Search)
-    """How captions are searched for."""
+    """The search for captions."""
     rerank: Rerank = field(default_factory=Rerank)
     """The order of the candidates."""
     device: str = "auto"

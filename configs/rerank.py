@@ -11,7 +11,7 @@ from configs.search import Search
 
 @dataclass(frozen=True)
 class Rerank:
-    """The order of the candidates, where it is not the search's. Needs search.num_candidates of 2 or more.
+    """The order of the candidates, if it differs from the search's own. Needs search.num_candidates of 2 or more.
 
     Raises ConfigError for a value out of range.
     """

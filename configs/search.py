@@ -12,7 +12,7 @@ Method = Literal["beam", "greedy", "sample", "neuraltalk2"]
 
 @dataclass(frozen=True)
 class Search:
-    """How captions are searched for: the algorithm, its limits and the rules that each caption follows.
+    """The search for captions: the algorithm, its limits and the rules that each caption follows.
 
     Raises ConfigError for a value out of range.
     """

@@ -123,7 +123,7 @@ def run(config: CaptionConfig) -> int:
 
 
 def _expected_rows(commit_log: CommitLog, spans: list[Span]) -> int | None:
-    """Returns the number of rows of the finished output; None if tars, tables or lists hide it."""
+    """Returns the number of rows of the finished output; None if tars, tables or lists are among the inputs."""
     return commit_log.rows + len(spans) if all(span.shard.image_id for span in spans) else None
 
 

@@ -1,4 +1,4 @@
-"""`shardtalk COMMAND …`: the commands, and what all of them do about options, mistakes and interruption.
+"""`shardtalk COMMAND …`: the table of commands, and their common handling of options, errors and signals.
 
 Exit codes: 0 done, 1 failed (network and disk faults, too), 2 usage or configuration error, 3 interrupted and
 resumable. All but 0 say why in a line, without a traceback, unless it is a bug of ours.
@@ -25,7 +25,7 @@ _FAULTS = frozenset(
         *(errno.ENETUNREACH, errno.ENETDOWN, errno.ENETRESET),
     ]
 )
-"""What nobody mends at the command line."""
+"""Error numbers of disk and network faults, which no change of the command line would repair."""
 
 _OPTIONAL = frozenset({"matplotlib", "pycocoevalcap", "tensorboardX", "webdataset"})
 """Packages of the extras `train` and `evaluate`."""

@@ -25,14 +25,14 @@ SHOWN = 100
 
 @dataclass(frozen=True)
 class Examination:
-    """What `examine` found."""
+    """The result of `examine`."""
 
     problems: list[str]
-    """A line each; none where the output is proven."""
+    """One line per problem; empty if the output is proven to be complete."""
     counts: RowCounts
-    """Of the rows."""
+    """Numbers of captions and errors among the rows."""
     num_files: int | None
-    """Files of the input; None where it was not compared."""
+    """Number of input files; None if the output was not compared with its input."""
 
 
 def run(config: VerifyConfig) -> int:
@@ -56,7 +56,7 @@ def run(config: VerifyConfig) -> int:
 
 
 def examine(out: str, inputs: Sequence[str], *, max_problems: int) -> Examination:
-    """Looks for problems in an output until there are as many. Raises OutputError for a folder that is no output.
+    """Checks an output, and stops after `max_problems` problems. Raises OutputError for a folder that is no output.
 
     Args:
         inputs: what was captioned, to compare key by key; empty checks the output against itself only.

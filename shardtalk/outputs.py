@@ -60,7 +60,7 @@ def caption(inputs: Location | Sequence[Location], output: Location, **options: 
 
 
 def read(output: Location, columns: Sequence[str] | None = None) -> pa.Table:
-    """The committed rows of an output, finished or not, as one table ordered by `shard` and `index`.
+    """Reads the committed rows of an output, finished or not, as one table ordered by `shard` and `index`.
 
     Args:
         columns: those to read; None for all.
@@ -86,11 +86,12 @@ def read(output: Location, columns: Sequence[str] | None = None) -> pa.Table:
 
 
 def verify(output: Location, inputs: Location | Sequence[Location] = (), *, max_problems: int = 100) -> list[str]:
-    """What is wrong with an output, a line each; an empty list where it holds every input key exactly once.
+    """Checks an output; returns its problems, one line each: none if it holds every input key exactly once.
 
     Args:
-        inputs: what was captioned, to compare key by key; without it the output is checked against itself only.
-        max_problems: the number after which it stops looking.
+        inputs: the inputs that were captioned, to compare key by key; without them the output is only checked against
+            itself.
+        max_problems: the number of problems after which the check ends.
 
     Raises OutputError, a ValueError, for a folder that is no output.
     """

@@ -1,1 +1,1 @@
-"""Parts of `shardtalk caption`: what decides its captions, where it computes, what it reports."""
+"""Parts of `shardtalk caption`: the description of the job, its flow, its devices, its progress and its summary."""

@@ -1,4 +1,4 @@
-"""What a captioning job tells the user while it runs: what it found at the start, then how far it is."""
+"""Reports the progress of a captioning job to the user: the inputs found at the start, then the rows that are done."""
 
 from __future__ import annotations
 

@@ -14,11 +14,11 @@ from jobs.console.startup_signals import STOP_SIGNALS
 
 
 class StopRequested(BaseException):
-    """Ends the wait for more rows."""
+    """Raised by a stop request to end the wait for more rows."""
 
 
 class StopRequest:
-    """Whether the job was asked to stop."""
+    """A request to stop the job, which a signal makes and the flow polls."""
 
     def __init__(self) -> None:
         self.requested = False

@@ -18,7 +18,7 @@ log = logging.getLogger("shardtalk.train")
 
 
 class TrainingProgress:
-    """The `Reporter` of a training run. A context, which ends the progress bar."""
+    """The `Callback` of a training run. A context, which ends the progress bar."""
 
     def __init__(self, stop: StopRequest) -> None:
         self._stop = stop

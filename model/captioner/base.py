@@ -44,7 +44,7 @@ class Caption:
     """The captions that a search found for an image."""
 
     candidates: list[Candidate]
-    """Best first, at least one."""
+    """The captions, best first; at least one."""
 
     @property
     def text(self) -> str:
@@ -67,7 +67,7 @@ class BaseCaptioner(ABC):
     @property
     @abstractmethod
     def decoder(self) -> StepDecoder:
-        """The decoder that predicts the next word."""
+        """The decoder that predicts the next word of a caption."""
 
     @abstractmethod
     def initial_state(self, pixels: PixelsByKey) -> DecoderState:

@@ -1,4 +1,4 @@
-"""The metadata of a captioner: what its directory says about it, read without its weights.
+"""The metadata of a captioner, read from its directory without its weights.
 
 `config.json` has, beside what `checkpoint.load` needs, "scores" by split, in "provenance" where the captioner comes
 from and the "data" that it was trained on, and, of captioners that are published, "license", an SPDX identifier, and

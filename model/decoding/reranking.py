@@ -1,4 +1,4 @@
-"""Reorders the candidates that a search found, by scores from elsewhere.
+"""Reorders the candidates that a search found, by the scores of a reranker.
 
 Letters: B images.
 """
@@ -23,7 +23,7 @@ class Reranker(Protocol):
 
     @property
     def pixel_keys(self) -> Sequence[Preprocessing]:
-        """The pixel keys of the images it needs; empty if it looks at captions only."""
+        """The pixel keys of the images it needs; empty if it needs the captions only."""
 
     def __call__(self, pixels: PixelsByKey, hypotheses: Sequence[Sequence[Hypothesis]]) -> list[list[float]]:
         """Returns a score for each candidate of each of B images; higher is better."""

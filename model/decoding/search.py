@@ -1,4 +1,4 @@
-"""From an image's embedding to words: greedy, beam and sampling, for a batch of images at once, on their device.
+"""Searches for captions given image embeddings: greedy, beam or sampling, for a batch of images on their device.
 
 Every caption ends with END, whose log-probability counts; after `max_tokens` words nothing else can be said.
 Images whose search is over leave the batch, so a short caption costs no more than itself. `configs.search.Search` has
@@ -32,7 +32,7 @@ def generate(
     suppressed_ids: Sequence[int] = (),
     forbidden_final_ids: Sequence[int] = (),
 ) -> list[list[Hypothesis]]:
-    """The candidates of each image, best first.
+    """Returns the candidates of each image, best first.
 
     Args:
         decoder: in evaluation mode.

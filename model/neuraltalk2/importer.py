@@ -45,7 +45,7 @@ class Checkpoint:
     """The contents of a checkpoint file."""
 
     network: Network
-    """In evaluation mode."""
+    """The network, in evaluation mode."""
     architecture: Architecture
     vocabulary: Vocabulary
     options: dict[str, str | float | bool]

@@ -37,7 +37,7 @@ OPTIMIZERS: Mapping[str, Callable[[_Groups, Optimizer], torch.optim.Optimizer]] 
 
 
 def learning_rate_factor(schedule: Schedule, step: int, steps: int) -> float:
-    """The share of the peak learning rate at `step` of `steps`, counted from 0; in [0, 1]."""
+    """Returns the share of the peak learning rate at `step` of `steps`, counted from 0; in [0, 1]."""
     warmup_steps = min(schedule.warmup_steps, steps // 4)
     if step < warmup_steps:
         return (step + 1) / warmup_steps
@@ -50,14 +50,14 @@ def learning_rate_factor(schedule: Schedule, step: int, steps: int) -> float:
 
 
 def build_scheduler(schedule: Schedule, optimizer: torch.optim.Optimizer, steps: int) -> LambdaLR:
-    """The scheduler of an optimiser that will take `steps` steps."""
+    """Builds the scheduler of an optimiser that will take `steps` steps."""
     return LambdaLR(optimizer, lambda step: learning_rate_factor(schedule, step, steps))
 
 
 def build_optimizer(
     options: Optimizer, parameters: Iterable[nn.Parameter], *, undecayed: Iterable[torch.Tensor]
 ) -> torch.optim.Optimizer:
-    """The optimiser of these parameters. Vectors and those listed as `undecayed` get no weight decay."""
+    """Builds the optimiser of these parameters. Vectors and those listed as `undecayed` get no weight decay."""
     kept = {id(parameter) for parameter in undecayed}
     groups: dict[float, list[nn.Parameter]] = {}
     for parameter in parameters:
@@ -68,8 +68,8 @@ def build_optimizer(
 
 
 def build_optimizers(network: Network, rest: Optimizer, cnn: Optimizer) -> list[torch.optim.Optimizer]:
-    """The optimiser of decoder and projection, then the CNN's. A learning rate of 0 freezes the CNN, which then has
-    none."""
+    """Builds the optimiser of decoder and projection, then the CNN's. A learning rate of 0 freezes the CNN, which
+    then has no optimiser."""
     network.encoder.cnn.requires_grad_(cnn.learning_rate > 0.0)
     embeddings = [network.decoder.embedding.weight]
     of_cnn = {id(parameter) for parameter in network.encoder.cnn.parameters()}

@@ -37,7 +37,7 @@ _MAX_ASPECT_RATIO = 4  # longer images are cropped to this ratio before they are
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """How an image is converted to the CNN's input.
+    """The conversion of an image to the CNN's input.
 
     Args:
         image_size: side of the square input, in pixels.

@@ -1,4 +1,4 @@
-"""Tells how many captioners of a Ray job are up until its first rows arrive: a cluster may have to start nodes."""
+"""Reports how many captioners of a Ray job are up until its first rows arrive: a cluster may have to start nodes."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import ray
 from ray.exceptions import RayError
 
 POLL_S = 10.0
-"""Seconds between two looks at the number of captioners."""
+"""Seconds between two requests for the number of captioners."""
 ANSWER_TIMEOUT_S = 5.0
 
 ReportStartup = Callable[[int, int], None]
@@ -25,7 +25,7 @@ class StartupCounter:
         self._ids: set[str] = set()
 
     def add(self, actor_id: str) -> None:
-        """Notes that an actor is up."""
+        """Records that an actor is up."""
         self._ids.add(actor_id)
 
     def count(self) -> int:
@@ -40,7 +40,7 @@ class RemoteStartupCounter:
         self._actor = actor
 
     def add_this_actor(self) -> None:
-        """Notes that the calling actor is up."""
+        """Records that the calling actor is up."""
         self._actor.add.remote(ray.get_runtime_context().get_actor_id())
 
     def count(self) -> int:

@@ -117,7 +117,7 @@ def _from_numbers(values: pa.Array) -> Image:
 
 
 def _from_bytes(raw: bytes) -> bytes:
-    """Encoded bytes as they are; base64 that was kept as bytes, with or without `data:…,` before it, decoded."""
+    """Returns encoded bytes unchanged; decodes base64 stored as bytes, with or without `data:…,` before it."""
     is_text = raw.startswith(b"data:") or (_decoded(raw[:8].decode("latin-1")) or b"").startswith(_SIGNATURES)
     found = _from_text(raw) if is_text else raw
     return found if isinstance(found, bytes) else raw

@@ -49,7 +49,7 @@ class _ObjectInfo:
 
 
 class S3Source:
-    """An object, for `remote.RemoteFile`.
+    """An object, for `remote_file.RemoteFile`.
 
     Args:
         path: "bucket/key".

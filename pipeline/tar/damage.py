@@ -1,4 +1,4 @@
-"""Tells padding from damage where a tar has no header, and finds the next header behind it."""
+"""Distinguishes padding from damage where a tar has no header, and finds the next header behind it."""
 
 from __future__ import annotations
 

@@ -39,7 +39,7 @@ def initialize_network(config: TrainConfig, vocabulary: Vocabulary) -> tuple[Net
 
 
 def preprocessing_of(stage: Stage, preprocessing: Preprocessing) -> Preprocessing:
-    """The network's preprocessing at the stage's image size."""
+    """Returns the network's preprocessing at the stage's image size."""
     return preprocessing.with_image_size(stage.image_size) if stage.image_size else preprocessing
 
 

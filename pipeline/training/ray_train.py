@@ -108,7 +108,7 @@ def run_on_ray(
     resources: Mapping[str, float],
     max_failures: int,
 ) -> bool:
-    """Trains on workers; False if it was asked to stop before the end.
+    """Trains on workers of Ray Train; returns False if it was stopped before the end.
 
     Args:
         num_workers: number of workers, or minimum and maximum.

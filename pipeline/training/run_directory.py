@@ -111,7 +111,7 @@ class RunDirectory:
             self._board.add_scalar(f"step/{name}", value, step)
 
     def remove_features(self) -> None:
-        """Deletes what `feature_cache.Cache` kept."""
+        """Deletes the features that `FeatureCache` stored in the folder."""
         self.folder.remove_all(feature_cache.FOLDER)
 
 

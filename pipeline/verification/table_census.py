@@ -68,7 +68,7 @@ def _counts(table: pq.ParquetFile, groups: list[pq.RowGroupMetaData], options: R
 
 
 def _fields(path: str) -> list[str]:
-    """A dotted name without what Parquet calls the levels of lists and maps."""
+    """Returns a dotted name without the parts that Parquet adds for the levels of lists and maps."""
     return [part for part in path.split(".") if part and part not in _LEVELS]
 
 
