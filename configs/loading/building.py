@@ -25,6 +25,8 @@ def build(config: type[Config], given: Mapping[str, Any]) -> Config:
     for option in options_of(config, values):
         if option.value is MISSING:
             raise ConfigError(f"`--{option.name} {metavar_of(option)}` is missing")
+        if isinstance(option.value, bool) and option.kind is not bool:  # pydantic takes `off` in YAML for the number 0
+            raise ConfigError(f"{option.name} is {str(option.value).lower()}; only flags are true or false")
     # A list, because its dataclasses take over the rule that a dataclass by itself cannot be given here.
     adapter = TypeAdapter(list[config], config=ConfigDict(coerce_numbers_to_str=True))  # type: ignore[valid-type]
     try:

@@ -44,8 +44,10 @@ def options_of(config: Any, given: dict[str, Any], prefix: str = "", about: str 
     for field in fields(config):
         kind, name, description = kinds[field.name], f"{prefix}{field.name}", described.get(field.name, "")
         value = given.get(field.name, _default(field))
+        if get_origin(kind) is list and not isinstance(value, list | tuple):
+            value = [value]
         if entry := entry_of(kind):
-            given[field.name] = [_section(each, name, entry) for each in (value if _is_list(value) else [value])]
+            given[field.name] = [_section(each, name, entry) for each in value]
             for each in given[field.name]:
                 label = str(each.get("name", entry.name)).replace("-", "_")
                 yield from options_of(entry, each, f"{name}.{label}.", description)
@@ -53,8 +55,8 @@ def options_of(config: Any, given: dict[str, Any], prefix: str = "", about: str 
             given[field.name] = vars(_default(field)) | _section(value, name, kind)
             yield from options_of(kind, given[field.name], f"{name}.", description)
         else:
-            if get_origin(kind) is list and field.name in given and not _is_list(value):
-                given[field.name] = [value]
+            if field.name in given:
+                given[field.name] = value
             yield Option(name, kind, value, description, given, about)
 
 
@@ -83,10 +85,6 @@ def _default(field: Field[Any]) -> Any:
     return field.default if field.default_factory is MISSING else field.default_factory()
 
 
-def _is_list(value: Any) -> bool:
-    return isinstance(value, list | tuple)
-
-
 def _section(given: Any, name: str, kind: Any) -> dict[str, Any]:
     """The values of a section as a dictionary of their own. Raises ConfigError for a value that is no section."""
     if isinstance(given, Mapping | kind):
@@ -96,7 +94,7 @@ def _section(given: Any, name: str, kind: Any) -> dict[str, Any]:
 
 @cache
 def _descriptions(config: Any) -> dict[str, str]:
-    """The docstring below each field, those of base classes included."""
+    """The docstring below each field that is a line of its own, those of base classes included."""
     found: dict[str, str] = {}
     for kind in reversed(config.__mro__[:-1]):
         found |= re.findall(r'^ +(\w+): [^\n]*\n +"""(.*?)"""', inspect.getsource(kind), re.MULTILINE | re.DOTALL)

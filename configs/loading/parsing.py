@@ -13,10 +13,10 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any, TypeVar, get_origin, get_type_hints
 
-from configs.bundled_files import find_config
 from configs.errors import ConfigError
 from configs.loading.arguments import Parser, add_common_options, add_options, help_text
 from configs.loading.building import build
+from configs.loading.bundled_files import find_config
 from configs.loading.command import Command
 from configs.loading.options import Option, options_of, unknown_option
 

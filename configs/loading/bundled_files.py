@@ -6,7 +6,7 @@ from pathlib import Path
 
 from configs.errors import ConfigError
 
-FOLDER = Path(__file__).parent
+FOLDER = Path(__file__).parents[1]
 
 
 def find_config(name: str) -> Path:

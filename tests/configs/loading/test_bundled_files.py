@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from configs.bundled_files import find_config
 from configs.errors import ConfigError
+from configs.loading.bundled_files import find_config
 
-CONFIGS = Path(__file__).parents[2] / "configs"
+CONFIGS = Path(__file__).parents[3] / "configs"
 
 
 @pytest.fixture(autouse=True)
