@@ -1,4 +1,4 @@
-"""Every caption a tiny decoder can say, and how probable it finds each."""
+"""Enumerates all captions that a tiny decoder can generate, with their probabilities."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ unruled = partial(Search, no_repeat_ngram_size=0)
 
 
 def log_prob(decoder: Decoder, embedding: torch.Tensor, words: tuple[int, ...]) -> float:
-    """By teacher forcing, through another path than the search's."""
+    """Computes the log-probability by teacher forcing, independently of the search."""
     with torch.no_grad():
         log_probs = decoder(embedding[None], torch.tensor([words], dtype=torch.int64)).log_softmax(-1)[0, 1:]
     return sum(float(log_probs[i, word]) for i, word in enumerate((*words, END)))

@@ -1,4 +1,4 @@
-"""Captioned rows, and a writer of them."""
+"""Builds captioned rows, and a writer for them."""
 
 import pyarrow as pa
 
@@ -11,7 +11,7 @@ FORMATS = ("parquet", "jsonl")
 
 
 def captioned(*positions: tuple[str, int]) -> pa.Table:
-    """Rows of shards by name and index, the fifth of each its last; odd ones are errors."""
+    """Builds rows of shards by name and index; the fifth is the last of its shard, and odd ones are errors."""
     return pa.Table.from_pylist(
         [
             {

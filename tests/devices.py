@@ -15,13 +15,13 @@ FLOAT32_RELATIVE = 5e-4
 
 
 def near_log_prob(expected: Any) -> Any:
-    """Equal to a caption's log-probability, or to each of a list, that another device computed in float32."""
+    """Matches a log-probability, or a list of them, that another device computed in float32."""
     return pytest.approx(expected, rel=FLOAT32_RELATIVE)
 
 
 @pytest.fixture
 def device() -> Iterator[torch.device]:
-    """Float32 is float32 there: by default cuDNN rounds what convolutions and LSTMs multiply to TF32."""
+    """The tested device, without TF32, to which cuDNN rounds float32 by default."""
     name = os.environ.get(VARIABLE)
     if not name and not torch.cuda.is_available():
         pytest.skip(f"this machine has no cuda; {VARIABLE}=cpu runs what makes sense without")
@@ -33,7 +33,7 @@ def device() -> Iterator[torch.device]:
 
 @pytest.fixture
 def cuda(device: torch.device) -> torch.device:
-    """For what only a GPU has."""
+    """A CUDA device; without one the test is skipped."""
     if device.type != "cuda":
         pytest.skip("is about a GPU's memory")
     return device

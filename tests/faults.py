@@ -1,4 +1,4 @@
-"""Faults on purpose. Here some of each kind; with CHAOS=full, as `make chaos` sets it, all."""
+"""Injected faults: a selection of each kind, or all with CHAOS=full, as in `make chaos`."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ _SURVIVED: Counter[tuple[str, str]] = Counter()
 
 
 def is_full() -> bool:
-    """Whether every fault is to be tried at every place."""
+    """Returns whether every fault is tried at every place."""
     return os.environ.get("CHAOS") == "full"
 
 
 def chosen(places: Sequence[Place], few: int) -> list[Place]:
-    """All of them, or about `few` that are spread over them."""
+    """Returns all places, or about `few` of them, evenly spread."""
     return list(places if is_full() else places[:: max(1, len(places) // few)])
 
 
@@ -40,7 +40,7 @@ def survived() -> Survived:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """The table of docs/reliability.md."""
+    """Prints the table of docs/reliability.md."""
     if not _SURVIVED or not is_full():
         return
     terminalreporter.section("faults injected, after each of which the output was that of an undisturbed run")

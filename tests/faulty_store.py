@@ -1,4 +1,4 @@
-"""A proxy before an S3 server that does to some of the requests what stores, proxies and networks do at times."""
+"""A proxy in front of an S3 server that injects faults of stores, proxies and networks into some requests."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ slow: an answer after a while
 
 
 class FaultyStore(ThreadingHTTPServer):
-    """Listens on loopback, for a `with` block.
+    """A proxy on loopback, which runs in a `with` block.
 
     Args:
         backend: URL of the server.
@@ -69,7 +69,7 @@ class FaultyStore(ThreadingHTTPServer):
             self.injected[fault] += 1
 
     def handle_error(self, request: object, client_address: object) -> None:
-        """Clients leave when they have enough."""
+        """Ignores clients that disconnect early."""
 
     def shutdown_request(self, request: socket.socket) -> None:
         self.close_request(request)  # a shutdown before would end a connection in good order
@@ -77,7 +77,7 @@ class FaultyStore(ThreadingHTTPServer):
 
 @contextlib.contextmanager
 def faulty_store(backend: str, *faults: str, share: float = 0.15, seed: int = 1) -> Iterator[FaultyStore]:
-    """A proxy that runs."""
+    """A running proxy."""
     with FaultyStore(backend, *faults, share=share, seed=seed) as store:
         Thread(target=store.serve_forever, args=(0.01,), daemon=True).start()
         try:

@@ -1,4 +1,4 @@
-"""Checkpoints of neuraltalk2 with random weights, as train.lua saves them."""
+"""Writes neuraltalk2 checkpoints with random weights, in the form of train.lua."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def weights(seed: int, *shape: int) -> np.ndarray:
 
 
 def convolution(inputs: int, outputs: int, *, kernel: int = 3, seed: int = 1, **fields: Any) -> Obj:
-    """Sides that differ: one wider than high."""
+    """Returns a convolution whose kernel is wider than high."""
     height, width = kernel, kernel + 2
     shape = {"nInputPlane": inputs, "nOutputPlane": outputs, "kH": height, "kW": width}
     shape |= {"dH": 2, "dW": 1, "padH": 1, "padW": 0}
@@ -50,7 +50,7 @@ def sequential(*layers: Obj) -> Obj:
 
 
 def small_cnn(encoding: int = 5) -> list[Obj]:
-    """224 × 224 to 2 × 28 × 28 by one pooling of steps of 8."""
+    """Returns a CNN from 224 × 224 to 2 × 28 × 28, by one pooling with stride 8."""
     pool = pooling(8, 8, ceil_mode=True)
     one = convolution(3, 2, kH=1, kW=1, dH=1, dW=1, padH=0, padW=0, weight=weights(1, 2, 3, 1, 1))
     return [one, relu(), pool, view(), linear(2 * 28 * 28, encoding), relu()]
@@ -90,7 +90,7 @@ def lstm(
 def saved(
     cnn: Sequence[Obj] | None = None, lm: Obj | None = None, words: Sequence[str] = WORDS, **fields: Any
 ) -> dict[str, Any]:
-    """What the file holds."""
+    """Returns the contents of a checkpoint file."""
     whole = {
         "opt": {"id": "x", "seq_per_img": 5},
         "iter": 250,

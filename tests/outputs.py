@@ -1,4 +1,4 @@
-"""Outputs without a captioner: what the reader finds is committed, with one text for all captions."""
+"""Makes outputs without a captioner: the reader's rows are committed, all with the same caption."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from pipeline.storage.folder import Folder
 
 
 def rows_of(shards: Iterable[Shard], options: ReadOptions = DEFAULTS) -> list[dict[str, Any]]:
-    """The rows of shards, captioned."""
+    """Returns the captioned rows of shards."""
     tables = read([Span(shard) for shard in shards], batch_images=99, options=options)
     found = [row for table in tables for row in table.drop_columns(["image"]).to_pylist()]
     empty = dict.fromkeys(CAPTIONED.names)

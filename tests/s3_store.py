@@ -1,4 +1,4 @@
-"""An S3 store over HTTP: the one at S3_TEST_ENDPOINT, else a server of moto's in this process."""
+"""An S3 store over HTTP: the one at S3_TEST_ENDPOINT, or moto's server in this process."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pytest
 
 
 def name_store(monkeypatch: pytest.MonkeyPatch, endpoint: str) -> None:
-    """Makes the environment name a store on loopback, and nothing of anybody's own."""
+    """Makes the environment name a store on loopback, and hides the user's own AWS settings."""
     for name in [name for name in os.environ if name.startswith("AWS_")]:
         monkeypatch.delenv(name)
     monkeypatch.setenv("AWS_ENDPOINT_URL", endpoint)
@@ -51,7 +51,7 @@ class Bucket:
 
 @pytest.fixture(scope="session")
 def mock_endpoint() -> Iterator[str]:
-    """Where a server of moto's listens."""
+    """The URL of moto's server."""
     from moto.server import ThreadedMotoServer
 
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
@@ -63,7 +63,7 @@ def mock_endpoint() -> Iterator[str]:
 
 @pytest.fixture
 def bucket(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[Bucket]:
-    """A new bucket; the environment says how to reach it, as it does for users."""
+    """A new bucket, which is reached through environment variables, as a user would."""
     import boto3  # late, as moto: a machine without them runs the tests that need no store
     from botocore.config import Config
 

@@ -1,4 +1,4 @@
-"""Rows as the decode stage takes them."""
+"""Builds rows for the decode stage."""
 
 import pyarrow as pa
 
@@ -9,7 +9,7 @@ SEARCH = Search(beam_size=3, num_candidates=2, max_tokens=6)
 
 
 def encoded_rows(*images: bytes | None) -> pa.Table:
-    """None is a row that the reader could not read."""
+    """Builds encoded rows; None stands for a row that could not be read."""
     return pa.Table.from_pylist(
         [
             {

@@ -1,4 +1,4 @@
-"""The shape of the project: who imports whom, what is loaded when, and from where."""
+"""The architecture: imports among packages, and the modules that a process loads."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def modules(package: str) -> list[Path]:
 
 
 def imported(path: Path) -> set[str]:
-    """Top-level names of all that a module imports, at its top or late."""
+    """Returns the top-level names of all imports of a module, late ones included."""
     found = set()
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
@@ -60,7 +60,7 @@ def imported(path: Path) -> set[str]:
 
 
 def imported_modules(path: Path) -> set[str]:
-    """Full names of all modules that a module names in `from … import …`, at its top or late."""
+    """Returns the full names of all modules in `from … import …` statements, late ones included."""
     nodes = [node for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))) if isinstance(node, ast.ImportFrom)]
     return {node.module or "" for node in nodes} | {
         f"{node.module}.{each.name}" for node in nodes for each in node.names
@@ -68,7 +68,7 @@ def imported_modules(path: Path) -> set[str]:
 
 
 def loaded_after(code: str) -> set[str]:
-    """Top-level modules in a fresh process that ran `code`."""
+    """Returns the top-level modules that are loaded in a fresh process after `code`."""
     script = f"{code}\nimport sys; sys.stderr.write(' '.join({{name.partition('.')[0] for name in sys.modules}}))"
     done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True)
     return set(done.stderr.split())

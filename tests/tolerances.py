@@ -1,4 +1,4 @@
-"""How far two computations of the same log-probability may lie apart, and which precisions this machine has.
+"""Tolerances of log-probabilities, and the precisions that this machine supports.
 
 A sum in float32 depends on its order, and so on the kernel that the CPU, the batch size and the number of threads
 select. Measured with SSE4.1 and AVX2 kernels, one and two threads, and batches of 1, 7 and 32 images: at most 11 units
@@ -24,5 +24,5 @@ needs_bfloat16 = pytest.mark.skipif(
 
 
 def same_log_prob(expected: Any, num_tokens: int = 1) -> Any:
-    """Equal to a log-probability of `num_tokens` tokens, or to each of a list of them; to None, which an error has."""
+    """Matches a log-probability of `num_tokens` tokens, or a list of them; None matches None."""
     return None if expected is None else pytest.approx(expected, rel=0, abs=ULPS_PER_TOKEN * ULP * num_tokens)

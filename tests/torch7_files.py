@@ -1,4 +1,4 @@
-"""Writes Torch7 files as `torch.save` does, and what it never would."""
+"""Writes Torch7 files as `torch.save` does, and invalid ones."""
 
 from __future__ import annotations
 
@@ -170,7 +170,7 @@ class _Writer:
 
 
 def dumps(value: Any, *, text: bool = False, long_bytes: int = 8) -> bytes:
-    """The bytes of a file: dicts are tables, arrays tensors, `Mapping`s of the same identity the same table."""
+    """Encodes a file: dicts are tables, arrays tensors, `Mapping`s of the same identity the same table."""
     writer = _Writer(text=text, long_bytes=long_bytes)
     writer.write(value)
     return bytes(writer.out)

@@ -1,4 +1,4 @@
-"""A web server on this machine that serves an image and misbehaves as the name of the path says."""
+"""A web server on this machine that serves an image, with the fault that the path names."""
 
 import re
 import threading
@@ -17,7 +17,7 @@ IMAGES: dict[str, bytes] = {}
 
 
 class Misbehaving(BaseHTTPRequestHandler):
-    """What happens at a path is in its name; how often it was asked for is counted."""
+    """A request handler whose faults are named by the path; it counts requests."""
 
     protocol_version = "HTTP/1.1"
     asked: ClassVar[Counter[str]] = Counter()
@@ -68,7 +68,7 @@ class Misbehaving(BaseHTTPRequestHandler):
         self.wfile.write(body)
 
     def log_message(self, *_: object) -> None:
-        """Nothing."""
+        """Logs nothing."""
 
 
 @pytest.fixture

@@ -24,7 +24,7 @@ Figures = dict[str, float]
 
 @pytest.fixture
 def run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, dict[str, Any]]]:
-    """Arguments → the exit code, and what is in results.json."""
+    """Runs the command; returns the exit code and the contents of results.json."""
 
     def run(*arguments: object) -> tuple[int, dict[str, Any]]:
         usual = ["--device", "cpu", "--scale", SMALLEST, "--output", tmp_path / "out", "--scratch", tmp_path]
@@ -97,7 +97,7 @@ def test_what_a_process_was_writing_as_it_was_ended_is_left_out() -> None:
 
 @pytest.fixture
 def measured(tmp_path: Path) -> Callable[..., tuple[Figures, list[str]]]:
-    """What a row finds, in this process: figures by name, and notes."""
+    """Runs a row in this process; returns its figures by name, and its notes."""
 
     def measured(row: Callable[[Bench], None], *, limit_s: float = 500.0) -> tuple[Figures, list[str]]:
         findings = tmp_path / "findings"

@@ -1,4 +1,4 @@
-"""Shards that are cut."""
+"""Truncated shards."""
 
 from pathlib import Path
 
@@ -23,4 +23,4 @@ def test_a_tar_cut_at_any_block_keeps_what_came_before(
         assert_same(before, known)
         assert last["error_code"] == "truncated_shard" and last["image_id"].startswith("s.tar@")
         assert shardtalk("verify", output, tar)[0] == 0
-        survived("tar cut at a 512-byte block", "the rows before it, and one that says so")
+        survived("tar cut at a 512-byte block", "the rows before the cut, and an error row")

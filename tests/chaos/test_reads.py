@@ -1,4 +1,4 @@
-"""Reads as a store sees them that resets its connections: wherever it does, no row is lost, doubled or another."""
+"""A store that resets connections at any byte: no row is lost, doubled or changed."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ SHARDS = {"s.tar": tar_bytes(IMAGES), "t.parquet": table_bytes()}
 
 
 class Store(ThreadingHTTPServer):
-    """As much of an S3 store as reading a file takes; every file is in every bucket.
+    """The part of an S3 store that reading a file needs; every bucket contains every file.
 
     `resets` has how many more answers end just before a byte of their file, the connection being reset.
     """
@@ -60,7 +60,7 @@ class Store(ThreadingHTTPServer):
         self.close_request(request)  # a shutdown before would end the connection in good order
 
     def reset_at(self, start: int, stop: int) -> int | None:
-        """Where an answer with these bytes is to end."""
+        """Returns the offset at which the answer with these bytes is cut off; None if it is not."""
         with self.lock:
             offset = min((at for at, times in self.resets.items() if times and start <= at < stop), default=None)
             if offset is not None:
@@ -70,7 +70,7 @@ class Store(ThreadingHTTPServer):
 
 
 class Answer(BaseHTTPRequestHandler):
-    """To one connection's requests."""
+    """Answers the requests of one connection."""
 
     protocol_version = "HTTP/1.1"
     wbufsize = -1  # headers and data are one write
@@ -112,7 +112,7 @@ class Answer(BaseHTTPRequestHandler):
 
 @pytest.fixture
 def store(monkeypatch: pytest.MonkeyPatch) -> Iterator[Store]:
-    """It runs, and the environment names it; what is tried again is so at once, and by us rather than by the SDK."""
+    """Starts a store that the environment names; retries come at once, and from our code instead of the SDK."""
     store = Store()
     Thread(target=store.serve_forever, args=(0.01,)).start()
     name_store(monkeypatch, f"http://127.0.0.1:{store.server_port}")
@@ -130,7 +130,7 @@ def rows_in(name: str) -> list[dict[str, object]]:
 
 
 def reset_at_each(store: Store, name: str, offsets: list[int], times: int, survived: Survived) -> None:
-    """Reads a file as often as there are offsets, each time disturbed at another."""
+    """Reads a file once per offset, and resets the connection at that offset."""
     whole = rows_in(name)
     assert [row["image"] for row in whole] == list(IMAGES.values())
     for offset in offsets:
@@ -169,7 +169,7 @@ def captions(output: Path) -> list[tuple[str, int, str, str]]:
 
 @pytest.fixture
 def here(tmp_path: Path, caption: Run) -> list[tuple[str, int, str, str]]:
-    """Captions of the tar where it lies on this machine."""
+    """Captions the local copy of the tar."""
     (tmp_path / "s.tar").write_bytes(SHARDS["s.tar"])
     assert caption(tmp_path / "s.tar", output=tmp_path / "here")[0] == 0
     return captions(tmp_path / "here")

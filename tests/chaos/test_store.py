@@ -1,4 +1,4 @@
-"""Stores that refuse, cut, pad and mix up what they answer: the rows are those of an undisturbed run."""
+"""Stores that refuse requests, or cut, pad and mix up answers: the rows equal those of an undisturbed run."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ INPUT = {
 
 @pytest.fixture
 def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Small ranges, and no pause before the next attempt."""
+    """Uses small ranges, and no pause before the next attempt."""
     monkeypatch.setattr("pipeline.storage.filesystems.RANGE_BYTES", 1000)
     monkeypatch.setattr("pipeline.storage.remote_file.FIRST_PAUSE_S", 0.0)
     monkeypatch.setattr("pipeline.storage.s3_client.S3_ATTEMPTS", 1)
@@ -76,7 +76,7 @@ def test_a_fault_that_passes_changes_no_row_that_is_read(
             disturbed.setenv("AWS_ENDPOINT_URL", store.url)
             assert rows_in(bucket) == undisturbed
         assert store.injected[fault] > 3
-        survived(f"S3 fault: {fault}", "it is read again, or waited for", store.injected[fault])
+        survived(f"S3 fault: {fault}", "the request is repeated", store.injected[fault])
 
 
 @pytest.mark.parametrize("fault", [*(pytest.param(fault, marks=only_full) for fault in PASSING), "any"])
@@ -101,14 +101,14 @@ def test_a_fault_that_passes_changes_no_caption(  # noqa: PLR0917
         assert shardtalk("verify", out, *inputs)[0] == 0
     assert store.injected.total() > 10
     for name, times in store.injected.items():
-        survived(f"S3 fault: {name}", "it is read again, or waited for", times)
+        survived(f"S3 fault: {name}", "the request is repeated", times)
 
 
 @only_full
 def test_a_fault_that_passes_changes_no_caption_on_ray(
     bucket: Bucket, caption: Run, captioner: Path, survived: Survived, tmp_path: Path
 ) -> None:
-    """Of objects of several ranges as they are; its processes are given the store by their environment."""
+    """Uses objects of several ranges; Ray's processes find the store through their environment."""
     noise = np.random.default_rng(1).integers(0, 256, (6, 1000, 1500, 3), np.uint8)
     bucket.put(
         INPUT
@@ -140,7 +140,7 @@ def test_a_fault_that_passes_changes_no_caption_on_ray(
     assert_same(rows_of(f"{bucket.url}/out"), rows_of(tmp_path / "undisturbed"))
     assert store.injected.total() > 10
     for name, times in store.injected.items():
-        survived(f"S3 fault: {name}", "it is read again, or waited for", times)
+        survived(f"S3 fault: {name}", "the request is repeated", times)
 
 
 def test_an_object_that_is_replaced_while_it_is_read_is_a_row(

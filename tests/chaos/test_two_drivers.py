@@ -1,4 +1,4 @@
-"""Two drivers of one output, in every order of their steps that has a driver stopped for a while and going on.
+"""Two drivers of one output, in every order of steps in which one driver is paused and continues.
 
 The output is in memory, and each thing that a driver asks of it is a step. Drivers are elsewhere to each other: one
 that is stopped is silent, so the other takes over. What the first does when it goes on must change nothing that counts.
@@ -35,7 +35,7 @@ NEVER = 10_000
 
 
 class Store(Folder):
-    """An output in memory; `step` is called before anything is asked of it."""
+    """An output in memory, which calls `step` before each operation."""
 
     def __init__(self, files: dict[str, bytes], step: Callable[[], None] = lambda: None) -> None:
         self.url, self.files, self.step = "memory://out", files, step
@@ -80,14 +80,14 @@ class Store(Folder):
 
 
 class StoreWithoutExclusion(Store):
-    """One that cannot create exclusively."""
+    """A store without exclusive creation."""
 
     def create(self, name: str, data: bytes) -> bool:
         return False
 
 
 def rows(shards: list[Shard], driver: str, failing: str) -> Iterator[pa.Table]:
-    """A row for each shard, with the driver's name for a caption; or an error, of those that fail."""
+    """Builds a row per shard whose caption is the driver's name, or an error for shards that fail."""
     for shard in shards:
         failed = shard.image_id[0] in failing
         row: Mapping[str, Any] = {
@@ -105,7 +105,7 @@ def rows(shards: list[Shard], driver: str, failing: str) -> Iterator[pa.Table]:
 
 
 def run(folder: Store, name: str, *, failing: str = "", retrying: bool = False, part_rows: int = 1) -> CommitLog:
-    """What `jobs.caption.run` asks of an output, in its order; a renewal of the lease comes before each row."""
+    """Performs the operations of `jobs.caption.run` on an output in their order, with a renewal before each row."""
     check_output_folder(folder)
     mine = lease.acquire(folder)
     found = CommitLog.load(folder)
@@ -137,7 +137,7 @@ def run(folder: Store, name: str, *, failing: str = "", retrying: bool = False, 
 
 
 class Driver:
-    """A driver in a thread of its own that goes on a number of steps when it is told to."""
+    """A driver in its own thread that advances a number of steps on request."""
 
     def __init__(self, kind: type[Store], files: dict[str, bytes], name: str, **options: Any) -> None:
         self._go, self._stopped = threading.Semaphore(0), threading.Semaphore(0)
@@ -150,7 +150,7 @@ class Driver:
         self._thread.start()
 
     def go(self, steps: int) -> None:
-        """Returns once it stopped again, or ended."""
+        """Advances the driver; returns once it has paused again or ended."""
         if not self.ended and steps:
             self.left = steps
             self._go.release()
@@ -175,7 +175,7 @@ class Driver:
 
 @pytest.fixture(autouse=True)
 def elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every driver is on a machine of its own, silence passes at once, and records are read one by one."""
+    """Puts every driver on its own machine, makes leases expire at once, and reads records one by one."""
     numbers = itertools.count(1)
     monkeypatch.setattr(Owner, "me", lambda: Owner(f"d{(n := next(numbers)):05}", f"host-{n}", "", n, "", "now"))
     monkeypatch.setattr(lease.time, "sleep", lambda seconds: None)
@@ -191,20 +191,20 @@ BEFORE: dict[str, Callable[[], dict[str, bytes]]] = {
 
 
 def finished_output(failing: str = "") -> dict[str, bytes]:
-    """Two parts of two rows each."""
+    """An output of two parts with two rows each."""
     files: dict[str, bytes] = {}
     run(Store(files), "before", failing=failing, part_rows=2)
     return files
 
 
 def begun_output() -> dict[str, bytes]:
-    """One part of two rows."""
+    """An output of one part with two rows."""
     files = finished_output()
     return {name: data for name, data in files.items() if b"/in/c.jpg" not in data and name != "_manifest.json"}
 
 
 def counting(files: dict[str, bytes]) -> dict[str, bytes]:
-    """The data of the commits that count."""
+    """Returns the parts whose commits count."""
     return {commit.file: files[commit.file] for commit in CommitLog.load(Store(files)).commits}
 
 
@@ -213,7 +213,7 @@ RETRYING = {"neither": (False, False), "both": (True, True), "slow": (True, Fals
 
 
 def assert_mended(files: dict[str, bytes]) -> None:
-    """The same command again leaves a whole output and nothing else, without a person."""
+    """Asserts that the same command again leaves a complete output and no other files."""
     run(Store(files), "after")
     found = CommitLog.load(Store(files))
     assert list(verify.find_problems(Store(files), found)) == []
@@ -254,7 +254,9 @@ def test_a_driver_that_wakes_after_another_finished_spoils_nothing(
         if slow.failure is not None:  # else it had begun nothing yet, and did its own work after the other's
             assert counting(files) == finished, stop
         assert_mended(files)
-        survived("driver stopped at a step that goes on after another finished", "what it writes does not count")
+        survived(
+            "driver paused at a step, and continued after another driver finished", "what it writes does not count"
+        )
 
 
 @pytest.mark.parametrize("retrying", RETRYING)
@@ -272,4 +274,4 @@ def test_two_drivers_by_turns_leave_what_the_same_command_mends(before: str, ret
         if other.failure is None and slow.failure is not None:
             assert counting(files) == finished, (first, second, third)
         assert_mended(files)
-        survived("two drivers by turns", "each row once after the same command again")
+        survived("two drivers whose steps alternate", "after the same command again, each row is there once")

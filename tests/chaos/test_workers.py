@@ -26,7 +26,7 @@ IMAGES = 8
 
 
 def die_once(mark: Path) -> None:
-    """Kills this process, unless that was done before."""
+    """Kills this process, the first time only."""
     try:
         mark.touch(exist_ok=False)
     except FileExistsError:
@@ -35,7 +35,7 @@ def die_once(mark: Path) -> None:
 
 
 class DyingDecode(DecodeStage):
-    """Its process is killed when it comes to a row. Without GPUs that is the process of the model's actor."""
+    """A decode stage that kills its process at a row; without GPUs this is the captioner's actor."""
 
     row, mark = 0, Path()
 
@@ -46,7 +46,7 @@ class DyingDecode(DecodeStage):
 
 
 class DyingRead:
-    """Its process is killed when it has read a row."""
+    """A reader that kills its process after it has read a row."""
 
     def __init__(self, row: int, mark: Path) -> None:
         self.row, self.mark = row, mark
@@ -59,7 +59,7 @@ class DyingRead:
 
 
 class FaultyStart(CaptionActor):
-    """Its first attempts fail: at two the captioner cannot be loaded, at one the process is killed."""
+    """An actor whose first attempts to start fail: twice in loading the captioner, once by a killed process."""
 
     marks = Path()
 

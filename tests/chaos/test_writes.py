@@ -20,7 +20,7 @@ YEAR_S = 365 * 86_400
 
 @pytest.fixture
 def inputs(tmp_path: Path, caption: Run) -> list[Path]:
-    """Five rows, undisturbed in `undisturbed`."""
+    """An input of five rows, with the output of an undisturbed run in `undisturbed`."""
     inputs = [pictures(tmp_path / "in", 2), tar_of_pictures(tmp_path / "s.tar", 3)]
     assert caption(*inputs, output=tmp_path / "undisturbed")[0] == 0
     return inputs
@@ -28,7 +28,7 @@ def inputs(tmp_path: Path, caption: Run) -> list[Path]:
 
 @pytest.fixture
 def whole(inputs: list[Path], tmp_path: Path, caption: Run, shardtalk: Run) -> Callable[[Path], None]:
-    """Asserts that an output is, after the same command, that of an undisturbed run."""
+    """Asserts that the same command completes the output to that of an undisturbed run."""
 
     def check(output: Path) -> None:
         assert caption(*inputs, "--rows_per_file", 2, "--batch_size", 1, output=output)[0] == 0
@@ -71,7 +71,7 @@ def test_a_full_disk_at_any_write_costs_nothing(  # noqa: PLR0917
 def test_a_file_that_cannot_grow_further_is_not_committed(
     inputs: list[Path], whole: Callable[[Path], None], tmp_path: Path, captioner: Path, survived: Survived
 ) -> None:
-    """Of the kernel's own: writes beyond a limit fail after those before it are on the disk."""
+    """Uses the kernel's file size limit: writes beyond it fail after earlier ones are on the disk."""
 
     def limit() -> None:
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)

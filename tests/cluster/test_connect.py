@@ -11,7 +11,7 @@ from cluster.connect import ClusterError, connect
 
 @pytest.fixture
 def free_port() -> int:
-    """A port that nobody listens on."""
+    """Returns a port without a listener."""
     with socket.socket() as server:
         server.bind(("127.0.0.1", 0))
         port: int = server.getsockname()[1]

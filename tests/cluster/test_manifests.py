@@ -1,4 +1,4 @@
-"""The files that deploy: as far as it can be told without a cloud, they are right and agree with each other.
+"""The deployment files, checked as far as possible without a cloud: they are valid and agree with each other.
 
 Kubernetes itself knows better: `kubectl apply --dry-run=server -f cluster/kuberay.yaml`, where KubeRay is installed.
 """
@@ -37,7 +37,7 @@ def text(name: str) -> str:
 
 
 def manifests(name: str) -> dict[str, dict[str, Any]]:
-    """By kind."""
+    """Reads the documents of a file by their kind."""
     return {document["kind"]: document for document in yaml.safe_load_all(text(name))}
 
 
@@ -63,7 +63,7 @@ def pods() -> Iterator[dict[str, Any]]:
 
 @pytest.fixture
 def ec2(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
-    """A mock of AWS with the instance profiles that the file names; keys are written into a home of its own."""
+    """Mocks AWS with the instance profiles of the file; keys are written to a temporary home folder."""
     (tmp_path / ".ssh").mkdir()
     for name, value in {"HOME": str(tmp_path), "AWS_ACCESS_KEY_ID": "a", "AWS_SECRET_ACCESS_KEY": "b"}.items():
         monkeypatch.setenv(name, value)
@@ -179,7 +179,7 @@ def test_the_job_of_s3_says_all_that_it_needs() -> None:
 
 
 def instructions() -> list[list[str]]:
-    """Of the Dockerfile, in words."""
+    """Reads the instructions of the Dockerfile, split into words."""
     lines = re.sub(r"\\\n", " ", text("cluster/Dockerfile")).splitlines()
     return [shlex.split(line) for line in lines if line and not line.startswith("#")]
 

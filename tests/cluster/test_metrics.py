@@ -1,4 +1,4 @@
-"""What Prometheus is told, and what the dashboard asks for."""
+"""The metrics exported to Prometheus, and the queries of the dashboard."""
 
 import json
 import re
@@ -22,7 +22,7 @@ MARK = 12345.0
 
 
 def exported() -> dict[str, float]:
-    """Our metrics as the node exports them: value by name and tag, summed over the processes that told them."""
+    """Returns our metrics as the node exports them: values by name and tag, summed over processes."""
     port = ray.nodes()[0]["MetricsExportPort"]
     with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics") as answer:
         lines = answer.read().decode().splitlines()
@@ -36,7 +36,7 @@ def exported() -> dict[str, float]:
 
 
 def exported_when(name: str, value: float) -> dict[str, float]:
-    """Once this is among them: what a process has told comes together, some time after it was told."""
+    """Returns all metrics once one has this value; those of a process appear together, with a delay."""
     deadline = time.monotonic() + DEADLINE_S
     while exported().get(name) != value:
         assert time.monotonic() < deadline

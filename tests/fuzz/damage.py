@@ -42,7 +42,7 @@ WITH_EXIF = ("JPEG", "PNG", "WEBP", "AVIF")
 
 
 def fuzzed(examples: int) -> settings:
-    """So many examples, the same in each run; many times more, and others, in a long one."""
+    """Settings for a number of reproducible examples; with CHAOS=full many more, chosen at random."""
     unhurried = (HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.filter_too_much)
     return settings(
         max_examples=examples * 50 if LONG else examples,
@@ -54,7 +54,7 @@ def fuzzed(examples: int) -> settings:
 
 
 def noise(mode: str, width: int, height: int, seed: int) -> Image.Image:
-    """Noise in a mode."""
+    """Makes an image of noise in a mode."""
     values = np.random.default_rng(seed).integers(0, 256, (height, width, 3), np.uint8)
     image = Image.fromarray(values)
     if mode == "LAB":
@@ -66,7 +66,7 @@ def noise(mode: str, width: int, height: int, seed: int) -> Image.Image:
 
 
 def encode(form: str, mode: str, *, width: int = 24, height: int = 17, seed: int = 0, **options: Any) -> bytes:
-    """The bytes of an image file."""
+    """Encodes an image as a file of a format."""
     image = noise(mode, *((32, 32) if form in ("ICO", "ICNS") else (width, height)), seed)
     if form == "ICO":
         options["sizes"] = [(32, 32)]
@@ -77,7 +77,7 @@ def encode(form: str, mode: str, *, width: int = 24, height: int = 17, seed: int
 
 @st.composite
 def images(draw: st.DrawFn, forms: tuple[str, ...] = tuple(MODES)) -> bytes:
-    """Whole images, of odd sizes, in the formats and their modes."""
+    """Generates undamaged images of unusual sizes in all formats and modes."""
     form = draw(st.sampled_from(forms))
     mode = draw(st.sampled_from(MODES[form]))
     width, height = draw(st.integers(1, 40)), draw(st.integers(1, 40))
@@ -86,7 +86,7 @@ def images(draw: st.DrawFn, forms: tuple[str, ...] = tuple(MODES)) -> bytes:
 
 @st.composite
 def damaged(draw: st.DrawFn, whole: st.SearchStrategy[bytes]) -> bytes:
-    """Cut, with bytes flipped, a run of them replaced, doubled or taken out; more often near the beginning."""
+    """Damages bytes: cuts, flips, or replaces, doubles or removes a run; more often near the beginning."""
     data = bytearray(draw(whole))
     for _ in range(draw(st.integers(1, 4))):
         last = len(data) - 1

@@ -1,4 +1,4 @@
-"""Tars of members of all kinds, and what can happen to them: strategies, and other readers to compare with."""
+"""Strategies for tars with members of all kinds and for damage to them, and other readers to compare with."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ sizes = st.sampled_from([0, 1, 100, 511, 512, 513, 1024, 1500])
 
 @cache
 def sparse_fragment(form: int) -> bytes:
-    """A sparse file of ten parts as GNU tar stores it, without the end of the tar."""
+    """Returns a sparse file of ten parts as GNU tar stores it, without the end of the tar."""
     with TemporaryDirectory() as folder:
         with Path(folder, "sparse.png").open("wb") as file:
             for part in range(10):
@@ -72,7 +72,7 @@ members = st.one_of(
 
 
 def built(found: list[tuple[tarfile.TarInfo, bytes] | int], form: int, *, comment: bool) -> bytes:
-    """A tar of these members; numbers stand for sparse ones."""
+    """Builds a tar of these members; numbers stand for sparse files."""
     buffer = io.BytesIO()
     pax = {"comment": "of all members"} if comment and form == tarfile.PAX_FORMAT else {}
     with tarfile.open(fileobj=buffer, mode="w", format=form, pax_headers=pax) as tar:
@@ -155,13 +155,13 @@ damaged_tars = st.builds(
 
 
 def is_image(name: str) -> bool:
-    """By the rule for names in docs/inputs.md."""
+    """Returns whether a name is that of an image by the rules in docs/inputs.md."""
     base = name.rpartition("/")[2]
     return "." in base and base.rpartition(".")[2].lower() in EXTENSIONS and not base.startswith("._")
 
 
 def images_by_tarfile(path: Path) -> Iterator[bytes]:
-    """What the standard library gets out, up to where it gives up."""
+    """Reads the images by `tarfile`, up to the place where it fails."""
     try:
         with tarfile.open(path, ignore_zeros=True) as tar:
             for info in tar:
@@ -179,7 +179,7 @@ def images_by_tarfile(path: Path) -> Iterator[bytes]:
 
 
 def images_by_gnu_tar(path: Path, folder: Path) -> Iterator[bytes]:
-    """What GNU tar gets out, one file of each name; without what it gives of a member that was cut."""
+    """Extracts the images by GNU tar, one file per name, without truncated members."""
     command = ["tar", "-i", "--quoting-style=literal", "-C", folder, "-xvf", path]
     said = subprocess.run(command, capture_output=True, check=False)
     lines = said.stdout.splitlines()

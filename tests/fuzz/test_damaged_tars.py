@@ -1,4 +1,4 @@
-"""Tars of all kinds of members, damaged at random: no exception, nothing lost that another reader gets out."""
+"""Randomly damaged tars: no exception, and every image that another reader extracts is read."""
 
 import os
 from collections import Counter
@@ -29,7 +29,7 @@ def rows(*spans: Span) -> list[dict[str, object]]:
 
 
 def missing(expected: Counter[bytes], found: Counter[bytes]) -> list[bytes]:
-    """Those of other bytes than any row: a row may stand for several equal ones that overwrite each other."""
+    """Returns the images whose bytes no row has; one row may stand for several equal files."""
     return [data[:20] for data in expected if data and data not in found]
 
 

@@ -1,4 +1,4 @@
-"""Folders of odd names, links and things that are no files: `find` says what is in them."""
+"""Folders with unusual names, links and special files, compared with `find`."""
 
 import os
 import shutil
@@ -30,13 +30,13 @@ THINGS = ["file", "file", "folder", "link", "self", "pipe", "zero", "socket", "b
 
 @st.composite
 def things(draw: st.DrawFn) -> list[tuple[bytes, str, int]]:
-    """Name, kind, and a number that chooses the folder and the target of a link."""
+    """Generates name, kind, and a number that selects the folder and the target of a link."""
     entry = st.tuples(st.builds(bytes.__add__, STEM, EXTENSION), st.sampled_from(THINGS), st.integers(0, 9))
     return draw(st.lists(entry, min_size=1, max_size=25))
 
 
 def made(top: Path, wanted: list[tuple[bytes, str, int]]) -> None:
-    """Makes them; one whose name is taken is left out."""
+    """Creates the files; a name that exists already is left out."""
     folders = [os.fsencode(top)]
     for name, kind, number in wanted:
         path = os.path.join(folders[number % len(folders)], name)
@@ -57,14 +57,14 @@ def made(top: Path, wanted: list[tuple[bytes, str, int]]) -> None:
 
 
 def bound(path: bytes) -> None:
-    """Makes a socket: of a short name, which is then moved, as theirs are limited."""
+    """Creates a socket under a short name, as their length is limited, and renames it."""
     with tempfile.TemporaryDirectory() as short, socket.socket(socket.AF_UNIX) as listening:
         listening.bind(f"{short}/s")
         os.rename(f"{short}/s", path)
 
 
 def found_by(top: Path, *options: str) -> set[bytes]:
-    """Paths below the folder that are no folders, by `find`."""
+    """Lists the paths below the folder that are no folders, by `find`."""
     command = ["find", *options[:1], top, *options[1:], "-print0"]
     return set(subprocess.run(command, check=False, capture_output=True).stdout.split(b"\0")) - {b""}
 
@@ -92,16 +92,16 @@ def test_what_find_finds_is_a_row_or_counted(wanted: list[tuple[bytes, str, int]
 
 
 def links(top: Path) -> set[bytes]:
-    """Links that lead to no folder."""
+    """Lists the links that do not lead to a folder."""
     return {path for path in found_by(top, "-P", "-type", "l") if not os.path.isdir(path)}
 
 
 def folder_links(top: Path) -> int:
-    """Links that lead to a folder, which are followed."""
+    """Lists the links to folders, which are followed."""
     return sum(os.path.isdir(path) for path in found_by(top, "-P", "-type", "l"))
 
 
 def rows_of(listing: Listing) -> list[dict[str, object]]:
-    """The rows of all shards."""
+    """Reads the rows of all shards."""
     tables = read([Span(shard) for shard in listing.shards], batch_images=7)
     return [row for table in tables for row in table.to_pylist()]

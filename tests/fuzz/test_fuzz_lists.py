@@ -1,4 +1,4 @@
-"""Lists of any bytes: every line that is not blank is accounted for, from whatever row on."""
+"""Lists of arbitrary bytes: every line that is not blank gives a row, from any first row on."""
 
 import csv
 import io

@@ -1,4 +1,4 @@
-"""Parquet files of all kinds, whole and damaged: pyarrow's own readers say what is in them."""
+"""Parquet files of all kinds, undamaged and damaged, compared with pyarrow's own readers."""
 
 import io
 import os
@@ -35,7 +35,7 @@ KEYS = [pa.int64(), pa.string(), pa.binary(), pa.float32(), pa.timestamp("us"), 
 
 @st.composite
 def columns(draw: st.DrawFn) -> tuple[str, pa.Table]:
-    """A kind, and a table whose images are a column of it."""
+    """Generates a kind of column, and a table with images in it."""
     kind = draw(st.sampled_from(sorted(KINDS)))
     rows = draw(st.integers(0, 30))
     images = st.lists(IMAGE, min_size=rows, max_size=rows)
@@ -68,7 +68,7 @@ def columns(draw: st.DrawFn) -> tuple[str, pa.Table]:
 
 @st.composite
 def files(draw: st.DrawFn) -> tuple[str, pa.Table, bytes]:
-    """A kind, a table, and its file."""
+    """Generates a kind of column, a table, and its file."""
     kind, table = draw(columns())
     buffer = io.BytesIO()
     pq.write_table(
@@ -87,7 +87,7 @@ def files(draw: st.DrawFn) -> tuple[str, pa.Table, bytes]:
 
 @st.composite
 def damaged(draw: st.DrawFn, data: bytes) -> bytes:
-    """Some bytes changed, taken away, put in, or all from some byte on gone."""
+    """Damages bytes: changes, removes or inserts some, or cuts the end."""
     broken = bytearray(data)
     for _ in range(draw(st.integers(1, 3))):
         at = draw(st.integers(0, max(0, len(broken) - 1)))
@@ -106,7 +106,7 @@ def damaged(draw: st.DrawFn, data: bytes) -> bytes:
 
 
 def expected(kind: str, table: pa.Table) -> list[Any]:
-    """The images, one after the other; the paths of those that have nothing else."""
+    """Returns the images in order, and the paths of rows without bytes."""
     found: list[Any] = []
     for value in table["picture"].to_pylist():
         entries = value or [None] if kind in ("list", "structs") else [value]
@@ -141,7 +141,7 @@ def test_what_pyarrow_reads_are_the_rows(file: tuple[str, pa.Table, bytes]) -> N
 
 
 def accounted(kind: str, data: bytes) -> list[Row] | DataError:
-    """The rows of a damaged file, or why there are none."""
+    """Reads the rows of a damaged file, or the error in their place."""
     try:
         table = opened(kind, data)
     except DataError as error:
@@ -156,7 +156,7 @@ def accounted(kind: str, data: bytes) -> list[Row] | DataError:
 
 
 def images_by_pyarrow(kind: str, data: bytes) -> list[list[Any]] | None:
-    """The images of each row group that pyarrow's own reader reads from a file; None where it does not open it."""
+    """Reads the images of each row group by pyarrow; None if it cannot open the file."""
     try:
         file = pq.ParquetFile(io.BytesIO(data))
         groups = range(file.num_row_groups)

@@ -1,4 +1,4 @@
-"""`verify` says nothing of an output of which nothing is missing, and finds what a blind reader lost."""
+"""`verify` accepts complete outputs, and finds the rows that a faulty reader lost."""
 
 import os
 import shutil
@@ -34,7 +34,7 @@ usual = settings(
 def said(
     folder: Path, shard: Shard, rows: Iterable[dict[str, Any]] | None = None, options: ReadOptions = DEFAULTS
 ) -> list[str]:
-    """What `verify` says of an output of these rows."""
+    """Verifies an output of these rows; returns the problems."""
     output = Folder(str(folder / "out"))
     commit_log = commit(output, rows_of([shard], options) if rows is None else rows)
     return list(find_problems(output, commit_log, [shard], options, files=[shard.path]))

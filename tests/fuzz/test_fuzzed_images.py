@@ -1,4 +1,4 @@
-"""Images of every format, whole and damaged: each is pixels or a typed error, and metadata spoil none."""
+"""Images of every format, undamaged and damaged, give pixels or a typed error, whatever their metadata."""
 
 import faulthandler
 import io
@@ -62,7 +62,7 @@ def exif(orientation: int) -> bytes:
 
 
 def by_pillow_alone(data: bytes) -> np.ndarray | None:
-    """Pixels of the image as Pillow gives them, nothing of ours involved; None where it refuses it."""
+    """Decodes an image by Pillow alone; None if Pillow refuses it."""
     try:
         with Image.open(io.BytesIO(data)) as image:
             return np.asarray(image.convert("RGB"))
@@ -73,7 +73,7 @@ def by_pillow_alone(data: bytes) -> np.ndarray | None:
 @fuzzed(150)
 @given(st.sampled_from(WITH_EXIF), st.integers(1, 8), st.data())
 def test_damaged_exif_spoils_no_image(form: str, orientation: int, data: st.DataObject) -> None:
-    """The damaged EXIF takes the place of a whole one in the file, in as many bytes."""
+    """Replaces valid EXIF in the file by damaged EXIF of the same size."""
     whole = encode(form, "RGB", exif=exif(orientation))
     with Image.open(io.BytesIO(whole)) as image:
         inner = image.info["exif"].removeprefix(b"Exif\0\0")
@@ -89,7 +89,7 @@ METADATA_TAGS = (270, 305, 700, 33723, 34377, 34665, 34675, 34853)  # texts, XMP
 @fuzzed(150)
 @given(st.sampled_from(METADATA_TAGS), st.binary(min_size=10, max_size=10), st.sampled_from(["raw", "tiff_lzw"]))
 def test_no_tag_beside_the_pixels_spoils_a_tiff(tag: int, entry: bytes, compression: str) -> None:
-    """Its type, number of values and offset are any."""
+    """Uses tags of any type, number of values and offset."""
     whole = encode("TIFF", "RGB", compression=compression, tiffinfo={270: "x" * 9, 305: "y" * 9})
     (first,) = struct.unpack_from("<I", whole, 4)
     (count,) = struct.unpack_from("<H", whole, first)
@@ -102,7 +102,7 @@ def test_no_tag_beside_the_pixels_spoils_a_tiff(tag: int, entry: bytes, compress
 
 
 def with_sums(png: bytes) -> bytes:
-    """A PNG whose chunks have the right checksums."""
+    """Corrects the checksums of a PNG's chunks."""
     found, position = [png[:8]], 8
     while position < len(png):
         length = struct.unpack(">I", png[position : position + 4])[0]

@@ -1,4 +1,4 @@
-"""Whatever is wrong with an input is a typed row or a line with exit code 2: never a crash, never silence."""
+"""Every bad input gives a typed error row, or a message and exit code 2; none ends a job or is ignored."""
 
 import gzip
 import os
@@ -16,7 +16,7 @@ ALL_ERRORS = ("--max_error_rate", 1)
 
 
 def png_of_size(width: int, height: int) -> bytes:
-    """The header of a PNG, and next to no pixels."""
+    """Makes a PNG whose header claims a size, with hardly any pixels."""
 
     def chunk(kind: bytes, data: bytes) -> bytes:
         return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
@@ -292,7 +292,7 @@ def test_unknown_options_name_the_choices(tmp_path: Path, caption: Run) -> None:
 
 
 def hostile_folder(folder: Path) -> dict[str, str | None]:
-    """Files each of which ended a whole job once, and good images; what becomes of each."""
+    """Writes good images, and files that used to end a job; returns the expected result of each."""
     pictures(folder, 1)
     exif = b"\0\1\2\3garbage"
     turned = Image.Exif()

@@ -35,7 +35,7 @@ def cluster() -> Iterator[LocalCluster]:
 
 @pytest.fixture(scope="module")
 def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Enough work for a while: a few pictures under many names, the last part of which says which it is."""
+    """Writes a few pictures under many names, whose last part identifies the picture."""
     folder = pictures(tmp_path_factory.mktemp("photos"), 0)
     for i in range(PHOTOS):
         (folder / f"0-{i}.jpg").write_bytes(jpeg(i))
@@ -45,7 +45,7 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def ray_job(cluster: LocalCluster, *arguments: object) -> subprocess.Popen[str]:
-    """What `ray job` prints, errors too, is in its stdout."""
+    """Starts `ray job`, whose stdout includes its stderr."""
     command = [RAY, "job", *map(str, arguments)]
     environment = os.environ | cluster.environment
     return subprocess.Popen(
@@ -54,18 +54,18 @@ def ray_job(cluster: LocalCluster, *arguments: object) -> subprocess.Popen[str]:
 
 
 def submit(cluster: LocalCluster, *entrypoint: object, options: tuple[str, ...] = ()) -> subprocess.Popen[str]:
-    """`ray job submit`, which follows the job's log to its end."""
+    """Starts `ray job submit`, which follows the job's log to its end."""
     return ray_job(cluster, "submit", "--working-dir", ".", *options, "--", *entrypoint)
 
 
 def ended(job: subprocess.Popen[str]) -> tuple[int, str]:
-    """Exit code and log, when it has ended."""
+    """Waits for the end; returns exit code and log."""
     log = job.communicate()[0]
     return job.returncode, log
 
 
 def await_(job: subprocess.Popen[str], condition: Callable[[], bool]) -> None:
-    """Until it is so, while the job runs."""
+    """Waits for a condition while the job runs."""
     deadline = time.monotonic() + DEADLINE_S
     while not condition():
         assert job.poll() is None and time.monotonic() < deadline
@@ -83,7 +83,7 @@ def commits(output: Path) -> int:
 
 
 def assert_each_photo_once(photos: Path, output: Path, shardtalk: Run) -> None:
-    """With the caption that its picture has under other names, too."""
+    """Asserts that each photo has one row, with the same caption as its copies."""
     rows = rows_of(output)
     assert len(rows) == PHOTOS * COPIES and not any(row["error_code"] for row in rows)
     assert len({(row["image_id"].rpartition("-")[2], row["caption"]) for row in rows}) == PHOTOS
@@ -173,7 +173,7 @@ def test_training_that_was_stopped_goes_on_when_it_is_submitted_again(
 
 
 def test_a_job_from_s3_to_s3_by_the_config_that_ships(cluster: LocalCluster, bucket: Bucket, shardtalk: Run) -> None:
-    """As docs/cluster.md has it for a store without roles."""
+    """Runs the command of docs/cluster.md for a store without roles."""
     bucket.put({f"in/{i:04}.tar": tar_bytes({f"k{i}.jpg": jpeg(i), f"l{i}.jpg": b"none"}) for i in range(3)})
     names = {name: value for name, value in os.environ.items() if name.startswith("AWS_")}
     where = [f"{bucket.url}/in/{{0000..0002}}.tar", "--output", f"{bucket.url}/out"]
@@ -193,7 +193,7 @@ def test_a_job_from_s3_to_s3_by_the_config_that_ships(cluster: LocalCluster, buc
 def test_a_job_outlives_all_workers_but_one(
     cluster: LocalCluster, photos: Path, tmp_path: Path, shardtalk: Run, survived: Survived
 ) -> None:
-    """The last test of this cluster."""
+    """Must be the last test of this cluster, as it kills workers."""
     output = tmp_path / "out"
     job = submit(cluster, *caption(photos, output))
     for i in range(WORKERS - 1):

@@ -1,4 +1,4 @@
-"""Folders as people have them: nothing in them ends the job or holds it up, and nothing is left out in silence."""
+"""Real-world folders: no file in them ends or blocks the job, and none is ignored silently."""
 
 import os
 import socket
@@ -15,7 +15,7 @@ ALL_ERRORS = ("--max_error_rate", 1)
 
 
 def captioned(folder: Path, caption: Run, shardtalk: Run) -> tuple[dict[str, str | None], str]:
-    """Error code by image_id, and what was said; verified."""
+    """Captions and verifies a folder; returns the error code by image_id, and the messages."""
     code, said = caption(folder, *ALL_ERRORS)
     assert code == 0, said
     assert shardtalk("verify", folder.parent / "out", folder)[0] == 0
@@ -50,7 +50,7 @@ def test_what_is_no_file_is_a_row(
 
 @pytest.fixture
 def removed(tmp_path: Path) -> Iterator[Path]:
-    """A folder that `rm` removes: pytest cannot, where folders are deep."""
+    """A temporary folder that `rm` removes, since pytest cannot remove deep ones."""
     yield tmp_path / "in"
     subprocess.run(["rm", "-rf", tmp_path / "in"], check=True)
 

@@ -1,4 +1,4 @@
-"""A cluster says that it has GPUs, and PyTorch finds none there."""
+"""A cluster that claims GPUs which PyTorch does not find."""
 
 import subprocess
 import sys

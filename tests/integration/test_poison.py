@@ -1,4 +1,4 @@
-"""Images that kill the process which works on them."""
+"""Images that kill their worker process."""
 
 import os
 import signal
@@ -19,7 +19,7 @@ from pipeline.shards import Span
 
 
 class PoisonedDecode(DecodeStage):
-    """Dies of one image, as a decoder with a bug or a process without memory would."""
+    """Kills its process at one image, like a decoder with a bug or a process without memory."""
 
     def __call__(self, rows: pa.Table) -> pa.Table:
         for image_id, image in zip(rows["image_id"].to_pylist(), rows["image"].to_pylist(), strict=True):

@@ -1,4 +1,4 @@
-"""The same rows whatever runs the flow, and however it is cut into batches and fragments."""
+"""Both runners give the same rows, whatever the size of batches and parts."""
 
 import tarfile
 from pathlib import Path
@@ -18,7 +18,7 @@ KEPT = ("--siblings", "txt")
 
 @pytest.fixture
 def inputs(tmp_path: Path) -> list[Path]:
-    """A folder, a tar, one that is cut and an odd one; good and bad images: 24 rows."""
+    """Inputs of 24 rows: a folder, a tar, a truncated tar and an unusual one, with good and bad images."""
     folder = pictures(tmp_path / "in", 7)
     (folder / "bad.jpg").write_bytes(jpeg(3)[:400])
     (folder / "link.jpg").symlink_to("nowhere")
@@ -28,7 +28,7 @@ def inputs(tmp_path: Path) -> list[Path]:
 
 
 def odd_tar(path: Path) -> Path:
-    """A key that comes again, two images of a sample, a damaged header and a link to an image before it."""
+    """Writes a tar with a repeated key, two images in a sample, a damaged header, and a link."""
     names = ["a.jpg", "a.jpg", "a.txt", "b.left.jpg", "b.right.jpg", "lost.jpg", "d.jpg"]
     data = tar_bytes([(name, b"said" if name == "a.txt" else jpeg(i)) for i, name in enumerate(names)])
     link = tarfile.TarInfo("e.jpg")

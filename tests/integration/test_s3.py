@@ -213,7 +213,7 @@ def test_credentials_in_a_url_are_refused_and_not_repeated(tmp_path: Path, capti
 
 
 def conditions(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    """Names the store with its conditions, and then as one that ignores them; it must not look at signatures."""
+    """Uses the store as it is, and behind a proxy that drops conditions, which invalidates signatures."""
     yield "as it is"
     if "S3_TEST_ENDPOINT" in os.environ:
         return

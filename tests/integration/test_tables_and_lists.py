@@ -1,4 +1,4 @@
-"""Parquet files and lists of paths and URLs, as people have them."""
+"""Real-world Parquet files and lists of paths and URLs."""
 
 import io
 import json
@@ -90,7 +90,7 @@ def test_a_list_of_lists_is_the_same_after_any_interruption(tmp_path: Path, capt
 
 
 def written(path: Path, locations: list[str]) -> Path:
-    """A list, in the form that the path's extension says."""
+    """Writes a list in the format of the path's extension."""
     if path.suffix == ".jsonl":
         lines = [json.dumps({"file_name": location, "text": "t"}) for location in locations]
     elif path.suffix == ".csv":

@@ -1,4 +1,4 @@
-"""The job as a user sees it: what it writes, what it does again, what it refuses."""
+"""`shardtalk caption` as a user sees it: its output, its checks and its messages."""
 
 import json
 import re

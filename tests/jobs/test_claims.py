@@ -1,4 +1,4 @@
-"""What a mistake leaves: no claim on the output."""
+"""A refused command leaves the output unclaimed."""
 
 import json
 import shutil

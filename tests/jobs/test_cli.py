@@ -119,7 +119,7 @@ def test_modules_are_commands_of_their_own() -> None:
     ],
 )
 def test_a_missing_extra_is_one_line(package: str, extra: str, arguments: list[str], tmp_path: Path) -> None:
-    """In a fresh process, where nothing has imported it."""
+    """Runs in a fresh process, which has not imported the package."""
     (tmp_path / "captions.json").write_text('[{"file_path": "a.jpg", "captions": ["a dog"]}]')
     (tmp_path / "a.jpg").write_bytes(jpeg(1))
     code = f"import sys; sys.modules[{package!r}] = None; from jobs.cli import main; sys.exit(main({arguments}))"

@@ -1,4 +1,4 @@
-"""Scores as a user sees them: from which files, of which images, and what is said where something is missing."""
+"""`shardtalk evaluate` as a user sees it: its inputs, its scores, and its messages on missing parts."""
 
 import json
 from pathlib import Path
@@ -39,7 +39,7 @@ def coco(count: int) -> dict[str, Any]:
 
 
 def vis(path: Path, count: int) -> Path:
-    """Captions of which the first is the best."""
+    """Writes captions of which the first is the best."""
     texts = [WORDS[i % 5] if i == 0 else "a dog and a dog" for i in range(count)]
     return write(path, [{"image_id": f"{i}.jpg", "caption": text} for i, text in enumerate(texts)])
 
@@ -168,7 +168,7 @@ def test_without_training_captions_it_is_said_what_is_novel(tmp_path: Path, shar
 
 @pytest.fixture
 def data(tmp_path: Path, shardtalk: Run) -> Path:
-    """Shards of 9 images, 4 of them for validation, in two tars."""
+    """Prepared shards of 9 images, of which 4 in two tars are for validation."""
     (pictures(tmp_path / "in", 0) / "deep").mkdir()
     for i in range(9):
         (tmp_path / "in" / "deep" / f"{i}.jpg").write_bytes(jpeg(i))

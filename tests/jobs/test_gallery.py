@@ -85,7 +85,7 @@ def script(page: Path, name: str = "data.js") -> list[Any]:
 
 
 def rows_of(page: Path) -> dict[str, list[Any]]:
-    """By image_id: caption, log_prob, num_tokens, error_code, error_message, has a picture; and its number."""
+    """Reads the page's rows by image_id: the fields of `jobs.gallery.INDEX`, has a picture, and its number."""
     return {row[0]: [*row[1:], number] for number, row in enumerate(script(page)[1])}
 
 
@@ -96,7 +96,7 @@ def thumbnail_of(page: Path, image_id: str) -> Image.Image:
 
 
 def colour_of(page: Path, image_id: str) -> str:
-    """The nearest of COLOURS."""
+    """Returns the nearest of COLOURS."""
     found = thumbnail_of(page, image_id).getpixel((0, 0))
     near = {name: Image.new("RGB", (1, 1), name).getpixel((0, 0)) for name in COLOURS}
     return min(near, key=lambda name: sum(abs(a - b) for a, b in zip(near[name], found, strict=True)))  # type: ignore

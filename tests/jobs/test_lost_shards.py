@@ -1,4 +1,4 @@
-"""Shards of which nothing could be read count by themselves: a shard lost is not one row lost."""
+"""Unreadable shards are counted as shards, not as single error rows."""
 
 import re
 from pathlib import Path
@@ -9,7 +9,7 @@ from conftest import Run, pictures, rows_of, tar_of_pictures
 
 @pytest.fixture
 def inputs(tmp_path: Path) -> list[Path]:
-    """Twenty images in one tar, and three tars that hold no byte of a tar."""
+    """Inputs of twenty images in one tar, and three tars of other bytes."""
     for i in range(3):
         (tmp_path / f"bad{i}.tar").write_bytes(b"no tar " * 200)
     return [tar_of_pictures(tmp_path / "good.tar", 20), *(tmp_path / f"bad{i}.tar" for i in range(3))]

@@ -1,4 +1,4 @@
-"""The same input under another name is never captioned twice."""
+"""An input that was renamed is not captioned twice."""
 
 import os
 import shutil

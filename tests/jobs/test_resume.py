@@ -1,4 +1,4 @@
-"""Going on: what a second run of a job does, refuses and leaves alone."""
+"""Resuming: the work that a second run does, and the changes that it refuses."""
 
 import json
 import os
@@ -116,7 +116,7 @@ def test_a_driver_that_lost_its_lease_commits_nothing(
 
 
 def test_what_such_a_driver_committed_after_all_is_removed(tmp_path: Path, caption: Run, shardtalk: Run) -> None:
-    """It may stop between asking for the lease and committing, and wake up after another has done its work."""
+    """A driver may pause between confirming the lease and committing, while another driver finishes."""
     folder, out = pictures(tmp_path / "in", 2), tmp_path / "out"
     assert caption(folder, "--rows_per_file", 1, "--batch_size", 1)[0] == 0
     late = {path: path.read_bytes() for path in out.rglob("part-*")}

@@ -1,4 +1,4 @@
-"""Rows that ended in an error that may have passed."""
+"""Retrying rows whose error may be transient."""
 
 import io
 from pathlib import Path
@@ -98,7 +98,7 @@ def test_nothing_to_retry_changes_nothing(tmp_path: Path, caption: Run) -> None:
 
 
 class Failing(io.BytesIO):
-    """Cannot be read beyond a byte."""
+    """A file that cannot be read beyond a byte."""
 
     limit = 0
 

@@ -1,4 +1,4 @@
-"""Several captioners in one job: that speak together, or one that judges what another said."""
+"""Several captioners in one job: ensembles, and reranking by another captioner."""
 
 import json
 import math
@@ -19,7 +19,7 @@ TWO = ("--search.num_candidates", 2)
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """Of PNGs, which Pillow decodes as they are."""
+    """Uses PNGs, which Pillow decodes without loss."""
     folder = tmp_path / "in"
     folder.mkdir()
     for i in range(5):

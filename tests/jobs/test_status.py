@@ -1,4 +1,4 @@
-"""How far a job is, as those see it who watch."""
+"""`shardtalk status` as a user sees it."""
 
 import json
 from pathlib import Path

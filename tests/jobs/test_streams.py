@@ -19,7 +19,7 @@ CHECKOUT = Path(__file__).parents[2]
 
 
 def shell(line: str, *arguments: object, timeout_s: float = 120) -> subprocess.CompletedProcess[str]:
-    """`shardtalk` as a shell runs it, for it is what closes streams; "$@" are the arguments."""
+    """Runs `shardtalk` through a shell, which closes streams; "$@" are the arguments."""
     command = line.replace("shardtalk", f"{sys.executable} -m jobs.cli")
     return subprocess.run(
         ["/bin/bash", "-c", command, "bash", *map(str, arguments)],
@@ -69,7 +69,7 @@ def test_a_reader_that_has_enough_is_no_traceback(output: Path) -> None:
 @pytest.mark.parametrize("module", ["jobs.cli caption", "jobs.caption"])
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_interrupted_while_it_imports_it_says_so(module: str, number: signal.Signals, tmp_path: Path) -> None:
-    """At torch, say, whose import takes most of the first second."""
+    """Interrupts the process while it imports, as during the import of torch."""
     (tmp_path / "torch.py").write_text(f"import os, time\nos.kill(os.getpid(), {int(number)})\ntime.sleep(60)\n")
     done = subprocess.run(
         [sys.executable, "-m", *module.split(), str(tmp_path), "--output", str(tmp_path / "out")],

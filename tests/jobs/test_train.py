@@ -42,7 +42,7 @@ stages:
 
 @pytest.fixture(scope="module")
 def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Plain pictures of three colours; what is said of them is their colour."""
+    """Writes plain pictures of three colours, with captions that name the colour."""
     folder = tmp_path_factory.mktemp("photos")
     entries = []
     for i in range(36):
@@ -114,7 +114,7 @@ def data(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def train(data: Path, weights: Path, tmp_path: Path, shardtalk: Run) -> Run:
-    """`shardtalk train` with a recipe of two short stages, into `run`."""
+    """Runs `shardtalk train` with a recipe of two short stages, into `run`."""
     (tmp_path / "recipe.yaml").write_text(RECIPE.replace("epochs: 30", "epochs: 3"))
     where = ["--data", data, "--output", tmp_path / "run", "--network.weights", weights]
     return lambda *arguments, **_: shardtalk("train", "--config", tmp_path / "recipe.yaml", *where, *arguments)
@@ -183,7 +183,7 @@ def test_a_full_disk_ends_a_run_that_goes_on_when_there_is_space(
 
 
 def die_once(arguments: dict[str, Any], mark: Path) -> None:
-    """What a worker does, but the second dies at its eighth step, once."""
+    """Runs a worker's training loop; the second worker dies at its eighth step, once."""
     steps = itertools.count(1)
     recorded = StepMonitor.record
 
@@ -270,7 +270,7 @@ def test_a_shape_that_there_is_not_is_refused(options: list[object], reason: str
 def test_the_recipes_that_ship_can_be_followed(
     recipe: str, data: Path, weights: Path, tmp_path: Path, shardtalk: Run
 ) -> None:
-    """On few images and with a small CNN; theirs is only built."""
+    """Trains on few images with a small CNN; the recipe's own CNN is only built."""
     config = CHECKOUT / "configs" / f"{recipe}.yaml"
     parsed = parse(TrainConfig, ["--config", str(config), "--data", "x", "--output", "y"], COMMANDS["train"])
     with torch.device("meta"):

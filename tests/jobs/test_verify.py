@@ -1,4 +1,4 @@
-"""`shardtalk verify` says what is wrong with an output, by name."""
+"""`shardtalk verify` names every problem of an output."""
 
 import json
 from pathlib import Path
@@ -16,13 +16,13 @@ def inputs(tmp_path: Path) -> list[Path]:
 
 @pytest.fixture
 def output(inputs: list[Path], caption: Run, tmp_path: Path) -> Path:
-    """Of four parts: 0.jpg 1.jpg, 2.jpg k0, k1 k2, k3."""
+    """An output of four parts: 0.jpg 1.jpg, 2.jpg k0, k1 k2, k3."""
     assert caption(*inputs, "--rows_per_file", 2, "--batch_size", 1)[0] == 0
     return tmp_path / "out"
 
 
 def record_of(output: Path, image_id: str) -> Path:
-    """The commit record of an image's part."""
+    """Returns the commit record of an image's part."""
     for record in (output / "_commits").iterdir():
         commit = json.loads(record.read_text())
         for shard, start, stop, _, _ in commit["intervals"]:
@@ -167,7 +167,7 @@ def test_a_shard_whose_keys_changed(change: str, output: Path, inputs: list[Path
 
 @pytest.mark.parametrize("form", ["parquet", "jsonl"])
 def test_keys_are_compared_one_by_one(form: str, tmp_path: Path, caption: Run, shardtalk: Run) -> None:
-    """Even where name, size and time of the shard are as they were."""
+    """Keeps name, size and time of the shard."""
     tar = tar_of_pictures(tmp_path / "s.tar", 3)
     assert caption(tar, "--format", form)[0] == 0
     images = {"k0.jpg": jpeg(0), "kX.jpg": jpeg(1), "k2.jpg": jpeg(2)}
@@ -259,7 +259,7 @@ def test_captions_and_errors_are_counted_from_the_rows(tmp_path: Path, caption: 
 
 
 def test_rows_that_another_listing_finds(tmp_path: Path, caption: Run, shardtalk: Run) -> None:
-    """Links between folders, hidden files, a table that tells of images: nothing that the job left out is missed."""
+    """Verifies links between folders, hidden files and a metadata table: files that the job ignores are not missing."""
     images = pictures(tmp_path / "in", 2)
     pictures(images / "below", 1)
     (images / "link").symlink_to("below")

@@ -1,4 +1,4 @@
-"""Words, their ids, and the file they are kept in."""
+"""Vocabulary: words, ids, and the file that stores them."""
 
 import json
 from collections import Counter

@@ -1,4 +1,4 @@
-"""What the build makes of import statements. A module's other lines stay as they are."""
+"""The build adapts import statements, and leaves all other lines unchanged."""
 
 import sys
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Images in, captions out."""
+"""The captioner: from images to captions."""
 
 import os
 import pickle
@@ -72,7 +72,7 @@ def test_a_caption_does_not_depend_on_the_kernels(  # noqa: PLR0917
 
 
 def assert_same_captions(ours: list[Caption], theirs: list[Caption]) -> None:
-    """But for what `same_log_prob` allows."""
+    """Asserts equal captions, with log-probabilities as close as `same_log_prob` demands."""
     for one, other in zip(ours, theirs, strict=True):
         assert [c.text for c in one.candidates] == [c.text for c in other.candidates]
         for ours_, theirs_ in zip(one.candidates, other.candidates, strict=True):

@@ -1,4 +1,4 @@
-"""A captioner's directory: what is written is read, and whatever else is there is refused."""
+"""The directory of a captioner: it is read as it was written, and anything invalid is refused."""
 
 import json
 import os
@@ -186,7 +186,7 @@ def test_a_directory_is_found_as_it_is(directory: Path) -> None:
 
 
 class Trap:
-    """Leaves a file where it is unpickled."""
+    """Creates a file when it is unpickled."""
 
     def __init__(self, trace: Path) -> None:
         self.trace = trace

@@ -1,4 +1,4 @@
-"""Captioners that speak together, against all captions under the mean of their probabilities."""
+"""Ensembles, compared with all captions ranked by the mean of their probabilities."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def started(decoders: list[Decoder], embeddings: list[torch.Tensor]) -> DecoderS
 
 
 def mean_log_prob(decoders: list[Decoder], images: list[torch.Tensor], words: tuple[int, ...]) -> list[float]:
-    """Of each token, by teacher forcing: log of the weighted mean of probabilities."""
+    """Returns the log of the weighted mean probability of each token, by teacher forcing."""
     given = torch.tensor([words], dtype=torch.int64)
     with torch.no_grad():
         each = [d(image[None], given).softmax(-1)[0, 1:] for d, image in zip(decoders, images, strict=True)]

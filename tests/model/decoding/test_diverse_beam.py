@@ -1,4 +1,4 @@
-"""Diverse beam search, against loops that do what the paper says."""
+"""Diverse beam search, compared with loops written from the paper."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def score(beam: Beam) -> float:
 
 
 def advanced(decoder: Decoder, embedding: torch.Tensor, group: list[Beam], said: Counter[int], strength: float) -> None:
-    """One step of a group, which notes what it said."""
+    """Advances a group by one step, and records the chosen words."""
     grown: list[tuple[float, Beam, int | None]] = [(score(beam), beam, None) for beam in group if beam[1]]
     for words, ended, total in group:
         if ended:

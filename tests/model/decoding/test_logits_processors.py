@@ -1,4 +1,4 @@
-"""Rules of a search, against all captions of a vocabulary of three words, filtered."""
+"""Rules of a search, compared with the filtered list of all captions of three words."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ RULES_VERSION: list[dict[str, Any]] = [
 
 
 def keeps(words: tuple[int, ...], rules: dict[str, Any]) -> bool:
-    """Whether a whole caption obeys."""
+    """Returns whether a complete caption obeys the rules."""
     n = rules.get("no_repeat_ngram_size", 0)
     ngrams = [words[i : i + n] for i in range(len(words) - n + 1)] if n else []
     return (

@@ -1,4 +1,4 @@
-"""neuraltalk2's search: against its own loops, one image and one beam at a time."""
+"""neuraltalk2's search, compared with its own loops over images and beams."""
 
 from __future__ import annotations
 
@@ -32,14 +32,14 @@ def embeddings() -> torch.Tensor:
 
 
 def next_log_probs(decoder: Decoder, embedding: torch.Tensor, tokens: list[int]) -> list[float]:
-    """By teacher forcing, through another path than the search's; END is a token as others."""
+    """Computes log-probabilities by teacher forcing, independently of the search; END is an ordinary token."""
     with torch.no_grad():
         logits = decoder(embedding[None], torch.tensor([tokens], dtype=torch.int64))
     return logits[0, -1].log_softmax(0).tolist()
 
 
 def loops(decoder: Decoder, embedding: torch.Tensor, beams: int) -> list[tuple[list[int], float]]:
-    """LanguageModel.lua's sample_beam."""
+    """Implements LanguageModel.lua's sample_beam by loops."""
     live: list[tuple[list[int], float]] = [([], 0.0)] * beams
     done = []
     for step in range(D):

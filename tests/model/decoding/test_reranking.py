@@ -1,4 +1,4 @@
-"""Another order for candidates."""
+"""Reranking of candidates."""
 
 from pathlib import Path
 
@@ -27,7 +27,7 @@ def test_the_greatest_score_comes_first_and_equals_stay() -> None:
 
 
 class Longest:
-    """A scorer of one's own."""
+    """A reranker that prefers long captions."""
 
     pixel_keys = ()
 
@@ -51,7 +51,7 @@ def test_a_captioner_agrees_with_itself(loaded: Captioner) -> None:
 
 def test_rescoring_weighs_both_scores(loaded: Captioner) -> None:
     class Contrary(Captioner):
-        """Sees every image as another."""
+        """A captioner that sees the negative of every image."""
 
         def initial_state(self, by_key):  # type: ignore[no-untyped-def]
             return super().initial_state({key: 255 - pixels for key, pixels in by_key.items()})

@@ -1,4 +1,4 @@
-"""Search, against brute force on a vocabulary of three words."""
+"""The search, compared with brute force on a vocabulary of three words."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ B, V, E, H, T = 3, 4, 5, 6, 3
 
 
 class Counting(Decoder):
-    """A decoder that notes how many captions each step advances."""
+    """A decoder that records the number of captions in each step."""
 
     def __init__(self, *args: int) -> None:
         super().__init__(*args)

@@ -1,4 +1,4 @@
-"""Checkpoints of neuraltalk2: what the original computed with them, and those that it never saved."""
+"""The import of neuraltalk2 checkpoints: the original's results, and invalid files."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ Import = Callable[..., Checkpoint]
 
 @pytest.fixture
 def imported(tmp_path: Path) -> Import:
-    """Writes a checkpoint, and reads it."""
+    """Writes a checkpoint and imports it."""
 
     def through_a_file(*arguments: Any, **fields: Any) -> Checkpoint:
         (tmp_path / "x.t7").write_bytes(dumps(saved(*arguments, **fields)))
@@ -60,7 +60,7 @@ def original(request: pytest.FixtureRequest) -> Checkpoint:
 
 @pytest.fixture(scope="module")
 def embeddings(original: Checkpoint) -> torch.Tensor:
-    """Of the images, from their files on, in the order of `EVALUATED`."""
+    """Computes the embeddings of the image files, in the order of `EVALUATED`."""
     files = [FIXTURES / "images" / FILES[image["name"]] for image in EVALUATED]
     pixels = np.stack([PREPROCESSING.pixels(Image.open(file)) for file in files])
     with torch.inference_mode():
@@ -73,7 +73,7 @@ def test_encodings_are_the_originals(embeddings: torch.Tensor) -> None:
 
 
 def theirs(tokens: Sequence[int], length: int) -> list[int]:
-    """Ids as the original counts them, padded."""
+    """Converts ids to the original's numbering, padded."""
     return [token or END_THERE for token in tokens] + [0] * (length - len(tokens))
 
 

@@ -1,4 +1,4 @@
-"""Torch7 files: what Torch wrote, what it could have written, and what nobody should have."""
+"""Torch7 files: written by Torch, other valid ones, and invalid ones."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def form(request: pytest.FixtureRequest) -> dict[str, Any]:
 
 @pytest.fixture
 def loads(tmp_path: Path, form: dict[str, Any]) -> Loads:
-    """Writes a value in one of the forms, and reads it."""
+    """Writes a value in one of the encodings, and reads it."""
 
     def through_a_file(value: object) -> Any:
         (tmp_path / "x.t7").write_bytes(dumps(value, **form))
@@ -45,7 +45,7 @@ def read_bytes(data: bytes, folder: Path) -> Any:
 
 
 def refused(data: bytes, folder: Path) -> tuple[int, str]:
-    """The offset that the error names, and its text."""
+    """Returns the offset that the error names, and its text."""
     with pytest.raises(CheckpointError) as raised:
         read_bytes(data, folder)
     found = re.search(r"at byte (\d+), ", str(raised.value))

@@ -1,4 +1,4 @@
-"""A decoder that looks at the places of the image."""
+"""A decoder with attention over the regions of the image."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The LSTM, step by step and all at once."""
+"""The LSTM decoder: single steps agree with whole captions."""
 
 import pytest
 import torch

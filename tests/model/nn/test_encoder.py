@@ -1,4 +1,4 @@
-"""The build_feature_extractor CNN and where its weights come from."""
+"""The CNN encoder and its pretrained weights."""
 
 import os
 import pickle
@@ -18,7 +18,7 @@ NAME = "squeezenet1_1"
 
 @pytest.fixture(scope="module")
 def published() -> dict[str, torch.Tensor]:
-    """A state dict as torchvision publishes them, the classifier's head included."""
+    """Returns a state dict as torchvision publishes it, with the classifier's head."""
     torch.manual_seed(5)
     return torchvision.models.get_model(NAME, weights=None).state_dict()
 
@@ -151,7 +151,7 @@ def test_a_file_that_holds_no_state_dict_is_refused(tmp_path: Path, content: obj
 
 
 class Trap:
-    """Leaves a directory where it is unpickled."""
+    """Creates a directory when it is unpickled."""
 
     def __init__(self, trace: Path) -> None:
         self.trace = trace

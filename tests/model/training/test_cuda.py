@@ -1,4 +1,4 @@
-"""What the model computes on cuda, against the CPU. SHARDTALK_TEST_DEVICE=cpu runs it there."""
+"""The model on cuda, compared with the CPU. SHARDTALK_TEST_DEVICE=cpu runs these tests on the CPU."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The criterion, against a loop."""
+"""The loss, compared with a loop."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""Losses, gradients and updates, against those that neuraltalk2 itself computed."""
+"""Losses, gradients and updates, compared with those that neuraltalk2 computed."""
 
 import json
 from pathlib import Path
@@ -21,7 +21,7 @@ TORCH_GATES = [0, 1, 3, 2]  # PyTorch's rows (input, forget, candidate, output),
 
 
 class Masked(nn.Module):
-    """Dropout with the noise of a fixture."""
+    """Applies dropout with the noise of a fixture."""
 
     def __init__(self, noise: torch.Tensor) -> None:
         super().__init__()
@@ -32,14 +32,14 @@ class Masked(nn.Module):
 
 
 def words(labels: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
-    """(D, N) ids from 1 with 0 after the end → what `Batch` wants."""
+    """Converts ids (D, N) from 1, with 0 after the end, to the form of `Batch`."""
     lengths = torch.from_numpy((labels > 0).sum(axis=0).astype(np.int64))
     longest = max(1, int(lengths.max()))
     return torch.from_numpy(labels.T[:, :longest].astype(np.int64)), lengths  # their 0 is our END, and ours to ignore
 
 
 def their_layout(gradients: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Gradients of our decoder by their names, in their order of gates and ids."""
+    """Returns our decoder's gradients under neuraltalk2's names, in its order of gates and ids."""
 
     def gates(rows: torch.Tensor) -> torch.Tensor:
         return rows.view(4, -1, *rows.shape[1:])[TORCH_GATES].flatten(0, 1)

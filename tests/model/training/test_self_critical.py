@@ -1,4 +1,4 @@
-"""Captions that the network draws for itself, and what they are worth."""
+"""Self-critical training: sampled captions and their rewards."""
 
 import pytest
 import torch
@@ -46,7 +46,7 @@ def test_captions_are_drawn_for_each_image(images: torch.Tensor) -> None:
 
 
 def test_what_is_rewarded_becomes_usual(images: torch.Tensor) -> None:
-    """Reward: how often a caption says 3."""
+    """Rewards captions by their number of words with id 3."""
     network = tiny()
     learner = trainer(network, steps=100)
 

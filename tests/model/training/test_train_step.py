@@ -1,4 +1,4 @@
-"""The training step, on a network small enough to learn two captions by heart."""
+"""The training step, on a network that is small enough to memorise two captions."""
 
 import copy
 import math
@@ -25,7 +25,7 @@ CAPTIONS = [[3, 1, 4], [1], [5, 9, 2, 6, 5, 3, 8], [], [9, 7], [9, 3, 2, 3]]  # 
 
 
 def tiny(dropout: float = 0.0, attention_heads: int = 0) -> Network:
-    """A CNN with a convolution, a batch norm and a layer, in the place of torchvision's."""
+    """A CNN with a convolution, a batch norm and a linear layer, in place of torchvision's."""
     torch.manual_seed(0)
     encoder = Encoder("squeezenet1_1", E, spatial=attention_heads > 0)
     encoder.cnn = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU())
@@ -342,7 +342,7 @@ THEIRS = [[3, 1, 4], [1], [5, 9, 2, 6, 5, 3, 8], [], [9, 7], [9, 3, 2, 3], [8], 
 
 
 def work(rank: int, workers: int, rendezvous: str, result: str) -> None:
-    """One of several workers: two steps of its share of the images, in float64, without attention and with it."""
+    """Runs one of several workers: two steps on its share of the images, in float64, without and with attention."""
     if workers > 1:
         torch.distributed.init_process_group("gloo", f"file://{rendezvous}", world_size=workers, rank=rank)
     gradients = {}

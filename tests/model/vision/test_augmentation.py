@@ -14,7 +14,7 @@ def generator(seed: int = 0) -> torch.Generator:
 
 @pytest.fixture
 def images() -> torch.Tensor:
-    """Red rises from 0 at the left to 1 at the right, green from the top to the bottom, blue is 0.5."""
+    """Images whose red rises from 0 to 1 from left to right, and green from top to bottom; blue is 0.5."""
     columns = ((torch.arange(W) + 0.5) / W).expand(H, W)
     rows = ((torch.arange(H) + 0.5) / H).unsqueeze(1).expand(H, W)
     return torch.stack([columns, rows, torch.full((H, W), 0.5)]).expand(B, 3, H, W).contiguous()

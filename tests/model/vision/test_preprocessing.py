@@ -1,4 +1,4 @@
-"""From any image to pixels, and from pixels to floats."""
+"""Preprocessing: from an image to pixels, and from pixels to floats."""
 
 import io
 import resource
@@ -22,7 +22,7 @@ def plain(mode: str, colour: object, size: tuple[int, int] = (9, 5)) -> Image.Im
 
 
 def palette(transparent: int | bytes | None) -> Image.Image:
-    """An image of index 1, of which the palette says red."""
+    """A palette image of index 1, which is red in the palette."""
     image = plain("P", 1)
     image.putpalette([*BLUE, *RED])
     if transparent is not None:
@@ -121,7 +121,7 @@ def corners() -> Image.Image:
 
 
 def with_orientation(orientation: int, form: str = "PNG") -> Image.Image:
-    """`corners` as a camera stores it that was held otherwise."""
+    """Returns `corners` as a rotated camera stores it."""
     stored_as = {  # the inverse of what a viewer does, from the EXIF standard
         1: [],
         2: [Image.Transpose.FLIP_LEFT_RIGHT],

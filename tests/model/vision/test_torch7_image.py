@@ -1,4 +1,4 @@
-"""Torch's image.scale: its own bytes, and its sums done one by one."""
+"""Torch's image.scale, compared with its own results and with a loop over its sums."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def test_bytes_are_torchs(name: str) -> None:
 
 
 def line(source: np.ndarray, size: int) -> list[int]:
-    """One line of one channel as generic/image.c goes over it, in float32."""
+    """Scales one line of one channel as generic/image.c does, in float32."""
     count = len(source)
     if size == count:
         return source.tolist()

@@ -1,4 +1,4 @@
-"""Data that neuraltalk2's prepro.py made, taken over as it is."""
+"""Training data converted from the output of neuraltalk2's prepro.py."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ ARRAYS = {
 
 
 def written(folder: Path, document: Any = None, **arrays: Any) -> tuple[Path, Path]:
-    """Both files, some arrays other than usual; None leaves one out."""
+    """Writes both files, with some arrays replaced; None leaves an array out."""
     with h5py.File(folder / "data.h5", "w") as file:
         for name, values in (ARRAYS | arrays).items():
             if values is not None:

@@ -1,4 +1,4 @@
-"""CIDEr-D, against pycocoevalcap's."""
+"""CIDEr-D, compared with pycocoevalcap's."""
 
 import random
 

@@ -1,4 +1,4 @@
-"""The metrics, against those of pycocoevalcap's example script on the same input."""
+"""The metrics, compared with those of pycocoevalcap's example script on the same input."""
 
 import json
 import random
@@ -43,7 +43,7 @@ MADE: tuple[Captions, References] = (
 
 
 def flickr8k() -> tuple[Captions, References]:
-    """Real references; captions made of people's words, some of them of the right image."""
+    """Returns real references, and captions made from them, some of the right image."""
     if not FLICKR8K.is_dir():
         pytest.skip("Flickr8k is not beside the checkout")
     draw = random.Random(5)
@@ -57,7 +57,7 @@ def flickr8k() -> tuple[Captions, References]:
 
 
 class NoSpice:
-    """In the example's place for SPICE, which downloads."""
+    """Replaces SPICE, which downloads models, in the example."""
 
     def compute_score(self, gts: References, _: References) -> tuple[float, list[float]]:
         return 0.0, [0.0] * len(gts)
@@ -67,7 +67,7 @@ class NoSpice:
 
 
 def example(captions: Captions, references: References, folder: Path) -> COCOEvalCap:
-    """pycocoevalcap's example script."""
+    """Runs pycocoevalcap's example script."""
     annotations = [
         {"id": f"{image} {place}", "image_id": image, "caption": text}
         for image, texts in references.items()

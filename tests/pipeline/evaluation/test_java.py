@@ -1,4 +1,4 @@
-"""Java that is not there, dies, hangs or talks nonsense."""
+"""A Java that is missing, crashes, hangs or prints invalid output."""
 
 import sys
 from pathlib import Path

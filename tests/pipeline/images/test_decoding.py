@@ -1,4 +1,4 @@
-"""Encoded images, whole and damaged in every way."""
+"""Decoding of undamaged and damaged images."""
 
 import io
 import os
@@ -31,12 +31,12 @@ def code_of(data: bytes) -> ErrorCode:
 
 
 def chunk(kind: bytes, data: bytes) -> bytes:
-    """Of a PNG."""
+    """Returns a chunk of a PNG."""
     return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
 
 
 def png_of_size(width: int, height: int) -> bytes:
-    """A PNG's header, and next to no pixels."""
+    """Makes a PNG whose header claims a size, with hardly any pixels."""
     header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"0")) + chunk(b"IEND", b"")
 
@@ -184,7 +184,7 @@ POSTSCRIPT = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 100 100\n%%EndComment
 
 
 def in_iptc(held: bytes) -> bytes:
-    """An IPTC record whose picture is held in another format."""
+    """Makes an IPTC record that embeds an image of another format."""
 
     def record(number: int, tag: int, data: bytes) -> bytes:
         return bytes([0x1C, number, tag]) + struct.pack(">H", len(data)) + data

@@ -1,4 +1,4 @@
-"""How many captioners are up is reported until the first rows arrive."""
+"""Reports of the number of captioners that are up, until the first rows arrive."""
 
 import threading
 from collections.abc import Iterator

@@ -25,7 +25,7 @@ def test_the_caption_most_others_resemble_comes_first() -> None:
 
 
 def test_consensus_is_the_mean_cider_of_uniform_weights() -> None:
-    """pycocoevalcap's, told that no n-gram was ever seen."""
+    """Compares with pycocoevalcap's CIDEr-D without document frequencies."""
     (scores,) = Consensus()({}, [hypotheses(*CAPTIONS)])
     for i, (score, caption) in enumerate(zip(scores, CAPTIONS, strict=True)):
         others = [" ".join(map(str, other)) for j, other in enumerate(CAPTIONS) if j != i]

@@ -1,4 +1,4 @@
-"""Rows that kill their worker."""
+"""Isolation of rows that kill their worker."""
 
 from collections.abc import Collection
 
@@ -9,11 +9,11 @@ from pipeline.inference.fault_isolation import MAX_ATTEMPTS_ALONE, AttemptTracke
 
 
 class Death(BaseException):
-    """Of the worker."""
+    """The death of a worker."""
 
 
 class Mortal:
-    """A stage that dies of some rows, or of those it is told to."""
+    """A stage that dies at certain rows."""
 
     def __init__(self, poison: Collection[int] = (), accidents: int = 0) -> None:
         self.poison, self.accidents, self.batches = poison, accidents, list[list[int]]()
@@ -37,7 +37,7 @@ def table(count: int) -> pa.Table:
 
 
 def until_it_lives(stage: CrashIsolated, rows: pa.Table) -> tuple[dict[int, str | None], int]:
-    """Error code by index, and how many workers died."""
+    """Retries until all rows are done; returns error codes by index, and the number of dead workers."""
     for deaths in range(100):
         try:
             found = stage(rows).to_pylist()
@@ -70,7 +70,7 @@ def test_an_undisturbed_batch_stays_whole() -> None:
 
 
 def test_neighbours_come_in_other_batches_and_stages_unharmed() -> None:
-    """The batches of a retried task may be others; those of another stage are not concerned."""
+    """Retries with other batches; another stage is not affected."""
     attempts = AttemptTracker()
     with pytest.raises(Death):
         CrashIsolated(Mortal([2]), "decode", attempts)(table(4))

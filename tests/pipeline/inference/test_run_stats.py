@@ -1,4 +1,4 @@
-"""What a run did, and where its time went."""
+"""The statistics of a run."""
 
 import pyarrow as pa
 import pytest
@@ -15,7 +15,7 @@ def rows(count: int, *, caption_s: float, batch_images: int, error: str | None =
 
 @pytest.fixture
 def report(monkeypatch: pytest.MonkeyPatch) -> RunStats:
-    """After 100 s, of which the first rows took 20."""
+    """Returns the statistics after 100 s, of which 20 passed before the first rows."""
     clock = [0.0]
     monkeypatch.setattr("pipeline.inference.run_stats.time.perf_counter", lambda: clock[0])
     made = RunStats(CommitLog(), {"read": 1, "decode": 4, "caption": 1})

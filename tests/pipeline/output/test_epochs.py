@@ -1,4 +1,4 @@
-"""Which driver's commits count."""
+"""Epochs: the driver whose commits count."""
 
 from pathlib import Path
 
@@ -44,7 +44,7 @@ def test_the_newest_is_who_claimed_last(folder: Folder) -> None:
 
 
 def test_of_two_claims_of_a_number_the_last_counts(folder: Folder, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As of a driver that looked, slept, and claimed."""
+    """Simulates a driver that pauses between reading the epochs and its claim."""
     first = claim(folder, "a")
     write_snapshot(folder, first, ["mine"], {})
     folder.write(first.claim_file, b"b")

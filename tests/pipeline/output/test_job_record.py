@@ -16,7 +16,7 @@ OTHER = {"search": {"method": "beam", "beam_size": 3, "seed": 1}, "format": "par
 
 
 def committed() -> CommitLog:
-    """With a row in it."""
+    """Commits a row to the output."""
     commit_log = CommitLog()
     commit_log.add(Commit("part-1.parquet", 1, {}, "f", "k", [RowRange("s", 0, 1, 9, True)], {"s": "/s.tar"}, 0.0))
     return commit_log
@@ -74,7 +74,7 @@ def test_a_folder_that_cannot_be_made_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_folder_that_is_not_to_be_written_into_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As one on a filesystem that is mounted read-only; root may write into all others."""
+    """Simulates a read-only filesystem, as root may write to all other folders."""
     monkeypatch.setattr(os, "access", lambda path, mode: mode != os.W_OK | os.X_OK)
     with pytest.raises(OutputError, match="is not writable"):
         check_output_folder(Folder(str(tmp_path / "out")))
@@ -144,7 +144,7 @@ def test_a_manifest_that_another_driver_wrote_meanwhile_stays(tmp_path: Path) ->
     folder, manifest, written = Folder(str(tmp_path)), tmp_path / "_manifest.json", list[str]()
 
     def another() -> None:
-        """Whenever this driver asks whether the output is still its own."""
+        """Writes another driver's manifest whenever this driver confirms its lease."""
         written.append(f"another's, {len(written)}")
         manifest.write_text(written[-1])
 

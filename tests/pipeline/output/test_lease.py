@@ -1,4 +1,4 @@
-"""Who may write an output."""
+"""The lease of an output."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from pipeline.storage.folder import Folder
 
 
 class Clock:
-    """In the place of `time.sleep`: counts, and lets something happen at a time."""
+    """Replaces `time.sleep`: counts seconds, and calls a function at a given time."""
 
     def __init__(self) -> None:
         self.now = 0.0
@@ -44,7 +44,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 
 @pytest.fixture(params=["", "file://"])
 def folder(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Folder:
-    """One where files can be created exclusively, and one where they cannot."""
+    """An output folder, with and without exclusive creation of files."""
     folder = Folder(f"{tmp_path}/out")
     folder.write("_job.json", b"{}")
     if request.param:
@@ -177,7 +177,7 @@ def test_after_many_epochs_an_old_driver_still_finds_out(folder: Folder, clock: 
 
 
 def test_a_process_in_another_pid_namespace_is_watched(folder: Folder, clock: Clock) -> None:
-    """Its number may be anybody's here."""
+    """In this PID namespace the number may belong to another process."""
     place = Owner.me().place.rpartition("[")[0] + "[1]"
     write(folder, replace(Owner.me(), id="other", place=place, pid=2**22 + 1))
     acquire(folder).confirm()

@@ -1,4 +1,4 @@
-"""Shards that could not be read, told apart from images that could not be."""
+"""Unreadable shards are distinguished from images that could not be decoded."""
 
 import pyarrow as pa
 import pytest

@@ -1,4 +1,4 @@
-"""Inputs that are in the output already under another name."""
+"""Inputs that the output already holds under another name."""
 
 from dataclasses import replace
 

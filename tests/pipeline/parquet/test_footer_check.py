@@ -1,4 +1,4 @@
-"""The process that checks footers, whatever ends it."""
+"""The process that checks footers, and its replacement when one ends it."""
 
 import io
 

@@ -1,4 +1,4 @@
-"""Parquet files of images: which column, which name, which row."""
+"""Parquet files of images: columns, image_ids and rows."""
 
 import base64
 import io

@@ -1,4 +1,4 @@
-"""What a line of a list names."""
+"""Images at the locations that lists name."""
 
 import threading
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Lists of paths and URLs: which line is which row, and what is wrong with others."""
+"""Lists of paths and URLs: rows, image_ids and errors."""
 
 import io
 import json
@@ -15,7 +15,7 @@ def found(text: bytes, kind: str = "txt", **options: str) -> list[Entry]:
 
 
 def locations(text: bytes, kind: str = "txt", **options: str) -> list[str | None]:
-    """None where a line has none."""
+    """Returns the location of each line, or None."""
     return [None if isinstance(e.location, DataError) else e.location for e in found(text, kind, **options)]
 
 

@@ -173,7 +173,7 @@ def test_what_is_wrong_becomes_a_row(tmp_path: Path) -> None:
 
 
 def siblings_of(folder: Path, **files: bytes) -> object:
-    """The column `siblings` of an image beside which these files lie, parsed as JSON has it, no more."""
+    """Reads an image with these files beside it; returns its column `siblings`, parsed as strict JSON."""
     (folder / "a.jpg").write_bytes(jpeg(0))
     for extension, data in files.items():
         (folder / f"a.{extension}").write_bytes(data)

@@ -1,4 +1,4 @@
-"""Pieces of large shards: together they are the shard."""
+"""Pieces of large shards cover the shard exactly once."""
 
 import io
 import tarfile
@@ -32,7 +32,7 @@ def rows(spans: list[Span]) -> list[dict[str, object]]:
 
 
 def tar(path: Path) -> Path:
-    """Samples of one or two members, a folder, a long name, a tar in it, and keys that come again in other pieces."""
+    """A tar with samples of one or two members, a folder, a long name, a nested tar, and repeated keys."""
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w") as file:
         for i, key in enumerate(["a", "b", "c", "a", "d", "b", "e" * 120, "f", "a", "g"]):

@@ -1,4 +1,4 @@
-"""Images of the web, from a server that misbehaves."""
+"""Images from a web server with faults."""
 
 import pytest
 from web_server import BODY, Misbehaving

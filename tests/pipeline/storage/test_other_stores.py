@@ -1,4 +1,4 @@
-"""Stores other than S3: what fsspec knows is read, and what does not answer is one line."""
+"""Stores other than S3, by fsspec; a store that does not answer gives one line."""
 
 import io
 import threading

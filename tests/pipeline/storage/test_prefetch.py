@@ -1,4 +1,4 @@
-"""Work ahead of its consumer: in order, bounded, and over when the consumer leaves."""
+"""Prefetching: ordered, bounded, and stopped when the consumer leaves."""
 
 import threading
 from collections.abc import Iterator
@@ -11,7 +11,7 @@ WAIT_S = 20  # for what happens at once, unless it never does
 
 
 class Source:
-    """Counts what was taken of it."""
+    """An iterator that counts the items taken from it."""
 
     def __init__(self, count: int) -> None:
         self.count, self.taken = count, 0

@@ -1,4 +1,4 @@
-"""A remote file, on a filesystem that fails when it is told to."""
+"""A remote file on a filesystem whose requests fail on demand."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ DATA = random.Random(0).randbytes(1000)
 
 
 class Flaky:
-    """As much of a pyarrow filesystem as is used; the requests whose numbers are in `failing` fail."""
+    """The used part of a pyarrow filesystem, where requests with numbers in `failing` fail."""
 
     def __init__(self, data: bytes = DATA, failing: set[int] | None = None, error: Exception | None = None) -> None:
         self.data, self.failing, self.error = data, failing or set(), error or OSError("connection reset")

@@ -1,4 +1,4 @@
-"""Requests to a server on loopback that answers by a list."""
+"""Requests to a server on loopback with prepared answers."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ Reply = tuple[int, dict[str, str], bytes]
 
 
 class Server(ThreadingHTTPServer):
-    """Answers with `reply(method, headers)`."""
+    """A server that answers with `reply(method, headers)`."""
 
     daemon_threads = True
 
@@ -34,7 +34,7 @@ class Server(ThreadingHTTPServer):
         self.requests: list[dict[str, str]] = []
 
     def handle_error(self, request: object, client_address: object) -> None:
-        """Clients leave when they have enough."""
+        """Ignores clients that disconnect early."""
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -63,7 +63,7 @@ Served = Callable[[Callable[[str, dict[str, str]], Reply]], Server]
 
 @pytest.fixture
 def serve(monkeypatch: pytest.MonkeyPatch) -> Iterator[Served]:
-    """Starts a server that the environment then names. Nothing is waited for."""
+    """Starts a server, which the environment then names, and removes all pauses."""
     servers: list[Server] = []
 
     def start(reply: Callable[[str, dict[str, str]], Reply]) -> Server:

@@ -34,7 +34,7 @@ def rows(*spans: Span, options: ReadOptions = DEFAULTS) -> list[Row]:
 
 
 def found(path: Path, data: bytes | bytearray) -> list[tuple[object, object]]:
-    """Id and image, or error code, of each row; wherever a reader begins."""
+    """Returns id and image, or error code, of each row, checked from every first row on."""
     span = Span(shard(path, data))
     whole = rows(span)
     for number, row in enumerate(whole[:-1], start=1):
@@ -44,7 +44,7 @@ def found(path: Path, data: bytes | bytearray) -> list[tuple[object, object]]:
 
 
 def linked(*members: tuple[str, bytes] | tuple[str, bytes, str]) -> bytes:
-    """A tar of files (name, data) and links (name, type, target)."""
+    """Builds a tar of files (name, data) and links (name, type, target)."""
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w", format=tarfile.GNU_FORMAT) as tar:
         for name, data, *target in members:
@@ -124,7 +124,7 @@ def test_a_sparse_file_is_unpacked(form: str, tmp_path: Path) -> None:
 
 
 def sparse(data: bytes, **records: str) -> bytes:
-    """A tar of one image of 200 bytes that PAX records describe."""
+    """Builds a tar of one image of 200 bytes that PAX records describe."""
     info = tarfile.TarInfo("a.jpg")
     info.size = len(data)
     info.pax_headers = {f"GNU.sparse.{name}": value for name, value in records.items()}
@@ -236,7 +236,7 @@ def test_a_size_without_data_costs_nothing(kind: bytes, tmp_path: Path) -> None:
 
 
 def sized(name: str, kind: bytes, size: int) -> bytes:
-    """A header."""
+    """Builds a header with this size."""
     info = tarfile.TarInfo(name)
     info.type, info.size, info.linkname = kind, size, "a.jpg"
     return info.tobuf(tarfile.GNU_FORMAT)

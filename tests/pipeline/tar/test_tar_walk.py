@@ -1,4 +1,4 @@
-"""The walk over tars, against `tarfile` and `webdataset`, and on every kind of damage."""
+"""The walk over tars, compared with `tarfile` and `webdataset`, and on every kind of damage."""
 
 import gzip
 import io
@@ -27,7 +27,7 @@ def read(data: bytes, offset: int = 0) -> Iterator[Sample]:
 
 
 def read_until_damage(data: bytes) -> tuple[list[Sample], str]:
-    """The samples before the damage, and its code."""
+    """Returns the samples before the damage, and its error code."""
     found: list[Sample] = []
     with pytest.raises(DataError) as raised:
         found.extend(read(data))  # keeps what came before the exception
@@ -41,7 +41,7 @@ def header(name: str = "a.jpg", size: int = 0, kind: bytes = tarfile.REGTYPE) ->
 
 
 class Asked(io.BytesIO):
-    """Notes the most bytes that were asked for at once."""
+    """A file that records the largest number of bytes requested at once."""
 
     most = 0
 

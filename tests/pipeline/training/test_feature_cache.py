@@ -1,4 +1,4 @@
-"""Features that are computed once."""
+"""Cached features."""
 
 from pathlib import Path
 from typing import Any

@@ -1,4 +1,4 @@
-"""What a step is to learn."""
+"""The batches of training objectives."""
 
 import json
 from itertools import pairwise
@@ -77,7 +77,7 @@ def test_what_is_drawn_is_weighed_by_its_worth(split: PreparedSplit, network: Ne
 
 
 def test_what_is_drawn_may_repeat_itself(split: PreparedSplit, network: Network) -> None:
-    """No rule of the search bends the gradient."""
+    """Sampling uses no rules of the search, which would bias the gradient."""
     network.decoder.output.bias.data[END] -= 1000  # END comes last
     lesson = self_critical_batches(
         network,

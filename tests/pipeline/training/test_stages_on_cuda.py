@@ -1,4 +1,4 @@
-"""The stages and the training inputs on cuda, against the CPU. SHARDTALK_TEST_DEVICE=cpu runs what it can there."""
+"""The stages and training inputs on cuda, compared with the CPU. SHARDTALK_TEST_DEVICE=cpu runs most tests there."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ CPU = torch.device("cpu")
 
 
 def assert_same(rows: pa.Table, expected: pa.Table) -> None:
-    """But for rounding in the log-probabilities, and for what the rows cost."""
+    """Asserts equal rows, except for rounding in log-probabilities and for measured times."""
     inexact = ["log_prob", "candidates", *MEASURES.names]
     assert rows.drop(inexact).equals(expected.drop(inexact))
     found, wanted = (table["log_prob"].drop_null().to_pylist() for table in (rows, expected))
@@ -69,7 +69,7 @@ def test_the_local_runners_rows_are_those_of_the_cpu(
 
 @contextmanager
 def at_most(size_bytes: int) -> Iterator[None]:
-    """Of the device's memory may be taken by this process."""
+    """Limits the device memory of this process."""
     torch.cuda.empty_cache()
     torch.cuda.set_per_process_memory_fraction(size_bytes / torch.cuda.get_device_properties().total_memory)
     try:
@@ -80,7 +80,7 @@ def at_most(size_bytes: int) -> Iterator[None]:
 
 @pytest.fixture
 def batches(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """Images of each batch that the captioner is given."""
+    """Records the number of images in each batch of the captioner."""
     sizes, caption = list[int](), Captioner.caption_pixels
 
     def counted(self: Captioner, views: dict[Preprocessing, Any], *others: Any) -> Any:

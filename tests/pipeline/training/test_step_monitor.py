@@ -1,4 +1,4 @@
-"""What is said of a run's steps, and when it is ended."""
+"""The monitor of training steps: progress, and the end of diverged runs."""
 
 import math
 from typing import Any
@@ -13,7 +13,7 @@ from pipeline.training.step_monitor import StepMonitor
 
 
 def stage(**options: Any) -> Stage:
-    """A stage with everything switched off but what is asked for."""
+    """Returns a stage with all features off except the given ones."""
     usual: dict[str, Any] = {
         **{"epochs": 2, "batch_size": 6, "max_grad_norm": 0.0, "label_smoothing": 0.0, "bag_of_words_weight": 0.0},
         **{"dropout": 0.0, "input_dropout": 0.0, "ema_decay": 0.0},
@@ -22,7 +22,7 @@ def stage(**options: Any) -> Stage:
 
 
 def watched(*sums: tuple[float, float, float], **options: Any) -> tuple[StepMonitor, TrainingState, list[Progress]]:
-    """After such sums of steps, from the fifth of ten on."""
+    """Returns the monitor after steps with these sums, from the fifth of ten on."""
     told, position = list[Progress](), TrainingState()
     monitor = StepMonitor(stage(**options), position, epoch_steps=10, step=4, report=told.append)
     for one in sums:

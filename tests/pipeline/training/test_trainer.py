@@ -1,4 +1,4 @@
-"""A run that is stopped and goes on is the run that was never stopped."""
+"""A run that is stopped and resumed equals an uninterrupted run."""
 
 import json
 from collections.abc import Callable, Mapping
@@ -26,7 +26,7 @@ ALONE = WorldInfo(0, 1, torch.device("cpu"))
 
 
 class Listener:
-    """Asks to stop at some step of all."""
+    """A callback that requests a stop at a given step."""
 
     def __init__(self, stop_at: int = 0) -> None:
         self.steps, self.stop_at, self.epochs = 0, stop_at, list[dict[str, Any]]()
@@ -45,7 +45,7 @@ class Listener:
 
 @pytest.fixture(scope="module")
 def given(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., TrainConfig]:
-    """A recipe of three stages on 7 + 3 images, in another folder."""
+    """Returns a configuration of three stages on 7 + 3 images, with its own output folder."""
     data = tmp_path_factory.mktemp("data")
     shard(data, "0.tar", tar_bytes(members(0, 1, 2)))
     shard(data, "1.tar", tar_bytes(members(3, 4, 5, 6)))
@@ -90,7 +90,7 @@ def run(recipe: TrainConfig, listener: Listener | None = None) -> bool:
 
 
 def left(recipe: TrainConfig) -> tuple[list[dict[str, Any]], dict[str, torch.Tensor]]:
-    """The history, without its speeds, and the weights of best and latest."""
+    """Returns the history without speeds, and the weights of best and latest."""
     output = Path(recipe.output)
     history = [json.loads(line) for line in (output / "history.jsonl").read_text().splitlines()]
     for line in history:
@@ -181,7 +181,7 @@ def test_a_size_that_the_cnn_cannot_see_is_refused_at_once(given: Callable[..., 
 
 
 class Dying(Listener):
-    """Is struck at some step of all."""
+    """A callback that raises at a given step."""
 
     @property
     def stop(self) -> bool:

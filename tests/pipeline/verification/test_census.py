@@ -1,4 +1,4 @@
-"""Rows that differ from what another reader finds in the input."""
+"""Differences between rows and an independent count of the input."""
 
 from pathlib import Path
 
@@ -13,7 +13,7 @@ from pipeline.verification.tar_census import TarContents
 
 
 def rows(*names: str) -> list[RowKey]:
-    """Those that begin with the tar's name are damage."""
+    """Builds rows; names that begin with the tar's stand for damage."""
     return [RowKey(i, name, "corrupt_shard" if name.startswith("s.") else None) for i, name in enumerate(names)]
 
 

@@ -1,4 +1,4 @@
-"""What `tarfile` finds in a tar, and the ids that docs/inputs.md gives to it."""
+"""The images that `tarfile` finds in a tar, with the ids of docs/inputs.md."""
 
 import io
 import subprocess
@@ -114,7 +114,7 @@ def test_a_tar_without_an_end(size: int, images: int) -> None:
 
 
 def test_only_headers_are_read(tmp_path: Path) -> None:
-    """At most 1,025 bytes a member: a byte before its header, the header, and the data of an extended one."""
+    """Allows 1,025 bytes per member: a byte before its header, the header, and the data of an extended header."""
 
     class Counting(io.BytesIO):
         count = 0

@@ -1,4 +1,4 @@
-"""What `tests/jobs/test_verify.py` cannot make an output be."""
+"""Verification of outputs that `tests/jobs/test_verify.py` cannot produce."""
 
 import json
 from pathlib import Path
