@@ -40,7 +40,7 @@ def uncommit_errors(
         options: the options by which the shards are read.
     """
     named = {printable(shard.path): shard for shard in shards}
-    mended = _changed(commit_log, named)
+    mended = _changed(folder, commit_log, named)
     concerned = [commit for commit in commit_log.commits if RETRYABLE & commit.errors.keys() or _holds(commit, mended)]
     if not concerned:
         return 0
@@ -52,12 +52,16 @@ def uncommit_errors(
     )
 
 
-def _changed(commit_log: CommitLog, named: Mapping[str, Shard]) -> set[str]:
-    """Returns the paths of files that changed since they were captioned, and that have one row or only damage rows."""
+def _changed(folder: Folder, commit_log: CommitLog, named: Mapping[str, Shard]) -> set[str]:
+    """Returns the paths of files that changed since they were read, and of whose images none was captioned."""
     changed = {path for path, shard in named.items() if commit_log.shard_ids.get(path, shard.id) != shard.id}
-    damage = commit_log.damage() if changed else {}
-    lost = {shard for shard, found in damage.items() if commit_log.lost_share(shard, found, 0) == 1.0}
-    return {path for path in changed if named[path].format == ShardFormat.IMAGE or commit_log.shard_ids[path] in lost}
+    for commit in commit_log.commits:
+        captioned = changed.intersection(commit.paths.values())
+        if captioned and commit.errors:
+            rows = read_part(folder, commit.file, ["shard", "error_code"])
+            captioned.intersection_update(rows.filter(pc.is_null(rows["error_code"]))["shard"].to_pylist())
+        changed -= captioned
+    return changed
 
 
 def _holds(commit: Commit, paths: set[str]) -> bool:

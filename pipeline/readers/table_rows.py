@@ -7,13 +7,14 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 
 from pipeline.errors import DataError
 from pipeline.filenames import printable
 from pipeline.parquet.reader import ParquetShard
-from pipeline.read_options import ReadOptions, check_size
+from pipeline.parquet.reader import Row as ParquetRow
+from pipeline.read_options import LARGE_SIBLINGS, MAX_SIBLING_BYTES, ReadOptions, check_size
 from pipeline.readers.image_locations import read_image_at
 from pipeline.readers.lists import read_entries
 from pipeline.schema import EncodedRow, ErrorCode
@@ -36,17 +37,22 @@ class _Row:
     next_offset: int
     image: bytes | str | DataError
     siblings: Mapping[str, bytes]
+    ignored: Mapping[str, int] = field(default_factory=dict)
 
 
 def read_parquet(span: Span, options: ReadOptions) -> Generator[EncodedRow]:
     """Yields the rows of a span of a Parquet file in order. Raises DataError or OSError if it becomes unreadable."""
-    missing = DataError(ErrorCode.NO_IMAGE, "the row's image is null")
     with open_shard(span.shard) as file:
         found = ParquetShard(file, span.shard.size, options).rows(span.start, options.siblings)
-        rows = (
-            _Row(row.name, row.next_offset, missing if row.image is None else row.image, row.siblings) for row in found
-        )
-        yield from _read_images(rows, span.shard, options, confined=True)
+        yield from _read_images(map(_row, found), span.shard, options, confined=True)
+
+
+def _row(row: ParquetRow) -> _Row:
+    """Gives a row without an image its error, and counts siblings that are too large instead of keeping them."""
+    image = DataError(ErrorCode.NO_IMAGE, "the row's image is null") if row.image is None else row.image
+    siblings = {name: text for name, text in row.siblings.items() if len(text) <= MAX_SIBLING_BYTES}
+    too_large = len(row.siblings) - len(siblings)
+    return _Row(row.name, row.next_offset, image, siblings, {LARGE_SIBLINGS: too_large} if too_large else {})
 
 
 def read_list(span: Span, options: ReadOptions) -> Generator[EncodedRow]:
@@ -117,7 +123,7 @@ def _finish_row(row: _Row, future: Future[bytes] | None, read: Callable[..., byt
         if future and error.code == ErrorCode.TOO_LARGE and max_bytes > PREFETCH_BYTES:
             image = _read_now(row.image, read, max_bytes)
     assert not isinstance(image, str)
-    return EncodedRow(row.image_id, row.next_offset, image, row.siblings)
+    return EncodedRow(row.image_id, row.next_offset, image, row.siblings, row.ignored)
 
 
 def _read_now(location: bytes | str | DataError, read: Callable[..., bytes], max_bytes: int) -> bytes | DataError:

@@ -9,8 +9,8 @@ from conftest import Run, assert_same, codes, jpeg, pictures, rows_of, tar_bytes
 
 from pipeline.errors import OutputError
 from pipeline.output import retry
-from pipeline.output.commit_log import CommitLog
-from pipeline.output.layout import MANIFEST
+from pipeline.output.commit_log import COMMITS, CommitLog
+from pipeline.output.layout import MANIFEST, PART
 from pipeline.output.lease import LEASE, acquire
 from pipeline.schema import ErrorCode
 from pipeline.shards import Shard
@@ -64,6 +64,34 @@ def test_files_that_were_repaired_are_captioned(tmp_path: Path, caption: Run, sh
     (folder / "0.jpg").write_bytes(jpeg(9))  # was captioned
     code, said = caption(*job, "--retry_errors", True)
     assert code == 2 and "0.jpg has changed" in said
+
+
+@pytest.mark.parametrize("form", ["parquet", "jsonl"])
+@pytest.mark.parametrize("before", [b"", tar_bytes({}), tar_bytes({"notes.txt": b"x", "0.jpg": b""})])
+def test_a_tar_without_a_caption_is_read_again_when_it_was_filled(
+    before: bytes, form: str, tmp_path: Path, caption: Run, shardtalk: Run
+) -> None:
+    folder = pictures(tmp_path / "in", 2)
+    (folder / "s.tar").write_bytes(before)
+    job = (folder, "--max_error_rate", 1, "--max_lost_shards", 1, "--format", form)
+    assert caption(*job)[0] == 0
+    tar_of_pictures(folder / "s.tar", 3)
+    assert caption(*job)[0] == 2
+    assert caption(*job, "--retry_errors", True)[0] == 0
+    assert codes(tmp_path / "out") == dict.fromkeys(["k0", "k1", "k2", "0.jpg", "1.jpg"])
+    assert shardtalk("verify", tmp_path / "out", folder)[0] == 0
+
+
+def test_a_tar_with_a_caption_is_refused_when_it_changed(tmp_path: Path, caption: Run) -> None:
+    tar = tmp_path / "s.tar"
+    tar.write_bytes(tar_bytes({"a.jpg": b"no", "b.jpg": jpeg(1)}))
+    job = (tar, "--max_error_rate", 1)
+    assert caption(*job)[0] == 0
+    before = rows_of(tmp_path / "out")
+    tar_of_pictures(tar, 3)
+    code, said = caption(*job, "--retry_errors", True)
+    assert code == 2 and "s.tar has changed" in said
+    assert rows_of(tmp_path / "out") == before
 
 
 def test_what_still_fails_is_a_row_again(tmp_path: Path, caption: Run, shardtalk: Run) -> None:
@@ -146,6 +174,26 @@ def test_rows_in_the_middle_of_a_tar_leave_no_gap(
     assert shardtalk("verify", tmp_path / "out", tar)[0] == 0
 
 
+def test_rows_of_a_tar_that_cannot_be_read_stay(
+    tmp_path: Path, caption: Run, shardtalk: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tar = tmp_path / "s.tar"
+    tar.write_bytes(tar_bytes({f"k{i}.jpg": b"no" if i == 1 else jpeg(i) for i in range(3)}))
+    assert caption(tar)[0] == 0
+    before = rows_of(tmp_path / "out")
+
+    def failing(shard: Shard, offset: int = 0, *, skim: bool = False) -> Any:
+        raise OSError(5, "Input/output error")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(retry, "RETRYABLE", frozenset({ErrorCode.NOT_AN_IMAGE}))
+        patch.setattr(rows, "open_shard", failing)
+        code, said = caption(tar, "--retry_errors", True)
+    assert code == 0 and "0 rows with errors are tried again" in said
+    assert rows_of(tmp_path / "out") == before
+    assert shardtalk("verify", tmp_path / "out", tar)[0] == 0
+
+
 @pytest.mark.parametrize("removals", range(4))
 def test_a_crash_while_rows_are_taken_back(
     removals: int, tmp_path: Path, caption: Run, shardtalk: Run, monkeypatch: pytest.MonkeyPatch
@@ -156,6 +204,7 @@ def test_a_crash_while_rows_are_taken_back(
     left = iter(range(removals))
 
     def crash(self: Folder, name: str) -> None:
+        assert not (name.startswith((COMMITS, PART)) and self.exists(MANIFEST))  # the output says that it is whole
         if next(left, None) is None:
             raise RuntimeError("the machine is gone")
         remove(self, name)

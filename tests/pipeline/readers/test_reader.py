@@ -232,6 +232,16 @@ def test_a_huge_file_beside_an_image_is_left_out(tmp_path: Path) -> None:
     assert table["ignored"].to_pylist() == ['{"siblings of more than 16 MiB": 1}']
 
 
+def test_a_huge_value_beside_an_image_in_a_table_is_left_out(tmp_path: Path) -> None:
+    texts = ["x" * (16 << 20), "x" * ((16 << 20) + 1), "y"]
+    table = pa.table({"image": [jpeg(i) for i in range(3)], "text": texts, "other": texts[::-1]})
+    pq.write_table(table, tmp_path / "s.parquet")
+    (found,) = read(spans(tmp_path / "s.parquet"), batch_images=9, options=ReadOptions(("text", "other")))
+    kept = [json.loads(siblings or "{}").keys() for siblings in found["siblings"].to_pylist()]
+    assert kept == [{"text", "other"}, set(), {"text", "other"}]
+    assert found["ignored"].to_pylist() == [None, '{"siblings of more than 16 MiB": 2}', None]
+
+
 def test_an_image_of_too_many_bytes_is_not_read(tmp_path: Path) -> None:
     with (tmp_path / "a.jpg").open("wb") as file:
         file.truncate(100 << 30)
