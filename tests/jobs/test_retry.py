@@ -103,6 +103,16 @@ def test_what_still_fails_is_a_row_again(tmp_path: Path, caption: Run, shardtalk
     assert shardtalk("verify", tmp_path / "out", folder)[0] == 0
 
 
+def test_the_row_of_a_file_that_is_gone_stays(tmp_path: Path, caption: Run) -> None:
+    folder = with_broken_link(tmp_path / "in")
+    assert caption(folder)[0] == 0
+    before = rows_of(tmp_path / "out")
+    (folder / "1.jpg").unlink()
+    code, said = caption(folder, "--retry_errors", True)
+    assert code == 0 and "0 rows with errors are tried again" in said
+    assert rows_of(tmp_path / "out") == before
+
+
 def test_a_driver_that_lost_the_output_takes_nothing_back(tmp_path: Path, caption: Run) -> None:
     assert caption(with_broken_link(tmp_path / "in"))[0] == 0
     output = Folder(str(tmp_path / "out"))
@@ -158,7 +168,7 @@ def test_a_tar_goes_on_where_it_could_not_be_read(
     assert shardtalk("verify", tmp_path / "out", tar)[0] == 0
 
 
-@pytest.mark.parametrize("bad", [{0}, {3}, {6}, {2, 3}, {1, 3}, {0, 2, 4, 6}, set(range(7))])
+@pytest.mark.parametrize("bad", [{0}, {3}, {5}, {6}, {2, 3}, {1, 3}, {0, 2, 4, 6}, set(range(7))])
 def test_rows_in_the_middle_of_a_tar_leave_no_gap(
     bad: set[int], tmp_path: Path, caption: Run, shardtalk: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -338,6 +338,15 @@ def test_any_padding_ends_a_tar(tmp_path: Path) -> None:
         assert found(tmp_path / "s.tar", WHOLE[: 10 * EACH] + bytes(count)) == all_but()
 
 
+@pytest.mark.parametrize(("zeros", "lost"), [(0, BLOCK), (100, BLOCK + 100), (BLOCK, BLOCK), (BLOCK + 1, BLOCK)])
+def test_padding_behind_damage_is_not_counted_as_lost(zeros: int, lost: int, tmp_path: Path) -> None:
+    """But for what is less than a block, which may be part of anything."""
+    data = WHOLE[: 9 * EACH] + b"\xff" * BLOCK + bytes(zeros)
+    assert found(tmp_path / "s.tar", data) == [*all_but(9), (f"s.tar@{9 * EACH}", "corrupt_shard")]
+    *_, row = rows(Span(shard(tmp_path / "s.tar", data)))
+    assert f"; {lost} bytes lost" in str(row["error_message"])
+
+
 def test_garbage_behind_the_end_is_told(tmp_path: Path) -> None:
     assert found(tmp_path / "s.tar", WHOLE + b"signed") == [*all_but(), (f"s.tar@{10 * EACH}", "corrupt_shard")]
 
