@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline.errors import DataError
-from pipeline.parquet.footer_check import check_footer
+from pipeline.parquet.footer_check import read_footer
 from pipeline.schema import ErrorCode
 
 BATCH_ROWS = 32
@@ -28,9 +28,10 @@ class CheckedParquetFile:
 
     def __init__(self, file: BinaryIO) -> None:
         self._recording = _ErrorRecordingFile(file)
-        check_footer(file)
+        footer = read_footer(file)
         with self._pyarrow_boundary("no Parquet file"):
-            self._file = pq.ParquetFile(self._recording, pre_buffer=False, buffer_size=BUFFER_BYTES)
+            metadata = pq.read_metadata(io.BytesIO(footer)) if footer else None
+            self._file = pq.ParquetFile(self._recording, metadata=metadata, pre_buffer=False, buffer_size=BUFFER_BYTES)
             self.schema: pa.Schema = self._file.schema_arrow
             metadata = self._file.metadata
             self.num_rows: int = metadata.num_rows

@@ -20,6 +20,9 @@ from pipeline.schema import ErrorCode
 
 MAGIC = b"PAR1"
 _LENGTH_BYTES = 4
+_END_BYTES = _LENGTH_BYTES + len(MAGIC)
+TAIL_BYTES = 64 << 10
+"""Number of bytes that are read first, in which most footers are whole: a store is then asked once."""
 _SOUND = b"."
 TRIES = 2
 """Number of processes that a footer may end by another signal than SIGABRT: somebody else may have sent the first."""
@@ -84,18 +87,29 @@ while length := sys.stdin.buffer.read(4):
 _CHECKER = FooterChecker()
 
 
-def check_footer(file: BinaryIO) -> None:
-    """Raises DataError for a Parquet file whose footer would end this process, OSError if it cannot be read.
+def read_footer(file: BinaryIO) -> bytes | None:
+    """Returns the footer of a Parquet file as a file without rows, for `pyarrow.parquet.read_metadata`.
 
-    Whatever else is wrong with a file is left to pyarrow.
+    Returns None if the file does not end in a footer, and leaves it to pyarrow to say why. Raises DataError if the
+    footer would end this process, OSError if the file cannot be read.
     """
     size = file.seek(0, io.SEEK_END)
-    tail_bytes = _LENGTH_BYTES + len(MAGIC)
-    file.seek(max(0, size - tail_bytes))
-    tail = file.read(tail_bytes)
-    length = int.from_bytes(tail[:_LENGTH_BYTES], "little")
-    if tail[_LENGTH_BYTES:] == MAGIC and length <= size - tail_bytes:
-        file.seek(size - tail_bytes - length)
-        if not _CHECKER.is_sound(file.read(length)):
-            raise DataError(ErrorCode.CORRUPT_SHARD, "no Parquet file: the footer's columns are damaged")
-    file.seek(0)
+    found = _read_exactly(file, max(0, size - TAIL_BYTES), size)
+    length = int.from_bytes(found[-_END_BYTES : -len(MAGIC)], "little") + _END_BYTES
+    if not found.endswith(MAGIC) or length > size:
+        return None
+    if length > len(found):
+        found = _read_exactly(file, size - length, size)
+    if not _CHECKER.is_sound(found[-length:-_END_BYTES]):
+        raise DataError(ErrorCode.CORRUPT_SHARD, "no Parquet file: the footer's columns are damaged")
+    return MAGIC + found[-length:]
+
+
+def _read_exactly(file: BinaryIO, start: int, stop: int) -> bytes:
+    """Reads a range by as many reads as it takes; less if the file ends before."""
+    file.seek(start)
+    pieces = list[bytes]()
+    while start < stop and (piece := file.read(stop - start)):
+        pieces.append(piece)
+        start += len(piece)
+    return b"".join(pieces)

@@ -17,7 +17,7 @@ import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 
 from pipeline.filenames import printable
-from pipeline.parquet.footer_check import check_footer
+from pipeline.parquet.footer_check import read_footer
 from pipeline.read_options import ReadOptions
 from pipeline.readers.lists import PATH_COLUMNS
 
@@ -39,8 +39,9 @@ class TableContents:
 def count_parquet(file: BinaryIO, options: ReadOptions) -> TableContents:
     """Counts the rows of a Parquet file from its footer, and reads the column of names. Raises OSError."""
     try:
-        check_footer(file)
-        table = pq.ParquetFile(file, pre_buffer=False)
+        footer = read_footer(file)
+        metadata = pq.read_metadata(io.BytesIO(footer)) if footer else None
+        table = pq.ParquetFile(file, metadata=metadata, pre_buffer=False)
         counts = _counts(table, [table.metadata.row_group(group) for group in range(table.num_row_groups)], options)
         return TableContents(counts, _keys_of_parquet(table, file, options))
     except Exception as error:  # the boundary around pyarrow's parser of foreign bytes

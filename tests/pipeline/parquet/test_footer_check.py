@@ -6,7 +6,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline.parquet.footer_check import FooterChecker
+from pipeline.parquet.file import CheckedParquetFile
+from pipeline.parquet.footer_check import FooterChecker, read_footer
 
 
 def footer() -> bytes:
@@ -14,6 +15,40 @@ def footer() -> bytes:
     pq.write_table(pa.table({"image": [b"abc"]}), file)
     data = file.getvalue()
     return data[-8 - int.from_bytes(data[-8:-4], "little") : -8]
+
+
+class Store(io.BytesIO):
+    """Counts the reads, and answers each with some of what was asked for."""
+
+    most, reads = 1 << 30, 0
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        self.reads += 1
+        return super().read(self.most if size is None or size < 0 else min(size, self.most))
+
+
+@pytest.mark.parametrize("most", [1000, 1 << 30])
+@pytest.mark.parametrize("columns", [1, 1000])
+def test_a_footer_is_what_pyarrow_reads(columns: int, most: int) -> None:
+    file = Store()
+    pq.write_table(pa.table({f"image{i}": [b"abc"] for i in range(columns)}), file)
+    whole = pq.read_metadata(io.BytesIO(file.getvalue()))
+    assert (whole.serialized_size > 64 << 10) == (columns == 1000)
+    file.most = most
+    found = read_footer(file)
+    assert found and pq.read_metadata(io.BytesIO(found)).equals(whole)
+
+
+def test_a_table_is_opened_by_one_read() -> None:
+    file = Store()
+    pq.write_table(pa.table({"image": [bytes([i]) * 5000 for i in range(100)]}), file, compression="none")
+    assert CheckedParquetFile(file).num_rows == 100
+    assert file.reads == 1
+
+
+@pytest.mark.parametrize("data", [b"", b"PAR1", b"PAR1PAR1", b"\xff\0\0\0PAR1", b"PAR1" + bytes(99)])
+def test_what_has_no_footer_is_left_to_pyarrow(data: bytes) -> None:
+    assert read_footer(io.BytesIO(data)) is None
 
 
 def test_a_process_that_was_killed_is_replaced() -> None:
