@@ -5,7 +5,10 @@ from pathlib import Path
 
 import pytest
 from captioned_rows import FORMATS, captioned, part_writer
+from conftest import tar_of_pictures
+from outputs import commit, rows_of
 
+from pipeline.inputs.listing import list_inputs
 from pipeline.output.commit_log import CommitLog
 from pipeline.output.manifest import finish
 from pipeline.schema import CAPTIONED
@@ -72,6 +75,18 @@ def test_an_empty_listing_is_not_no_listing(tmp_path: Path) -> None:
     commit_log = finished(folder)
     assert list(find_problems(folder, commit_log)) == []
     assert list(find_problems(folder, commit_log, [])) == ["/data/t.tar: in the output but not in the input"]
+
+
+def test_files_that_the_listing_left_out_are_named(tmp_path: Path) -> None:
+    tar, folder = tar_of_pictures(tmp_path / "s.tar", 2), Folder(str(tmp_path / "out"))
+    (tmp_path / "link.tar").symlink_to(tar)
+    shards = list_inputs([str(tar)]).shards
+    commit_log = commit(folder, rows_of(shards))
+    others = ["/elsewhere/s.tar", "s3://bucket/s.tar"]
+    files = [str(tar), others[0], str(tmp_path / "link.tar"), others[1]]
+    assert list(find_problems(folder, commit_log, shards, files=files)) == [
+        f"{path}: in the input, but neither in the job's listing nor in the output" for path in others
+    ]
 
 
 def test_a_shard_that_cannot_be_read_now_is_named(tmp_path: Path) -> None:
