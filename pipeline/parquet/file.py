@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline.errors import DataError
-from pipeline.parquet.footer_check import read_footer
+from pipeline.parquet.footer_check import CheckedMetadata, read_footer
 from pipeline.schema import ErrorCode
 
 BATCH_ROWS = 32
@@ -30,15 +30,14 @@ class CheckedParquetFile:
         self._recording = _ErrorRecordingFile(file)
         footer = read_footer(file)
         with self._pyarrow_boundary("no Parquet file"):
-            metadata = pq.read_metadata(io.BytesIO(footer)) if footer else None
-            self._file = pq.ParquetFile(self._recording, metadata=metadata, pre_buffer=False, buffer_size=BUFFER_BYTES)
+            self._checked = CheckedMetadata(footer)
+            self._file = pq.ParquetFile(
+                self._recording, metadata=self._checked.metadata, pre_buffer=False, buffer_size=BUFFER_BYTES
+            )
             self.schema: pa.Schema = self._file.schema_arrow
-            metadata = self._file.metadata
-            self.num_rows: int = metadata.num_rows
-            self._groups = [metadata.row_group(group) for group in range(metadata.num_row_groups)]
-            self._rows: list[int] = [group.num_rows for group in self._groups]
+            self.num_rows: int = self._checked.metadata.num_rows
+            self._rows: list[int] = [group.num_rows for group in self._checked.groups]
             self._first_rows: list[int] = [0, *accumulate(self._rows)]
-            self._first_bytes: list[int] = [_first_byte(group) for group in self._groups]
 
     def __enter__(self) -> CheckedParquetFile:
         return self
@@ -49,7 +48,7 @@ class CheckedParquetFile:
     @property
     def num_groups(self) -> int:
         """Number of row groups."""
-        return len(self._groups)
+        return len(self._rows)
 
     @property
     def num_rows_in_groups(self) -> int:
@@ -64,14 +63,16 @@ class CheckedParquetFile:
         """Returns the index of the first row of a row group."""
         return self._first_rows[group]
 
-    def first_byte(self, group: int) -> int:
-        """Returns the byte offset of a row group."""
-        return self._first_bytes[group]
+    def first_byte(self, group: int, leaf: int) -> int:
+        """Returns the byte offset of a column in a row group."""
+        with self._pyarrow_boundary("the footer is damaged"):
+            column = self._checked.column(group, leaf)
+            return int(column.dictionary_page_offset or column.data_page_offset)
 
     def entries_in(self, group: int, leaf: int) -> int:
         """Returns the number of list entries of a column in a row group; an empty or null list counts as one."""
         with self._pyarrow_boundary("the footer is damaged"):
-            return int(self._groups[group].column(leaf).num_values)
+            return int(self._checked.column(group, leaf).num_values)
 
     def values(self, group: int, leaves: Sequence[int], count: int, skip: int = 0) -> Iterator[pa.Scalar | DataError]:
         """Yields the values of a column in a row group from index `skip` to `count`, which it always completes.
@@ -116,6 +117,8 @@ class CheckedParquetFile:
         """The boundary around pyarrow's parser of foreign bytes: turns every exception into a DataError."""
         try:
             yield
+        except DataError:
+            raise
         except Exception as error:  # pyarrow raises many kinds for damaged files
             if self._recording.failure is not None:
                 raise self._recording.failure from error
@@ -154,8 +157,3 @@ class _ErrorRecordingFile(io.RawIOBase):
         except (DataError, OSError) as error:
             self.failure = error
             raise
-
-
-def _first_byte(group: pq.RowGroupMetaData) -> int:
-    columns = [group.column(i) for i in range(group.num_columns)]
-    return min((int(column.dictionary_page_offset or column.data_page_offset) for column in columns), default=0)

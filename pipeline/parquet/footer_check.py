@@ -1,7 +1,7 @@
-"""Checks the footers of Parquet files in a process of its own, which a damaged footer may end.
+"""Reads the footers of Parquet files, and checks them in a process of its own, which a damaged footer may end.
 
 pyarrow (26.0) describes a column of a row group without catching the exceptions of its C++ code, and so aborts the
-process that asks for one with, say, a histogram of the wrong length.
+process that asks for one with, say, a histogram of the wrong length. It reads the other columns all the same.
 """
 
 from __future__ import annotations
@@ -10,10 +10,13 @@ import contextlib
 import io
 import os
 import signal
+import struct
 import subprocess
 import sys
 import threading
 from typing import BinaryIO
+
+import pyarrow.parquet as pq
 
 from pipeline.errors import DataError
 from pipeline.schema import ErrorCode
@@ -23,6 +26,8 @@ _LENGTH_BYTES = 4
 _END_BYTES = _LENGTH_BYTES + len(MAGIC)
 TAIL_BYTES = 64 << 10
 """Number of bytes that are read first, in which most footers are whole: a store is then asked once."""
+_HEAD = "<Ii"
+"""Before each footer, its length and a column; -1 for none."""
 _SOUND = b"."
 TRIES = 2
 """Number of processes that a footer may end by another signal than SIGABRT: somebody else may have sent the first."""
@@ -36,14 +41,20 @@ class FooterChecker:
         self._process: subprocess.Popen[bytes] | None = None
         self._owner = 0
 
-    def is_sound(self, footer: bytes) -> bool:
-        """Returns False if describing this footer's columns ends a process. Raises RuntimeError if none can run."""
+    def is_sound(self, footer: bytes, column: int | None = None) -> bool:
+        """Returns False if describing this footer's row groups ends a process. Raises RuntimeError if none can run.
+
+        Args:
+            footer: the footer, without its length.
+            column: index of the column that is described, too.
+        """
+        question = struct.pack(_HEAD, len(footer), -1 if column is None else column) + footer
         with self._lock:
             for _ in range(TRIES):
                 process = self._running()
                 assert process.stdin and process.stdout
                 with contextlib.suppress(BrokenPipeError):
-                    process.stdin.write(len(footer).to_bytes(_LENGTH_BYTES, "little") + footer)
+                    process.stdin.write(question)
                     process.stdin.flush()
                 if process.stdout.read(1) == _SOUND:
                     return True
@@ -71,38 +82,59 @@ class FooterChecker:
         return self._process
 
 
-_SCRIPT = """
-import contextlib, io, sys
+_SCRIPT = f"""
+import contextlib, io, struct, sys
 import pyarrow.parquet as pq
-while length := sys.stdin.buffer.read(4):
-    footer = sys.stdin.buffer.read(int.from_bytes(length, "little"))
+while head := sys.stdin.buffer.read({struct.calcsize(_HEAD)}):
+    length, column = struct.unpack("{_HEAD}", head)
+    footer = sys.stdin.buffer.read(length)
     with contextlib.suppress(Exception):  # the caller meets it, too
-        metadata = pq.read_metadata(io.BytesIO(b"PAR1" + footer + length + b"PAR1"))
+        metadata = pq.read_metadata(io.BytesIO({MAGIC} + footer + length.to_bytes({_LENGTH_BYTES}, "little") + {MAGIC}))
         for group in map(metadata.row_group, range(metadata.num_row_groups)):
-            for column in range(group.num_columns):
+            if column >= 0:
                 group.column(column)
-    sys.stdout.buffer.write(b".")
+    sys.stdout.buffer.write({_SOUND})
     sys.stdout.buffer.flush()
 """
 _CHECKER = FooterChecker()
 
 
-def read_footer(file: BinaryIO) -> bytes | None:
-    """Returns the footer of a Parquet file as a file without rows, for `pyarrow.parquet.read_metadata`.
+class CheckedMetadata:
+    """The metadata of a Parquet file. Raises DataError for what would end this process, and whatever pyarrow raises.
 
-    Returns None if the file does not end in a footer, and leaves it to pyarrow to say why. Raises DataError if the
-    footer would end this process, OSError if the file cannot be read.
+    Args:
+        footer: the footer with its length and magic.
     """
+
+    def __init__(self, footer: bytes) -> None:
+        self._footer, self._sound = footer[:-_END_BYTES], set[int]()
+        self._refuse_unless_sound(None)
+        self.metadata = pq.read_metadata(io.BytesIO(MAGIC + footer))
+        self.groups = [self.metadata.row_group(group) for group in range(self.metadata.num_row_groups)]
+
+    def column(self, group: int, column: int) -> pq.ColumnChunkMetaData:
+        """Describes a column of a row group."""
+        if column not in self._sound:
+            self._refuse_unless_sound(column)
+            self._sound.add(column)
+        return self.groups[group].column(column)
+
+    def _refuse_unless_sound(self, column: int | None) -> None:
+        if not _CHECKER.is_sound(self._footer, column):
+            where = "row groups" if column is None else f"column {column}"
+            raise DataError(ErrorCode.CORRUPT_SHARD, f"the footer's description of its {where} is damaged")
+
+
+def read_footer(file: BinaryIO) -> bytes:
+    """Reads the footer of a Parquet file, with its length and magic. Raises DataError or OSError."""
     size = file.seek(0, io.SEEK_END)
     found = _read_exactly(file, max(0, size - TAIL_BYTES), size)
     length = int.from_bytes(found[-_END_BYTES : -len(MAGIC)], "little") + _END_BYTES
     if not found.endswith(MAGIC) or length > size:
-        return None
+        raise DataError(ErrorCode.CORRUPT_SHARD, "no Parquet file: it does not end in a footer, or an encrypted one")
     if length > len(found):
         found = _read_exactly(file, size - length, size)
-    if not _CHECKER.is_sound(found[-length:-_END_BYTES]):
-        raise DataError(ErrorCode.CORRUPT_SHARD, "no Parquet file: the footer's columns are damaged")
-    return MAGIC + found[-length:]
+    return found[-length:]
 
 
 def _read_exactly(file: BinaryIO, start: int, stop: int) -> bytes:

@@ -44,7 +44,7 @@ class Row:
     image: Image
     """Encoded bytes, a path or URL, or an error; None for null."""
     next_offset: int
-    """Byte offset of the row group that holds the next row; the file's size for the last row."""
+    """Byte offset of the images in the row group that holds the next row; the file's size for the last row."""
     siblings: dict[str, bytes]
     """Values of other columns as text, without nulls."""
 
@@ -77,11 +77,12 @@ class ParquetShard:
         self._schema = schema
         counts = [self._count(group, size) for group in range(self._file.num_groups)]
         self._starts = [0, *accumulate(counts)]
-        self._offsets = [*map(self._file.first_byte, range(self._file.num_groups)), size]
+        leaf = self._image.leaves[0]
+        self._offsets = [*(self._file.first_byte(group, leaf) for group in range(self._file.num_groups)), size]
 
     @property
     def groups(self) -> list[tuple[int, int]]:
-        """Index of the first image, and byte offset, of each row group."""
+        """Index of the first image, and its byte offset, of each row group."""
         return list(zip(self._starts[:-1], self._offsets[:-1], strict=True))
 
     def rows(self, start: int = 0, siblings: Collection[str] = ()) -> Iterator[Row]:

@@ -17,7 +17,7 @@ import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 
 from pipeline.filenames import printable
-from pipeline.parquet.footer_check import read_footer
+from pipeline.parquet.footer_check import CheckedMetadata, read_footer
 from pipeline.read_options import ReadOptions
 from pipeline.readers.lists import PATH_COLUMNS
 
@@ -39,20 +39,18 @@ class TableContents:
 def count_parquet(file: BinaryIO, options: ReadOptions) -> TableContents:
     """Counts the rows of a Parquet file from its footer, and reads the column of names. Raises OSError."""
     try:
-        footer = read_footer(file)
-        metadata = pq.read_metadata(io.BytesIO(footer)) if footer else None
-        table = pq.ParquetFile(file, metadata=metadata, pre_buffer=False)
-        counts = _counts(table, [table.metadata.row_group(group) for group in range(table.num_row_groups)], options)
-        return TableContents(counts, _keys_of_parquet(table, file, options))
+        checked = CheckedMetadata(read_footer(file))
+        table = pq.ParquetFile(file, metadata=checked.metadata, pre_buffer=False)
+        return TableContents(_counts(table, checked, options), _keys_of_parquet(table, file, options))
     except Exception as error:  # the boundary around pyarrow's parser of foreign bytes
         if isinstance(error, OSError) and error.errno is not None:  # the file itself cannot be read
             raise
         return TableContents(frozenset())
 
 
-def _counts(table: pq.ParquetFile, groups: list[pq.RowGroupMetaData], options: ReadOptions) -> frozenset[int]:
+def _counts(table: pq.ParquetFile, checked: CheckedMetadata, options: ReadOptions) -> frozenset[int]:
     """Returns the possible counts from the footer: rows, and entries of list columns, of binary columns if any."""
-    rows = sum(group.num_rows for group in groups)
+    rows = sum(group.num_rows for group in checked.groups)
     of_bytes, of_others, wanted = set[int](), set[int](), _fields(options.image_column)
     for i in range(table.metadata.num_columns):
         column = table.schema.column(i)
@@ -62,7 +60,8 @@ def _counts(table: pq.ParquetFile, groups: list[pq.RowGroupMetaData], options: R
             continue
         if is_numbers and lists > 1:
             return frozenset()  # lists of lists of bytes: the footer counts the bytes
-        count = sum(group.column(i).num_values for group in groups) if lists > is_numbers else rows
+        groups = range(len(checked.groups))
+        count = sum(checked.column(group, i).num_values for group in groups) if lists > is_numbers else rows
         is_text = column.logical_type.type == "STRING" or column.path in {*PARQUET_KEYS, options.key_column}
         (of_bytes if column.physical_type.endswith("BYTE_ARRAY") and not is_text else of_others).add(count)
     return frozenset(of_bytes or of_others | {rows})

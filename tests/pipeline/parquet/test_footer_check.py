@@ -6,8 +6,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from pipeline.errors import DataError
 from pipeline.parquet.file import CheckedParquetFile
-from pipeline.parquet.footer_check import FooterChecker, read_footer
+from pipeline.parquet.footer_check import CheckedMetadata, FooterChecker, read_footer
 
 
 def footer() -> bytes:
@@ -35,8 +36,7 @@ def test_a_footer_is_what_pyarrow_reads(columns: int, most: int) -> None:
     whole = pq.read_metadata(io.BytesIO(file.getvalue()))
     assert (whole.serialized_size > 64 << 10) == (columns == 1000)
     file.most = most
-    found = read_footer(file)
-    assert found and pq.read_metadata(io.BytesIO(found)).equals(whole)
+    assert CheckedMetadata(read_footer(file)).metadata.equals(whole)
 
 
 def test_a_table_is_opened_by_one_read() -> None:
@@ -47,8 +47,9 @@ def test_a_table_is_opened_by_one_read() -> None:
 
 
 @pytest.mark.parametrize("data", [b"", b"PAR1", b"PAR1PAR1", b"\xff\0\0\0PAR1", b"PAR1" + bytes(99)])
-def test_what_has_no_footer_is_left_to_pyarrow(data: bytes) -> None:
-    assert read_footer(io.BytesIO(data)) is None
+def test_what_does_not_end_in_a_footer_says_so(data: bytes) -> None:
+    with pytest.raises(DataError, match="does not end in a footer"):
+        read_footer(io.BytesIO(data))
 
 
 def test_a_process_that_was_killed_is_replaced() -> None:
@@ -63,7 +64,7 @@ def test_a_process_that_was_killed_is_replaced() -> None:
 
 @pytest.mark.parametrize("signal_name", ["SIGSEGV", "SIGKILL", "SIGABRT"])
 def test_a_footer_that_ends_each_process_is_not_sound(signal_name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    script = f"import os, signal, sys; sys.stdin.buffer.read(4); os.kill(os.getpid(), signal.{signal_name})"
+    script = f"import os, signal, sys; sys.stdin.buffer.read(8); os.kill(os.getpid(), signal.{signal_name})"
     monkeypatch.setattr("pipeline.parquet.footer_check._SCRIPT", script)
     assert not FooterChecker().is_sound(footer())
 
