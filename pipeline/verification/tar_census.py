@@ -89,17 +89,18 @@ def _members(file: BinaryIO, size: int) -> Iterator[tuple[tarfile.TarInfo | None
             errors="surrogateescape",
             tarinfo=_Info,
         )
-        behind = start + BLOCK
+        behind, header = start + BLOCK, start
         while (member := tar.next()) is not None and member.size >= 0:
             tar.members = []  # type: ignore[attr-defined] # else it keeps all members
-            behind = member.offset_data
+            behind, header = member.offset_data, tar.offset
             yield member, tar.offset
             if _data_end(member) > size and member.name.lower().endswith(".tar"):
                 return  # the members of an inner tar are not this tar's
         if member is None and not tar.gave_up:
             return
         yield None, behind
-        start = max(behind, min(tar.offset, size) + BLOCK if tar.offset <= size else 0)
+        failed = tar.offset if tar.offset <= size else header  # it may have passed the end before it failed
+        start = max(behind, failed + BLOCK if failed <= size else 0)
 
 
 def _has_data(member: tarfile.TarInfo) -> bool:

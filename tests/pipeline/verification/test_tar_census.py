@@ -113,6 +113,18 @@ def test_a_tar_without_an_end(size: int, images: int) -> None:
     assert len(found.images) == images
 
 
+def test_members_of_an_inner_tar_are_not_counted_wherever_the_outer_one_is_cut(tmp_path: Path) -> None:
+    (tmp_path / "inner.tar").write_bytes(tar_of("inner.jpg"))
+    with (tmp_path / "sparse.png").open("wb") as file:
+        for part in range(10):
+            file.seek(part * 16384)
+            file.write(b"x" * 4096)
+    command = ["tar", "-S", "--format=posix", "-b1", "-C", tmp_path, "-cf", "-", "inner.tar", "sparse.png"]
+    data = subprocess.run(command, check=True, capture_output=True).stdout
+    for size in range(1024, len(data), 100):
+        assert contents(data[:size]).images in ([], ["sparse.png"])
+
+
 def test_only_headers_are_read(tmp_path: Path) -> None:
     """Allows 1,025 bytes per member: a byte before its header, the header, and the data of an extended header."""
 
