@@ -89,11 +89,12 @@ while head := sys.stdin.buffer.read({struct.calcsize(_HEAD)}):
     length, column = struct.unpack("{_HEAD}", head)
     footer = sys.stdin.buffer.read(length)
     with contextlib.suppress(Exception):  # the caller meets it, too
-        metadata = pq.read_metadata(io.BytesIO({MAGIC} + footer + length.to_bytes({_LENGTH_BYTES}, "little") + {MAGIC}))
+        file = {MAGIC!r} + footer + length.to_bytes({_LENGTH_BYTES}, "little") + {MAGIC!r}
+        metadata = pq.read_metadata(io.BytesIO(file))
         for group in map(metadata.row_group, range(metadata.num_row_groups)):
             if column >= 0:
                 group.column(column)
-    sys.stdout.buffer.write({_SOUND})
+    sys.stdout.buffer.write({_SOUND!r})
     sys.stdout.buffer.flush()
 """
 _CHECKER = FooterChecker()

@@ -131,7 +131,6 @@ def _read_image_file(span: Span, options: ReadOptions) -> Iterator[EncodedRow]:
     check_size(shard.size, options.max_image_bytes)
     with open_shard(shard) as file:
         image = read_bounded(file, options.max_image_bytes)
-    check_size(len(image), options.max_image_bytes)
     stem, ignored = shard.path.removesuffix(PurePath(shard.path).suffix), Counter[str]()
     beside = _files_beside(stem, options.siblings, ignored)
     yield EncodedRow(shard.image_id, max(0, shard.size), image, beside, ignored)

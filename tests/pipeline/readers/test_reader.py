@@ -15,7 +15,7 @@ from pipeline.inputs.listing import list_inputs
 from pipeline.read_options import ReadOptions
 from pipeline.readers.reader import read
 from pipeline.schema import ENCODED
-from pipeline.shards import Span
+from pipeline.shards import Shard, Span
 
 
 def spans(*paths: Path) -> list[Span]:
@@ -37,6 +37,19 @@ def test_tables_are_bounded_by_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(pipeline.readers.reader, "BLOCK_BYTES", 2 * len(jpeg(0)))
     tables = list(read(spans(pictures(tmp_path, 7)), batch_images=100))
     assert len(tables) > 2 and sum(map(len, tables)) == 7
+
+
+def test_what_lies_beside_images_counts_among_the_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for folder, text in (("with", "x" * 9000), ("without", "")):
+        pictures(tmp_path / folder, 4)
+        for i in range(4):
+            (tmp_path / folder / f"{i}.txt").write_text(text)
+    monkeypatch.setattr(pipeline.readers.reader, "BLOCK_BYTES", 8 * len(jpeg(0)))
+    lengths = {
+        folder: [len(table) for table in read(spans(tmp_path / folder), batch_images=9, options=ReadOptions(("txt",)))]
+        for folder in ("with", "without")
+    }
+    assert lengths == {"with": [1, 1, 1, 1], "without": [4]}
 
 
 def test_an_image_is_a_shard_of_one_row_that_ends_with_the_file(tmp_path: Path) -> None:
@@ -232,6 +245,11 @@ def test_a_huge_file_beside_an_image_is_left_out(tmp_path: Path) -> None:
     assert table["ignored"].to_pylist() == ['{"siblings of more than 16 MiB": 1}']
 
 
+def test_a_file_beside_an_image_may_be_as_large_as_the_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pipeline.readers.reader, "MAX_SIBLING_BYTES", 3)
+    assert siblings_of(tmp_path, txt=b"abc", json=b"1234") == {"txt": "abc"}
+
+
 def test_a_huge_value_beside_an_image_in_a_table_is_left_out(tmp_path: Path) -> None:
     texts = ["x" * (16 << 20), "x" * ((16 << 20) + 1), "y"]
     table = pa.table({"image": [jpeg(i) for i in range(3)], "text": texts, "other": texts[::-1]})
@@ -248,6 +266,27 @@ def test_an_image_of_too_many_bytes_is_not_read(tmp_path: Path) -> None:
     (row,) = rows(spans(tmp_path))
     assert (row["error_code"], row["image"], row["last"]) == ("too_large", None, True)
     assert "max_image_bytes" in str(row["error_message"])
+
+
+def test_an_image_that_was_listed_with_too_many_bytes_is_not_opened(tmp_path: Path) -> None:
+    (row,) = rows([Span(Shard(str(tmp_path / "missing.jpg"), "a", (512 << 20) + 1, 0))])
+    assert (row["image_id"], row["error_code"]) == ("a", "too_large")
+
+
+def test_an_image_that_grew_beyond_the_limit_is_too_large(tmp_path: Path) -> None:
+    (tmp_path / "a.jpg").write_bytes(b"1234")
+    work = spans(tmp_path)
+    (tmp_path / "a.jpg").write_bytes(b"12345")
+    (found,) = read(work, batch_images=1, options=ReadOptions(max_image_bytes=4))
+    assert (found["error_code"].to_pylist(), found["image"].to_pylist()) == (["too_large"], [None])
+
+
+def test_a_shard_that_cannot_be_read_counts_the_bytes_that_are_left(tmp_path: Path) -> None:
+    missing = str(tmp_path / "missing")
+    work = [Span(Shard(f"{missing}.tar", "", 5000, 0)), Span(Shard(f"{missing}.parquet", "", 5000, 0), 7, 1000)]
+    found = rows([*work, Span(Shard(f"{missing}.jpg", "a", 5000, 0))])
+    assert [row["error_code"] for row in found] == ["unreadable"] * 3
+    assert [row["num_bytes"] for row in found] == [5000, 4000, 0]
 
 
 def test_the_limit_of_bytes_can_be_set(tmp_path: Path) -> None:
