@@ -2,54 +2,15 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
+from configs.captioning import CaptioningOptions
 from configs.errors import ConfigError
-from configs.rerank import Rerank, check_reranking
-from configs.search import Search
 
 
-@dataclass(frozen=True)
-class LocalConfig:
-    """The local runner."""
-
-    num_decode_threads: int = 2
-    """Number of threads that decode images ahead of the captioner."""
-
-
-@dataclass(frozen=True)
-class RayConfig:
-    """The Ray runner."""
-
-    address: str = ""
-    """Address of the Ray cluster. Empty: RAY_ADDRESS, or else Ray is started on this machine."""
-    min_actors: int = 0
-    """Minimum number of captioner processes. The pool grows from it to max_actors with the work. 0: always
-    max_actors."""
-    max_actors: int = 0
-    """Maximum number of captioner processes. 0: one per GPU that the cluster has now, or per CPU where it has no
-    GPU."""
-    num_gpus: float = -1.0
-    """GPUs per captioner process; a fraction shares a GPU. -1: 1 where the cluster has GPUs, otherwise 0."""
-    num_cpus: float = 0.9
-    """CPUs per captioner process. Below 1, room is left for the tasks that read; above 1, a captioner computes with as
-    many threads."""
-
-
-def normalized_weights(weights: Sequence[float], captioners: Sequence[str]) -> list[float]:
-    """Returns the weight of each captioner, with a sum of 1; without weights, equal ones. Raises ConfigError."""
-    given = list(weights) or [1.0] * len(captioners)
-    if len(given) != len(captioners) or not all(0.0 < weight < math.inf for weight in given):
-        shown = ",".join(f"{weight:g}" for weight in given)
-        raise ConfigError(f"weights is {shown}; need one above 0 for each of {len(captioners)} captioners")
-    return [weight / sum(given) for weight in given]
-
-
-@dataclass(frozen=True)
-class CaptionConfig:
+@dataclass(frozen=True, kw_only=True)
+class CaptionConfig(CaptioningOptions):
     """Caption images: one row per image, a caption or a typed error. The same command again finishes what is left.
 
     INPUT is a folder (with everything below it), an image file, a tar shard, a Parquet file with a column of images, a
@@ -61,20 +22,8 @@ class CaptionConfig:
     """Folder or URL for the rows: a new one, or that of the same job to resume it."""
     inputs: list[str] = field(default_factory=list)
     """The images to caption."""
-    captioner: list[str] = field(default_factory=lambda: ["flickr8k-mobilenet-v2"])
-    """Directory, URL or name of the captioner. A cluster's workers must be able to reach it. Given more than once, the
-    captioners form an ensemble and must have the same vocabulary."""
-    weights: list[float] = field(default_factory=list)
-    """Weights of the captioners of an ensemble, such as 0.7,0.3. Empty: equal weights."""
-    runner: Literal["auto", "local", "ray"] = "auto"
-    """local runs in this process, ray uses Ray Data. auto is ray if a cluster is connected or RAY_ADDRESS is set,
-    otherwise local."""
     format: Literal["parquet", "jsonl"] = "parquet"
     """File format of the rows."""
-    search: Search = field(default_factory=Search)
-    """The search for captions."""
-    rerank: Rerank = field(default_factory=Rerank)
-    """The order of the candidates."""
     siblings: list[str] = field(default_factory=list)
     """Extensions of files to keep beside each image, such as txt,json: key.txt and key.json of a tar or folder, or the
     columns txt and json of a Parquet file. They are kept as JSON in the column `siblings`."""
@@ -93,12 +42,6 @@ class CaptionConfig:
     images_root: str = ""
     """Folder that paths in Parquet files and lists are relative to; paths in a Parquet file may not lead outside it.
     Empty: the folder of the file itself."""
-    device: str = "auto"
-    """Device of the captioner, such as cpu or cuda. auto is cuda if there is one, otherwise cpu."""
-    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
-    """Data type of matrix products. auto is float32 on the CPU and a 16-bit type on cuda."""
-    batch_size: int = 0
-    """Number of images captioned together. 0: 256 on cuda, 32 on the CPU."""
     max_error_rate: float = 0.5
     """Share of all rows, in [0, 1]; with more errors the job fails (exit code 1), and stops early after 1,000 rows."""
     max_lost_shards: float = -1.0
@@ -116,15 +59,6 @@ class CaptionConfig:
     """Write OUT/_exports/vis.json: [{image_id, caption, file_name}]."""
     coco_json: bool = False
     """Write OUT/_exports/coco.json, COCO results: [{image_id, caption}], where numeric ids are numbers."""
-    local: LocalConfig = field(default_factory=LocalConfig)
-    """The local runner."""
-    ray: RayConfig = field(default_factory=RayConfig)
-    """The Ray runner."""
-
-    @property
-    def captioner_weights(self) -> list[float]:
-        """The weight of each captioner, with a sum of 1."""
-        return normalized_weights(self.weights, self.captioner)
 
     @property
     def lost_shards_allowed(self) -> float:
@@ -144,25 +78,14 @@ class CaptionConfig:
         return sorted({name.strip().removeprefix(".").lower() for name in self.image_members} - {""})
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if not self.captioner:
             raise ConfigError("captioner is an empty list; give one or more")
-        normalized_weights(self.weights, self.captioner)
         if self.max_image_bytes < 1:
             raise ConfigError(f"max_image_bytes is {self.max_image_bytes}; it must be at least 1")
-        check_reranking(self.rerank, self.search)
         if not 0.0 <= self.max_error_rate <= 1.0:
             raise ConfigError(f"max_error_rate is {self.max_error_rate}; it must be in [0, 1]")
         if self.max_lost_shards != -1.0 and not 0.0 <= self.max_lost_shards <= 1.0:
             raise ConfigError(f"max_lost_shards is {self.max_lost_shards}; it must be in [0, 1], or -1")
-        if (
-            self.batch_size < 0
-            or self.rows_per_file < 1
-            or min(self.commit_interval_s, self.shutdown_timeout_s) < 0
-            or self.local.num_decode_threads < 1
-        ):
-            raise ConfigError(
-                "need batch_size ≥ 0, rows_per_file ≥ 1, commit_interval_s ≥ 0, shutdown_timeout_s ≥ 0 and "
-                "local.num_decode_threads ≥ 1"
-            )
-        if self.ray.min_actors < 0 or self.ray.max_actors < 0 or self.ray.num_cpus < 0:
-            raise ConfigError("need ray.min_actors ≥ 0, ray.max_actors ≥ 0 and ray.num_cpus ≥ 0")
+        if self.rows_per_file < 1 or min(self.commit_interval_s, self.shutdown_timeout_s) < 0:
+            raise ConfigError("need rows_per_file ≥ 1, commit_interval_s ≥ 0 and shutdown_timeout_s ≥ 0")

@@ -5,14 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
-from configs.caption import LocalConfig, RayConfig, normalized_weights
+from configs.captioning import CaptioningOptions
 from configs.errors import ConfigError
-from configs.rerank import Rerank, check_reranking
-from configs.search import Search
 
 
-@dataclass(frozen=True)
-class EvaluateConfig:
+@dataclass(frozen=True, kw_only=True)
+class EvaluateConfig(CaptioningOptions):
     """Score captions against reference captions: BLEU, METEOR, ROUGE-L, CIDEr, SPICE and diversity.
 
     OUT is the folder that `shardtalk caption` wrote, or a JSON file of [{image_id, caption}], such as COCO results or
@@ -46,24 +44,6 @@ class EvaluateConfig:
     captioner: list[str] = field(default_factory=list)
     """Directory, URL or name of a captioner with which the images of --data are captioned first; given more than once,
     the captioners form an ensemble."""
-    weights: list[float] = field(default_factory=list)
-    """Weights of the captioners of an ensemble, such as 0.7,0.3. Empty: equal weights."""
-    runner: Literal["auto", "local", "ray"] = "auto"
-    """Runner for --captioner; `shardtalk caption --help-all` describes it and the options below."""
-    search: Search = field(default_factory=Search)
-    """The search for captions."""
-    rerank: Rerank = field(default_factory=Rerank)
-    """The order of the candidates."""
-    device: str = "auto"
-    """Device of the captioner, such as cpu or cuda. auto is cuda if there is one, otherwise cpu."""
-    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
-    """Data type of matrix products. auto is float32 on the CPU and a 16-bit type on cuda."""
-    batch_size: int = 0
-    """Number of images captioned together. 0: 256 on cuda, 32 on the CPU."""
-    local: LocalConfig = field(default_factory=LocalConfig)
-    """The local runner."""
-    ray: RayConfig = field(default_factory=RayConfig)
-    """The Ray runner."""
 
     @property
     def per_image_file(self) -> str:
@@ -71,8 +51,7 @@ class EvaluateConfig:
         return self.per_image or (f"{self.output.removesuffix('.json')}.parquet" if self.output else "")
 
     def __post_init__(self) -> None:
-        normalized_weights(self.weights, self.captioner)
-        check_reranking(self.rerank, self.search)
+        super().__post_init__()
         if bool(self.references) == bool(self.data):
             raise ConfigError("give either --references FILE or --data SHARDS, what the captions are compared with")
         if self.captioner and not self.data:

@@ -8,8 +8,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from configs.caption import CaptionConfig
 from configs.captioners import CaptionersConfig
+from configs.captioning import CaptioningOptions
 from jobs import cli
 from jobs.console import messages
 from model.captioner.checkpoint import FILES
@@ -58,7 +58,7 @@ def describe(one: Metadata) -> str:
     cnn = shape.cnn if isinstance(shape.cnn, str) else f"a list of {len(shape.cnn)} layers"
     attention = f", {shape.attention_heads} attention heads" if shape.attention_heads else ""
     counts = [f"{data[name]:,} {name}" for name in ("images", "captions") if isinstance(data.get(name), int)]
-    default = " (default)" if one.directory in bundled() and CaptionConfig("").captioner == [one.directory.name] else ""
+    is_default = one.directory in bundled() and CaptioningOptions().captioner == [one.directory.name]
     lines = {
         "directory": str(one.directory),
         "size": f"{one.size_bytes / MEGABYTE:,.1f} MB",
@@ -74,7 +74,7 @@ def describe(one: Metadata) -> str:
     lines["licence"] = one.license or "unknown"
     lines["version"] = ", ".join(filter(None, [one.version, f"sha256 {one.sha256[:12]}"]))
     texts = [f"  {name:14} {text}" for name, text in lines.items() if text]
-    return "\n".join([f"{one.directory.name}{default}", *texts])
+    return "\n".join([f"{one.directory.name}{' (default)' if is_default else ''}", *texts])
 
 
 def _is_shown(name: str, value: object) -> bool:

@@ -94,22 +94,8 @@ def _caption(config: EvaluateConfig, where: str) -> int:
     """Captions the images of the data as `shardtalk caption` does; returns its exit code."""
     from jobs import caption
 
-    code = caption.run(
-        CaptionConfig(
-            output=where,
-            inputs=[f"{config.data}/{config.split or 'val'}"],
-            captioner=config.captioner,
-            weights=config.weights,
-            rerank=config.rerank,
-            runner=config.runner,
-            search=config.search,
-            device=config.device,
-            dtype=config.dtype,
-            batch_size=config.batch_size,
-            local=config.local,
-            ray=config.ray,
-        )
-    )
+    inputs = [f"{config.data}/{config.split or 'val'}"]
+    code = caption.run(CaptionConfig(output=where, inputs=inputs, **config.captioning_options()))
     if code == cli.INTERRUPTED and not config.captions:
         log.info("the captions are lost; give OUT to keep them and go on")
     return code

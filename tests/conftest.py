@@ -43,6 +43,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.xdist_group("ray"))
 
 
+FORMATS = ("parquet", "jsonl")
+"""Values of `--format`."""
 WORDS = ("a", "dog", "cat", "bird", "house", "runs", "sits", "red", "green", "blue", "UNK")
 
 
@@ -174,6 +176,11 @@ def rows_of(output: Path | str) -> list[dict[str, Any]]:
     folder = Folder(str(output))
     tables = list(read_rows(folder, CommitLog.load(folder)))
     return sorted(pa.concat_tables(tables).to_pylist(), key=lambda row: (row["shard"], row["index"])) if tables else []
+
+
+def commit_records(output: Path) -> list[Path]:
+    """Returns the files of the commit records, in their order."""
+    return sorted((output / "_commits").iterdir())
 
 
 def codes(output: Path) -> dict[str, str | None]:

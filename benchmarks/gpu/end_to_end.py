@@ -13,7 +13,8 @@ import pyarrow as pa
 from benchmarks.gpu import inputs, limits
 from benchmarks.gpu.bench import Bench
 from benchmarks.gpu.utilization import Utilization
-from configs.caption import CaptionConfig, LocalConfig, RayConfig
+from configs.caption import CaptionConfig
+from configs.captioning import LocalConfig, RayConfig
 from jobs import caption
 from pipeline.inference.run_stats import RunStats
 from pipeline.output.commit_log import CommitLog
@@ -56,8 +57,8 @@ def _job(bench: Bench, runner: str) -> None:
     output = bench.scratch / f"captions-{runner}"
     shutil.rmtree(output, ignore_errors=True)
     config = CaptionConfig(
-        str(output),
-        [inputs.shards(bench)],
+        output=str(output),
+        inputs=[inputs.shards(bench)],
         captioner=[inputs.CAPTIONER],
         runner=runner,  # type: ignore[arg-type]
         device=bench.device.type,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 
 from cluster.connect import Resources
-from configs.caption import LocalConfig, RayConfig
+from configs.captioning import LocalConfig, RayConfig
 from model.device import choose_device, describe_device
 
 GPU_WAIT_S = 120.0

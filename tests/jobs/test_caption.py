@@ -11,9 +11,11 @@ import pyarrow.dataset
 import pyarrow.parquet
 import pytest
 from conftest import (
+    FORMATS,
     Run,
     assert_same,
     codes,
+    commit_records,
     jpeg,
     pictures,
     rows_of,
@@ -22,12 +24,6 @@ from conftest import (
 )
 
 import jobs.caption
-
-FORMATS = ("parquet", "jsonl")
-
-
-def records(output: Path) -> list[Path]:
-    return sorted((output / "_commits").iterdir())
 
 
 def test_the_manifest_says_what_was_done(tmp_path: Path, caption: Run) -> None:
@@ -154,7 +150,7 @@ def test_parquet_files_are_captioned_as_the_images_in_them(tmp_path: Path, capti
     assert {row["image_id"]: row["caption"] for row in rows if row["caption"]} == expected
     assert codes(tmp_path / "out")["null.jpg"] == "unreadable" and codes(tmp_path / "out")["bad.jpg"] == "not_an_image"
     assert shardtalk("verify", tmp_path / "out", tmp_path / "tables")[0] == 0
-    records(tmp_path / "out")[1].unlink()
+    commit_records(tmp_path / "out")[1].unlink()
     assert caption(tmp_path / "tables", "--rows_per_file", 2, "--batch_size", 2)[0] == 0
     assert_same(rows_of(tmp_path / "out"), rows)
     assert shardtalk("verify", tmp_path / "out", tmp_path / "tables")[0] == 0

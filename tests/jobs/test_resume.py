@@ -15,6 +15,7 @@ import pytest
 from conftest import (
     Run,
     assert_same,
+    commit_records,
     jpeg,
     pictures,
     replace_keeping_size_and_time,
@@ -27,12 +28,6 @@ import jobs.caption
 from pipeline.output import epochs, lease
 from pipeline.output.writer import PartWriter
 from pipeline.storage.folder import Folder
-
-FORMATS = ("parquet", "jsonl")
-
-
-def records(output: Path) -> list[Path]:
-    return sorted((output / "_commits").iterdir())
 
 
 def test_what_is_finished_is_not_opened_again(tmp_path: Path, caption: Run) -> None:
@@ -54,7 +49,7 @@ def test_only_what_is_missing_is_done_again(with_part: bool, tmp_path: Path, cap
     cuts = ("--rows_per_file", 2, "--batch_size", 2)
     assert caption(*inputs, *cuts)[0] == 0
     rows = rows_of(tmp_path / "out")
-    for record in records(tmp_path / "out"):
+    for record in commit_records(tmp_path / "out"):
         part = json.loads(record.read_text())
         record.unlink()
         if with_part:
@@ -62,7 +57,7 @@ def test_only_what_is_missing_is_done_again(with_part: bool, tmp_path: Path, cap
         code, said = caption(*inputs, *cuts)
         assert code == 0 and f"this run {part['rows']} rows" in said
         assert_same(rows_of(tmp_path / "out"), rows)
-        assert len(list((tmp_path / "out").glob("part-*"))) == len(records(tmp_path / "out")) == 4
+        assert len(list((tmp_path / "out").glob("part-*"))) == len(commit_records(tmp_path / "out")) == 4
 
 
 def test_a_part_that_somebody_took_away_is_missed(tmp_path: Path, caption: Run, shardtalk: Run) -> None:
@@ -72,7 +67,7 @@ def test_a_part_that_somebody_took_away_is_missed(tmp_path: Path, caption: Run, 
     part.unlink()
     code, said = caption(folder)
     assert code == 2 and f"{part} is gone" in said
-    (record,) = records(tmp_path / "out")
+    (record,) = commit_records(tmp_path / "out")
     assert f"delete _commits/{record.name}" in said
     record.unlink()
     assert caption(folder)[0] == 0
@@ -164,7 +159,7 @@ def test_a_half_done_tar_goes_on_from_its_byte_offset(tmp_path: Path, caption: R
     tar.write_bytes(tar_bytes(images))
     assert caption(tar, "--rows_per_file", 1, "--batch_size", 1)[0] == 0
     rows = rows_of(tmp_path / "out")
-    for record in records(tmp_path / "out"):
+    for record in commit_records(tmp_path / "out"):
         if json.loads(record.read_text())["intervals"][0][1] >= 3:
             record.unlink()
     blank = {name: bytes(len(data)) if name < "k3" else data for name, data in images.items()}
@@ -230,7 +225,7 @@ def test_scores_and_provenance_do_not_make_another_captioner(tmp_path: Path, cap
 def test_a_damaged_record_is_refused_by_name(tmp_path: Path, caption: Run) -> None:
     folder = pictures(tmp_path / "in", 2)
     assert caption(folder)[0] == 0
-    (record,) = records(tmp_path / "out")
+    (record,) = commit_records(tmp_path / "out")
     record.write_bytes(record.read_bytes()[:-9])
     code, said = caption(folder)
     assert code == 2 and record.name in said and "remove it" in said
@@ -256,7 +251,7 @@ def test_a_sample_of_several_images_may_be_interrupted_anywhere(tmp_path: Path, 
     assert caption(*job)[0] == 0
     rows = rows_of(tmp_path / "out")
     assert [row["image_id"] for row in rows] == ["0.left", "0.right", "1.left", "1.right", "0"]
-    for record in records(tmp_path / "out"):
+    for record in commit_records(tmp_path / "out"):
         record.unlink()
         assert caption(*job)[0] == 0
         assert_same(rows_of(tmp_path / "out"), rows)

@@ -15,7 +15,7 @@ from configs.train import TrainConfig
 
 def test_values_may_be_objects_of_python() -> None:
     given = {"output": Path("out"), "inputs": ("a", Path("b")), "captioner": Path("c"), "search": Search(beam_size=3)}
-    expected = CaptionConfig("out", inputs=["a", "b"], captioner=["c"], search=Search(beam_size=3))
+    expected = CaptionConfig(output="out", inputs=["a", "b"], captioner=["c"], search=Search(beam_size=3))
     assert build(CaptionConfig, MappingProxyType(given)) == expected
 
 

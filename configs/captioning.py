@@ -1,0 +1,93 @@
+"""Options of captioning, which `shardtalk caption` and `shardtalk evaluate` share."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field, fields
+from typing import Any, Literal
+
+from configs.errors import ConfigError
+from configs.rerank import Rerank, check_reranking
+from configs.search import Search
+
+
+@dataclass(frozen=True)
+class LocalConfig:
+    """The local runner."""
+
+    num_decode_threads: int = 2
+    """Number of threads that decode images ahead of the captioner."""
+
+
+@dataclass(frozen=True)
+class RayConfig:
+    """The Ray runner."""
+
+    address: str = ""
+    """Address of the Ray cluster. Empty: RAY_ADDRESS, or else Ray is started on this machine."""
+    min_actors: int = 0
+    """Minimum number of captioner processes. The pool grows from it to max_actors with the work. 0: always
+    max_actors."""
+    max_actors: int = 0
+    """Maximum number of captioner processes. 0: one per GPU that the cluster has now, or per CPU where it has no
+    GPU."""
+    num_gpus: float = -1.0
+    """GPUs per captioner process; a fraction shares a GPU. -1: 1 where the cluster has GPUs, otherwise 0."""
+    num_cpus: float = 0.9
+    """CPUs per captioner process. Below 1, room is left for the tasks that read; above 1, a captioner computes with as
+    many threads."""
+
+
+def normalized_weights(weights: Sequence[float], captioners: Sequence[str]) -> list[float]:
+    """Returns the weight of each captioner, with a sum of 1; without weights, equal ones. Raises ConfigError."""
+    given = list(weights) or [1.0] * len(captioners)
+    if len(given) != len(captioners) or not all(0.0 < weight < math.inf for weight in given):
+        shown = ",".join(f"{weight:g}" for weight in given)
+        raise ConfigError(f"weights is {shown}; need one above 0 for each of {len(captioners)} captioners")
+    return [weight / sum(given) for weight in given]
+
+
+@dataclass(frozen=True, kw_only=True)
+class CaptioningOptions:
+    """The captioners, the search, and the runner that executes them."""
+
+    captioner: list[str] = field(default_factory=lambda: ["flickr8k-mobilenet-v2"])
+    """Directory, URL or name of the captioner. A cluster's workers must be able to reach it. Given more than once, the
+    captioners form an ensemble and must have the same vocabulary."""
+    weights: list[float] = field(default_factory=list)
+    """Weights of the captioners of an ensemble, such as 0.7,0.3. Empty: equal weights."""
+    runner: Literal["auto", "local", "ray"] = "auto"
+    """local runs in this process, ray uses Ray Data. auto is ray if a cluster is connected or RAY_ADDRESS is set,
+    otherwise local."""
+    search: Search = field(default_factory=Search)
+    """The search for captions."""
+    rerank: Rerank = field(default_factory=Rerank)
+    """The order of the candidates."""
+    device: str = "auto"
+    """Device of the captioner, such as cpu or cuda. auto is cuda if there is one, otherwise cpu."""
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    """Data type of matrix products. auto is float32 on the CPU and a 16-bit type on cuda."""
+    batch_size: int = 0
+    """Number of images captioned together. 0: 256 on cuda, 32 on the CPU."""
+    local: LocalConfig = field(default_factory=LocalConfig)
+    """The local runner."""
+    ray: RayConfig = field(default_factory=RayConfig)
+    """The Ray runner."""
+
+    @property
+    def captioner_weights(self) -> list[float]:
+        """The weight of each captioner, with a sum of 1."""
+        return normalized_weights(self.weights, self.captioner)
+
+    def captioning_options(self) -> dict[str, Any]:
+        """Returns these options by name, without those of a subclass."""
+        return {each.name: getattr(self, each.name) for each in fields(CaptioningOptions)}
+
+    def __post_init__(self) -> None:
+        normalized_weights(self.weights, self.captioner)
+        check_reranking(self.rerank, self.search)
+        if self.batch_size < 0 or self.local.num_decode_threads < 1:
+            raise ConfigError("need batch_size ≥ 0 and local.num_decode_threads ≥ 1")
+        if self.ray.min_actors < 0 or self.ray.max_actors < 0 or self.ray.num_cpus < 0:
+            raise ConfigError("need ray.min_actors ≥ 0, ray.max_actors ≥ 0 and ray.num_cpus ≥ 0")
