@@ -33,7 +33,7 @@ def main(data: str, kind: str, steps: str, threads: str) -> None:
     torch.manual_seed(0)
     split, vocabulary, preprocessing = read_split(data, "train"), read_vocabulary(data), Preprocessing(resize_size=224)
     order = in_order(split, worker_share(split, 0, 1), 64)
-    pixels = torch.cat([batch for _, batch in pixel_batches(split, order, preprocessing, threads=4)])
+    pixels = torch.cat([batch for _, batch in pixel_batches(split, order, preprocessing, num_decode_threads=4)])
     network = Architecture(vocabulary_size=vocabulary.size).build().to(memory_format=torch.channels_last)
     network.encoder.cnn.requires_grad_(kind == "images")
     features = torch.randn(len(split), network.encoder.feature_size)

@@ -65,7 +65,9 @@ def main(data: str) -> None:
         captions_per_image=5,
         cross_entropy_weight=0.0,
     )
-    batches = pixel_batches(split, in_order(split, worker_share(split, 0, 1), BATCH_IMAGES), preprocessing, threads=2)
+    batches = pixel_batches(
+        split, in_order(split, worker_share(split, 0, 1), BATCH_IMAGES), preprocessing, num_decode_threads=2
+    )
     started = 0.0
     for step, (numbers, pixels) in enumerate(batches):
         if step == WARM_STEPS:

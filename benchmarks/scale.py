@@ -201,7 +201,7 @@ def measure_planning(simulation: Simulation) -> None:
         (folder / f"{i:06}.tar").write_bytes(b"") if i else os.link(first, folder / "000000.tar")
     began = time.perf_counter()
     spans = list(CommitLog().remaining_work(list_inputs([str(folder)]).shards))
-    source = SpanDatasource(spans, wanted=8, batch_images=32, options=DEFAULTS)
+    source = SpanDatasource(spans, wanted=8, batch_size=32, options=DEFAULTS)
     source.get_read_tasks(len(source.groups))
     show(f"planning {MANY_SHARDS:,} shards", f"{time.perf_counter() - began:.2f} s", "< 30 s")
     began = time.perf_counter()

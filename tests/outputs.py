@@ -19,7 +19,7 @@ from pipeline.storage.folder import Folder
 
 def rows_of(shards: Iterable[Shard], options: ReadOptions = DEFAULTS) -> list[dict[str, Any]]:
     """Returns the captioned rows of shards."""
-    tables = read([Span(shard) for shard in shards], batch_images=99, options=options)
+    tables = read([Span(shard) for shard in shards], batch_size=99, options=options)
     found = [row for table in tables for row in table.drop_columns(["image"]).to_pylist()]
     empty = dict.fromkeys(CAPTIONED.names)
     return [empty | row | {"caption": None if row["error_code"] else "a dog"} for row in found]

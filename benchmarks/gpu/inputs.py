@@ -65,7 +65,7 @@ def spans(bench: Bench) -> list[Span]:
 
 def encoded(bench: Bench, images: int) -> list[pa.Table]:
     """Returns at least `images` images as the reader yields them, in batches; those of one tar, repeated."""
-    tables = list(read(spans(bench)[:1], batch_images=batch_images(bench)))
+    tables = list(read(spans(bench)[:1], batch_size=batch_images(bench)))
     found = list[pa.Table]()
     while sum(map(len, found)) < images:
         found.append(tables[len(found) % len(tables)])

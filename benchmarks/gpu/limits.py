@@ -36,7 +36,7 @@ def decode(bench: Bench) -> None:
     """Measures images/s of the reader, and of the decoder with several numbers of threads."""
     spans = inputs.spans(bench)
     began = time.perf_counter()
-    images = sum(map(len, read(spans, batch_images=inputs.batch_images(bench))))
+    images = sum(map(len, read(spans, batch_size=inputs.batch_images(bench))))
     bench.figure("reading, 1 thread", images / (time.perf_counter() - began), "images/s")
     for threads in THREADS:
         bench.figure(f"decoding, {threads} threads", decoding(bench, threads), "images/s")

@@ -80,10 +80,10 @@ class Learning:
         return (time.perf_counter() - began) / steps
 
     def _epoch(self, random: np.random.Generator) -> Generator[tuple[ImageIndices, Inputs]]:
-        order = shuffle_epoch(self.split, random, 0, 1, batch_images=self.batch_images, buffer_images=10_000)
+        order = shuffle_epoch(self.split, random, 0, 1, batch_size=self.batch_images, buffer_images=10_000)
         device, threads = self.bench.device, self.bench.cores
         return step_inputs.image_inputs(
-            self.split, order, Preprocessing(), device=device, threads=threads, first_step=0
+            self.split, order, Preprocessing(), device=device, num_decode_threads=threads, first_step=0
         )
 
 

@@ -49,7 +49,7 @@ def caption_spans(
             spans,
             decode,
             caption,
-            batch_images=config.batch_size or (CUDA_BATCH_IMAGES if on_cuda else CPU_BATCH_IMAGES),
+            batch_size=config.batch_size or (CUDA_BATCH_IMAGES if on_cuda else CPU_BATCH_IMAGES),
             options=read_options(config),
             num_decode_threads=config.local.num_decode_threads,
         )
@@ -61,7 +61,7 @@ def caption_spans(
         spans,
         decode,
         caption,
-        batch_images=config.batch_size or (CUDA_BATCH_IMAGES if num_gpus else CPU_BATCH_IMAGES),
+        batch_size=config.batch_size or (CUDA_BATCH_IMAGES if num_gpus else CPU_BATCH_IMAGES),
         options=read_options(config),
         actors=(min(config.ray.min_actors or max_actors, max_actors), max_actors),
         actor_resources={"num_cpus": config.ray.num_cpus, "num_gpus": num_gpus},

@@ -21,7 +21,7 @@ def run_local(
     decode: DecodeStage,
     caption_arguments: Mapping[str, Any],
     *,
-    batch_images: int,
+    batch_size: int,
     options: ReadOptions = DEFAULTS,
     num_decode_threads: int,
 ) -> Generator[pa.Table]:
@@ -31,12 +31,12 @@ def run_local(
         spans: the spans to caption.
         decode: the decode stage.
         caption_arguments: arguments of `CaptionStage`.
-        batch_images: number of images per batch.
+        batch_size: number of images per batch.
         options: the options by which the shards are read.
         num_decode_threads: number of threads that decode.
     """
     caption = CaptionStage(**caption_arguments)
-    encoded = prefetch(read(spans, batch_images=batch_images, options=options), depth=2)
+    encoded = prefetch(read(spans, batch_size=batch_size, options=options), depth=2)
     decoded = prefetch_map(decode, encoded, threads=num_decode_threads, depth=num_decode_threads + 1)
     with closing(encoded), closing(decoded):
         for rows in decoded:

@@ -64,12 +64,12 @@ class SpanDatasource(Datasource):
     Args:
         spans: the spans to read.
         wanted: minimum number of tasks, if there are as many spans.
-        batch_images, options: as for `readers.reader.read`.
+        batch_size, options: as for `readers.reader.read`.
     """
 
-    def __init__(self, spans: Sequence[Span], *, wanted: int, batch_images: int, options: ReadOptions) -> None:
+    def __init__(self, spans: Sequence[Span], *, wanted: int, batch_size: int, options: ReadOptions) -> None:
         self.groups = list(_grouped(spans, max(1, min(FILES_PER_TASK, len(spans) // wanted))))
-        self._read = partial(read, batch_images=batch_images, options=options)
+        self._read = partial(read, batch_size=batch_size, options=options)
 
     def estimate_inmemory_data_size(self) -> int:
         """Returns the total encoded size of all spans in bytes."""
@@ -128,15 +128,15 @@ class CaptionActor:
     """Creates a `CaptionStage` in its actor, and divides the rows of several batches evenly among them."""
 
     def __init__(
-        self, tracker: Tracker, startup: RemoteStartupCounter, arguments: Mapping[str, Any], batch_images: int
+        self, tracker: Tracker, startup: RemoteStartupCounter, arguments: Mapping[str, Any], batch_size: int
     ) -> None:
         self._caption = CrashIsolated(CaptionStage(**arguments), "caption", tracker)
-        self._batch_images = batch_images
+        self._batch_size = batch_size
         startup.add_this_actor()
 
     def __call__(self, rows: pa.Table) -> pa.Table:
         """As `CaptionStage`."""
-        batches = max(1, -(-len(rows) // self._batch_images))
+        batches = max(1, -(-len(rows) // self._batch_size))
         size = -(-len(rows) // batches)
         return pa.concat_tables([self._caption(rows.slice(i * size, size)) for i in range(batches)])
 
@@ -164,7 +164,7 @@ def run_ray(
     decode: Stage,
     caption_arguments: Mapping[str, Any],
     *,
-    batch_images: int,
+    batch_size: int,
     options: ReadOptions = DEFAULTS,
     actors: tuple[int, int],
     actor_resources: Mapping[str, float],
@@ -176,7 +176,7 @@ def run_ray(
         spans: the spans to caption.
         decode: the decode stage.
         caption_arguments: arguments of `CaptionStage`, which each actor creates.
-        batch_images: number of images per batch of the captioner.
+        batch_size: number of images per batch of the captioner.
         options: the options by which the shards are read.
         actors: minimum and maximum number of actors that hold a captioner.
         actor_resources: `num_cpus` and `num_gpus` of each actor.
@@ -190,7 +190,7 @@ def run_ray(
         RemoteAttemptTracker(_start_actor(AttemptTracker)),
         RemoteStartupCounter(_start_actor(StartupCounter)),
     )
-    source = SpanDatasource(pieces, wanted=wanted, batch_images=batch_images, options=options)
+    source = SpanDatasource(pieces, wanted=wanted, batch_size=batch_size, options=options)
     min_actors = min(actors[0], len(source.groups))
     actor = {**actor_resources, "runtime_env": {"env_vars": SINGLE_ARENA}}  # Ray calls the stages in a thread
     # Without a GPU both stages ask for the same, and Ray runs them in one actor: a core decodes and captions by turns.
@@ -205,9 +205,9 @@ def run_ray(
         .map_batches(CrashIsolated(decode, "decode", tracker), batch_format="pyarrow", batch_size=None, **decoding)
         .map_batches(
             CaptionActor,
-            fn_constructor_args=(tracker, startup, dict(caption_arguments), batch_images),
+            fn_constructor_args=(tracker, startup, dict(caption_arguments), batch_size),
             batch_format="pyarrow",
-            batch_size=limits.batches * batch_images,
+            batch_size=limits.batches * batch_size,
             compute=ray.data.ActorPoolStrategy(min_size=min_actors, max_size=actors[1]),
             **actor,
         )

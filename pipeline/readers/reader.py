@@ -28,8 +28,8 @@ BLOCK_BYTES = 64 << 20
 Row = dict[str, Any]
 
 
-def read(spans: Iterable[Span], *, batch_images: int, options: ReadOptions = DEFAULTS) -> Iterator[pa.Table]:
-    """Yields the rows of the spans as tables of `schema.ENCODED` of at most `batch_images` rows and about 64 MiB.
+def read(spans: Iterable[Span], *, batch_size: int, options: ReadOptions = DEFAULTS) -> Iterator[pa.Table]:
+    """Yields the rows of the spans as tables of `schema.ENCODED` of at most `batch_size` rows and about 64 MiB.
 
     Any problem with a file becomes a row with an error code.
     """
@@ -39,7 +39,7 @@ def read(spans: Iterable[Span], *, batch_images: int, options: ReadOptions = DEF
         for row in _rows(span, options):
             rows.append(row)
             held_bytes += len(row["image"] or b"") + len(row["siblings"] or "")
-            if len(rows) == batch_images or held_bytes >= BLOCK_BYTES:
+            if len(rows) == batch_size or held_bytes >= BLOCK_BYTES:
                 yield _table(rows, began)
                 rows, held_bytes, began = [], 0, time.perf_counter()
     if rows:

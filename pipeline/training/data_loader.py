@@ -54,20 +54,20 @@ def shuffle_epoch(
     rank: int,
     num_workers: int,
     *,
-    batch_images: int,
+    batch_size: int,
     buffer_images: int,
 ) -> EpochOrder:
     """Returns an epoch in random order: shards are shuffled, then images in a buffer through which they stream.
 
     Args:
         random: generator with the same state on all workers.
-        batch_images: number of images per step, of all workers together.
+        batch_size: number of images per step, of all workers together.
         buffer_images: size of the shuffle buffer in images.
     """
     by_shard = np.split(np.arange(len(split)), np.flatnonzero(np.diff(split.shard)) + 1)
     random.shuffle(by_shard)
     read = np.concatenate(by_shard)[worker_share(split, rank, num_workers)]
-    steps = -(-len(split) // batch_images)
+    steps = -(-len(split) // batch_size)
     if len(read) <= buffer_images:
         return EpochOrder(read, random.permutation(read), steps)
     used, buffer = np.empty_like(read), read[:buffer_images].copy()
@@ -79,13 +79,18 @@ def shuffle_epoch(
     return EpochOrder(read, used, steps)
 
 
-def in_order(split: PreparedSplit, indices: ImageIndices, batch_images: int) -> EpochOrder:
-    """Returns images in shard order, in batches of `batch_images`."""
-    return EpochOrder(indices, indices, -(-len(indices) // batch_images))
+def in_order(split: PreparedSplit, indices: ImageIndices, batch_size: int) -> EpochOrder:
+    """Returns images in shard order, in batches of `batch_size`."""
+    return EpochOrder(indices, indices, -(-len(indices) // batch_size))
 
 
 def pixel_batches(
-    split: PreparedSplit, order: EpochOrder, preprocessing: Preprocessing, *, threads: int, first_step: int = 0
+    split: PreparedSplit,
+    order: EpochOrder,
+    preprocessing: Preprocessing,
+    *,
+    num_decode_threads: int,
+    first_step: int = 0,
 ) -> Generator[tuple[ImageIndices, torch.Tensor]]:
     """Yields the images of each step with their pixels (B, H, W, 3) uint8, read and decoded ahead by threads.
 
@@ -97,9 +102,9 @@ def pixel_batches(
         images = (_image(split, number, data, preprocessing) for number, data in zip(indices, encoded, strict=True))
         return indices, torch.from_numpy(np.stack(list(images)))
 
-    ahead = 2 * threads
+    ahead = 2 * num_decode_threads
     with contextlib.closing(prefetch(_encoded(split, order, first_step), depth=ahead)) as encoded:
-        yield from prefetch_map(decoded, encoded, threads=threads, depth=ahead)
+        yield from prefetch_map(decoded, encoded, threads=num_decode_threads, depth=ahead)
 
 
 def _image(split: PreparedSplit, number: int, data: bytes, preprocessing: Preprocessing) -> npt.NDArray[np.uint8]:

@@ -37,13 +37,13 @@ def compute_features(
     *,
     device: torch.device,
     dtype: torch.dtype,
-    threads: int,
+    num_decode_threads: int,
     crop: Callable[[torch.Tensor], torch.Tensor] = lambda images: images,
 ) -> torch.Tensor:
     """Computes `Encoder.features` of some images of a split, each after `crop`; returns float32 on the CPU."""
     encoder.eval()
     order = in_order(split, indices, BATCH_IMAGES)
-    batches = pixel_batches(split, order, preprocessing, threads=threads)
+    batches = pixel_batches(split, order, preprocessing, num_decode_threads=num_decode_threads)
     shown = tqdm(batches, "features", total=order.steps, unit="batch", leave=False, disable=None)
     with torch.inference_mode(), autocast(device, dtype):
         found = [
@@ -81,7 +81,7 @@ class FeatureCache:
         """Returns features (views, N, F) float32 of a split on the CPU. Each worker computes its missing share.
 
         Args:
-            options: `dtype` and `threads` of `compute_features`.
+            options: `dtype` and `num_decode_threads` of `compute_features`.
         """
         return torch.stack([self._view(name, split, world, view, min_crop_scale, options) for view in range(views)])
 

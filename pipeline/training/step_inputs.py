@@ -27,9 +27,9 @@ def epoch_inputs(
     preprocessing: Preprocessing,
     cached: torch.Tensor | None,
     *,
-    batch_images: int,
+    batch_size: int,
     buffer_images: int,
-    threads: int,
+    num_decode_threads: int,
     first_step: int,
 ) -> Generator[tuple[ImageIndices, Inputs]]:
     """Yields this worker's images of each step of an epoch in random order, or their cached features.
@@ -37,18 +37,18 @@ def epoch_inputs(
     Args:
         random: generator with the same state on all workers.
         cached: features (views, N, F) of the split; None reads the images.
-        batch_images: number of images per step, of all workers together.
+        batch_size: number of images per step, of all workers together.
         buffer_images: size of the shuffle buffer in images.
-        threads: number of threads that read and decode.
+        num_decode_threads: number of threads that read and decode.
         first_step: index of the first step, for a resumed epoch.
     """
-    order = shuffle_epoch(
-        split, random, world.rank, world.count, batch_images=batch_images, buffer_images=buffer_images
-    )
+    order = shuffle_epoch(split, random, world.rank, world.count, batch_size=batch_size, buffer_images=buffer_images)
     if cached is not None:
         views = random.integers(len(cached), size=len(split))
         return feature_inputs(cached, views, order, device=world.device, first_step=first_step)
-    return image_inputs(split, order, preprocessing, device=world.device, threads=threads, first_step=first_step)
+    return image_inputs(
+        split, order, preprocessing, device=world.device, num_decode_threads=num_decode_threads, first_step=first_step
+    )
 
 
 def image_inputs(
@@ -57,12 +57,12 @@ def image_inputs(
     preprocessing: Preprocessing,
     *,
     device: torch.device,
-    threads: int,
+    num_decode_threads: int,
     first_step: int,
 ) -> Generator[tuple[ImageIndices, Inputs]]:
     """Yields indices and images (B, 3, H, W) of each step."""
     with contextlib.closing(
-        pixel_batches(split, order, preprocessing, threads=threads, first_step=first_step)
+        pixel_batches(split, order, preprocessing, num_decode_threads=num_decode_threads, first_step=first_step)
     ) as batches:
         for indices, pixels in batches:
             yield indices, {"images": preprocessing.normalize(pixels.to(device, non_blocking=True))}

@@ -184,9 +184,9 @@ class Trainer:
             self._random(1, number, epoch),
             self.preprocessing,
             cached,
-            batch_images=self.stages[number].batch_size,
+            batch_size=self.stages[number].batch_size,
             buffer_images=self.config.buffer_images,
-            threads=self.config.num_decode_threads,
+            num_decode_threads=self.config.num_decode_threads,
             first_step=first_step,
         )
 
@@ -237,7 +237,7 @@ class Trainer:
     def _cached(self, stage: Stage) -> dict[str, torch.Tensor]:
         """Returns the CNN's features by split: (views, N, F) of train, (N, F) of val."""
         cache = feature_cache.FeatureCache(self.folder.folder, self.network.encoder, self.preprocessing)
-        options: dict[str, Any] = {"dtype": self.dtype, "threads": self.config.num_decode_threads}
+        options: dict[str, Any] = {"dtype": self.dtype, "num_decode_threads": self.config.num_decode_threads}
         train = cache.of(
             "train",
             self.train,
@@ -256,7 +256,7 @@ class Trainer:
             self.preprocessing,
             device=self.world.device,
             dtype=self.dtype,
-            threads=self.config.num_decode_threads,
+            num_decode_threads=self.config.num_decode_threads,
         )
 
     def _random(self, *what: int) -> np.random.Generator:

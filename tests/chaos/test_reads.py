@@ -125,7 +125,7 @@ def store(monkeypatch: pytest.MonkeyPatch) -> Iterator[Store]:
 
 def rows_in(name: str) -> list[dict[str, object]]:
     spans = map(Span, list_inputs([f"s3://bucket/{name}"]).shards)
-    tables = (table.drop_columns("read_s") for table in read(spans, batch_images=2))  # the time it took
+    tables = (table.drop_columns("read_s") for table in read(spans, batch_size=2))  # the time it took
     return [row for table in tables for row in table.to_pylist()]
 
 

@@ -57,7 +57,7 @@ def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def rows_in(bucket: Bucket) -> list[dict[str, object]]:
     shards = list_inputs([f"{bucket.url}/in", f"{bucket.url}/tables"]).shards
-    tables = (table.drop_columns("read_s") for table in read(map(Span, shards), batch_images=4))
+    tables = (table.drop_columns("read_s") for table in read(map(Span, shards), batch_size=4))
     return [row for table in tables for row in table.to_pylist()]
 
 
@@ -168,7 +168,7 @@ def test_an_object_that_was_replaced_after_it_was_listed_is_a_row(name: str, buc
     folder = "tables" if name == "t.parquet" else "in"
     (shard,) = list_inputs([f"{bucket.url}/{folder}/{name}"]).shards
     bucket.put({f"{folder}/{name}": INPUT["in/b.bmp"]})
-    (row,) = [row for table in read([Span(shard)], batch_images=4) for row in table.to_pylist()]
+    (row,) = [row for table in read([Span(shard)], batch_size=4) for row in table.to_pylist()]
     assert row["error_code"] == "changed_input" and name in row["error_message"]
 
 

@@ -25,7 +25,7 @@ fuzzed = settings(
 
 
 def rows(*spans: Span) -> list[dict[str, object]]:
-    return [row for table in read(spans, batch_images=4) for row in table.drop_columns("read_s").to_pylist()]
+    return [row for table in read(spans, batch_size=4) for row in table.drop_columns("read_s").to_pylist()]
 
 
 def missing(expected: Counter[bytes], found: Counter[bytes]) -> list[bytes]:

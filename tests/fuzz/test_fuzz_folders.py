@@ -103,5 +103,5 @@ def folder_links(top: Path) -> int:
 
 def rows_of(listing: Listing) -> list[dict[str, object]]:
     """Reads the rows of all shards."""
-    tables = read([Span(shard) for shard in listing.shards], batch_images=7)
+    tables = read([Span(shard) for shard in listing.shards], batch_size=7)
     return [row for table in tables for row in table.to_pylist()]

@@ -35,7 +35,7 @@ def test_only_the_image_that_kills_the_actor_is_an_error(local_ray: Resources, c
         map(Span, listing.shards),
         PoisonedDecode(checkpoint.load_preprocessing(captioner)),
         {"captioner": str(captioner), "search": Search()},
-        batch_images=3,
+        batch_size=3,
         actors=(1, 1),
         actor_resources={"num_cpus": 0.9},
         report_startup=lambda up, wanted: None,

@@ -49,11 +49,11 @@ def reference(inputs: list[Path], caption: Run, tmp_path: Path) -> list[dict[str
 
 
 @pytest.mark.parametrize(
-    ("batch_images", "rows_per_file", "form"),
+    ("batch_size", "rows_per_file", "form"),
     [(1, 1, "jsonl"), (1, 4, "parquet"), (3, 5, "jsonl"), (32, 10_000, "parquet")],
 )
 def test_batches_and_fragments_change_nothing(  # noqa: PLR0917
-    batch_images: int,
+    batch_size: int,
     rows_per_file: int,
     form: str,
     inputs: list[Path],
@@ -61,7 +61,7 @@ def test_batches_and_fragments_change_nothing(  # noqa: PLR0917
     caption: Run,
     tmp_path: Path,
 ) -> None:
-    cuts = ("--batch_size", batch_images, "--rows_per_file", rows_per_file, "--format", form)
+    cuts = ("--batch_size", batch_size, "--rows_per_file", rows_per_file, "--format", form)
     assert caption(*reversed(inputs), *KEPT, *cuts)[0] == 0
     assert_same(rows_of(tmp_path / "out"), reference)
 

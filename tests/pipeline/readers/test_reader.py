@@ -23,19 +23,19 @@ def spans(*paths: Path) -> list[Span]:
 
 
 def rows(work: list[Span]) -> list[dict[str, object]]:
-    return [row for table in read(work, batch_images=3) for row in table.drop_columns("read_s").to_pylist()]
+    return [row for table in read(work, batch_size=3) for row in table.drop_columns("read_s").to_pylist()]
 
 
 def test_tables_are_bounded_by_rows_across_shards(tmp_path: Path) -> None:
     work = spans(pictures(tmp_path / "in", 2), tar_of_pictures(tmp_path / "s.tar", 5))
-    tables = list(read(work, batch_images=3))
+    tables = list(read(work, batch_size=3))
     assert [len(table) for table in tables] == [3, 3, 1]
     assert all(table.schema == ENCODED for table in tables)
 
 
 def test_tables_are_bounded_by_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pipeline.readers.reader, "BLOCK_BYTES", 2 * len(jpeg(0)))
-    tables = list(read(spans(pictures(tmp_path, 7)), batch_images=100))
+    tables = list(read(spans(pictures(tmp_path, 7)), batch_size=100))
     assert len(tables) > 2 and sum(map(len, tables)) == 7
 
 
@@ -63,7 +63,7 @@ def test_rows_share_the_time_that_their_table_took(tmp_path: Path, monkeypatch: 
     work = spans(pictures(tmp_path, 3))
     clock = SimpleNamespace(perf_counter=iter([0.0, 5.0, 10.0, 12.0]).__next__)
     monkeypatch.setattr(pipeline.readers.reader, "time", clock)
-    assert [table["read_s"].to_pylist() for table in read(work, batch_images=2)] == [[2.5, 2.5], [2.0]]
+    assert [table["read_s"].to_pylist() for table in read(work, batch_size=2)] == [[2.5, 2.5], [2.0]]
 
 
 def test_what_lies_beside_an_image_comes_with_it_on_request(tmp_path: Path) -> None:
@@ -84,9 +84,7 @@ def test_what_lies_beside_an_image_comes_with_it_on_request(tmp_path: Path) -> N
     for given in ("s.tar", "in", "s.parquet"):
         work = spans(tmp_path / given)
         found = [
-            row
-            for read_ in read(work, batch_images=2, options=ReadOptions(("txt", "json")))
-            for row in read_.to_pylist()
+            row for read_ in read(work, batch_size=2, options=ReadOptions(("txt", "json"))) for row in read_.to_pylist()
         ]
         first, *others = [json.loads(str(row["siblings"] or "null")) for row in found]
         assert first == {"txt": "a dog\ufffd", "json": {"n": [1]}}
@@ -132,7 +130,7 @@ def test_a_tar_can_be_read_from_any_row(start: int, tmp_path: Path) -> None:
 def test_each_image_of_a_sample_is_a_row(tmp_path: Path) -> None:
     members = {"a.json": b"{}", "a.seg.png": b"1", "a.png": b"2", "a.jpg": b"3", "a.txt": b"all", "a.seg.txt": b"one"}
     (tmp_path / "s.tar").write_bytes(tar_bytes(members))
-    (table,) = read(spans(tmp_path / "s.tar"), batch_images=9, options=ReadOptions(("txt",)))
+    (table,) = read(spans(tmp_path / "s.tar"), batch_size=9, options=ReadOptions(("txt",)))
     found = [(row["image_id"], row["image"], json.loads(row["siblings"])["txt"]) for row in table.to_pylist()]
     assert found == [("a.seg", b"1", "one"), ("a.png", b"2", "all"), ("a.jpg", b"3", "all")]
 
@@ -150,13 +148,13 @@ def test_image_members_are_named(named: tuple[str, ...], expected: list[str], tm
     members = dict.fromkeys(["0.left.jpg", "0.right.jpg", "0.depth.raw", "1.left.jpg", "1.right.jpg"], b"x")
     (tmp_path / "s.tar").write_bytes(tar_bytes(members))
     options = ReadOptions(image_members=named)
-    (table,) = read(spans(tmp_path / "s.tar"), batch_images=9, options=options)
+    (table,) = read(spans(tmp_path / "s.tar"), batch_size=9, options=options)
     assert table["image_id"].to_pylist() == expected
 
 
 def test_an_image_that_is_too_large_is_not_read(tmp_path: Path) -> None:
     (tmp_path / "s.tar").write_bytes(tar_bytes({"a.jpg": b"12345", "b.jpg": b"1234"}))
-    (table,) = read(spans(tmp_path / "s.tar"), batch_images=9, options=ReadOptions(max_image_bytes=4))
+    (table,) = read(spans(tmp_path / "s.tar"), batch_size=9, options=ReadOptions(max_image_bytes=4))
     assert table["error_code"].to_pylist() == ["too_large", None]
 
 
@@ -191,7 +189,7 @@ def siblings_of(folder: Path, **files: bytes) -> object:
     for extension, data in files.items():
         (folder / f"a.{extension}").write_bytes(data)
     options = ReadOptions(("txt", "json"))
-    (table,) = read(spans(folder / "a.jpg"), batch_images=9, options=options)
+    (table,) = read(spans(folder / "a.jpg"), batch_size=9, options=options)
     (found,) = table["siblings"].to_pylist()
 
     def refuse(constant: str) -> None:
@@ -241,7 +239,7 @@ def test_a_huge_file_beside_an_image_is_left_out(tmp_path: Path) -> None:
     with (tmp_path / "a.txt").open("wb") as file:
         file.truncate(100 << 30)
     assert siblings_of(tmp_path, json=b"1") == {"json": 1}
-    (table,) = read(spans(tmp_path / "a.jpg"), batch_images=1, options=ReadOptions(("txt",)))
+    (table,) = read(spans(tmp_path / "a.jpg"), batch_size=1, options=ReadOptions(("txt",)))
     assert table["ignored"].to_pylist() == ['{"siblings of more than 16 MiB": 1}']
 
 
@@ -296,7 +294,7 @@ def test_the_limit_of_bytes_can_be_set(tmp_path: Path) -> None:
     size = len(jpeg(0))
     for limit, code in ((size - 1, "too_large"), (size, None)):
         work = spans(tmp_path / "in", tar, tmp_path / "s.parquet")
-        (table,) = read(work, batch_images=9, options=ReadOptions(max_image_bytes=limit))
+        (table,) = read(work, batch_size=9, options=ReadOptions(max_image_bytes=limit))
         assert table["error_code"].to_pylist() == [code] * 3
 
 
@@ -312,7 +310,7 @@ def test_a_file_that_grows_beyond_the_limit_is_too_large(tmp_path: Path) -> None
     pictures(tmp_path, 1)
     work = spans(tmp_path)
     (tmp_path / "0.jpg").write_bytes(bytes(50_000))
-    (table,) = read(work, batch_images=9, options=ReadOptions(max_image_bytes=40_000))
+    (table,) = read(work, batch_size=9, options=ReadOptions(max_image_bytes=40_000))
     assert table["error_code"].to_pylist() == ["too_large"]
 
 

@@ -26,7 +26,7 @@ def rows(spans: list[Span]) -> list[dict[str, object]]:
     return [
         row
         for span in spans
-        for table in read([span], batch_images=3)
+        for table in read([span], batch_size=3)
         for row in table.drop_columns("read_s").to_pylist()
     ]
 

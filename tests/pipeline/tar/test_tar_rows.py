@@ -27,9 +27,7 @@ def shard(path: Path, data: bytes | bytearray) -> Shard:
 
 def rows(*spans: Span, options: ReadOptions = DEFAULTS) -> list[Row]:
     return [
-        row
-        for table in read(spans, batch_images=3, options=options)
-        for row in table.drop_columns("read_s").to_pylist()
+        row for table in read(spans, batch_size=3, options=options) for row in table.drop_columns("read_s").to_pylist()
     ]
 
 

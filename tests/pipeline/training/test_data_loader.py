@@ -101,7 +101,7 @@ def split(data: Path) -> PreparedSplit:
 def epoch(
     split: PreparedSplit, worker: int = 0, workers: int = 1, *, seed: int = 1, batch: int = 4, buffer: int = 99
 ) -> EpochOrder:
-    return shuffle_epoch(split, np.random.default_rng(seed), worker, workers, batch_images=batch, buffer_images=buffer)
+    return shuffle_epoch(split, np.random.default_rng(seed), worker, workers, batch_size=batch, buffer_images=buffer)
 
 
 @pytest.mark.parametrize("buffer", [1, 3, 99])
@@ -141,7 +141,7 @@ def test_batches_hold_the_pixels_of_their_images(split: PreparedSplit) -> None:
     preprocessing = Preprocessing(image_size=6, resize_size=8)
     for buffer in (2, 99):
         order = epoch(split, buffer=buffer)
-        batches = list(pixel_batches(split, order, preprocessing, threads=2))
+        batches = list(pixel_batches(split, order, preprocessing, num_decode_threads=2))
         assert [numbers.tolist() for numbers, _ in batches] == [numbers.tolist() for numbers in order.batches()]
         for numbers, pixels in batches:
             for number, found in zip(numbers.tolist(), pixels, strict=True):
@@ -150,9 +150,11 @@ def test_batches_hold_the_pixels_of_their_images(split: PreparedSplit) -> None:
 
 def test_an_epoch_can_begin_at_any_step(split: PreparedSplit) -> None:
     preprocessing, order = Preprocessing(6, resize_size=6), epoch(split, buffer=3)
-    whole = [pixels for _, pixels in pixel_batches(split, order, preprocessing, threads=1)]
+    whole = [pixels for _, pixels in pixel_batches(split, order, preprocessing, num_decode_threads=1)]
     for first in range(order.steps + 1):
-        rest = [pixels for _, pixels in pixel_batches(split, order, preprocessing, threads=1, first_step=first)]
+        rest = [
+            pixels for _, pixels in pixel_batches(split, order, preprocessing, num_decode_threads=1, first_step=first)
+        ]
         assert len(rest) == order.steps - first
         assert all(np.array_equal(one, other) for one, other in zip(rest, whole[first:], strict=True))
 
@@ -162,7 +164,7 @@ def test_a_damaged_image_is_named(tmp_path: Path) -> None:
     shard(tmp_path, "a.tar", tar_bytes([*members(0), *cut]))
     split = read_split(tmp_path, "train")
     batches = pixel_batches(
-        split, in_order(split, worker_share(split, 0, 1), 1), Preprocessing(6, resize_size=6), threads=1
+        split, in_order(split, worker_share(split, 0, 1), 1), Preprocessing(6, resize_size=6), num_decode_threads=1
     )
     next(batches)
     with pytest.raises(InputError, match=r"a\.tar: k1 cannot be used"):
@@ -175,7 +177,7 @@ def test_a_shard_that_was_changed_is_named(tmp_path: Path) -> None:
     shard(tmp_path, "a.tar", tar_bytes(members(0)))
     order = in_order(split, worker_share(split, 0, 1), 1)
     with pytest.raises(InputError, match=r"a\.tar is damaged, or was changed"):
-        list(pixel_batches(split, order, Preprocessing(6, resize_size=6), threads=1))
+        list(pixel_batches(split, order, Preprocessing(6, resize_size=6), num_decode_threads=1))
 
 
 @pytest.mark.parametrize("words", [[], ["a", "a"], None])

@@ -17,7 +17,7 @@ from pipeline.training.distributed import WorldInfo
 from pipeline.training.feature_cache import FeatureCache, compute_features
 
 PREPROCESSING = Preprocessing(image_size=6, resize_size=6)
-OPTIONS: dict[str, Any] = {"dtype": torch.float32, "threads": 1}
+OPTIONS: dict[str, Any] = {"dtype": torch.float32, "num_decode_threads": 1}
 ALONE = WorldInfo(0, 1, torch.device("cpu"))
 
 

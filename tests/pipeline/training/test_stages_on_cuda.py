@@ -49,22 +49,22 @@ def assert_same(rows: pa.Table, expected: pa.Table) -> None:
     assert found == near_log_prob(wanted)
 
 
-@pytest.mark.parametrize("batch_images", [1, 3, 32])
+@pytest.mark.parametrize("batch_size", [1, 3, 32])
 def test_the_local_runners_rows_are_those_of_the_cpu(
-    batch_images: int, captioner: Path, tmp_path: Path, device: torch.device
+    batch_size: int, captioner: Path, tmp_path: Path, device: torch.device
 ) -> None:
     named = {f"{i}.jpg": jpeg(i) if i != 4 else b"no image" for i in range(8)}
     (tmp_path / "s.tar").write_bytes(tar_bytes(named))
     decode = DecodeStage(checkpoint.load_preprocessing(captioner))
 
-    def rows(where: torch.device, batch_images: int) -> pa.Table:
+    def rows(where: torch.device, batch_size: int) -> pa.Table:
         spans = CommitLog().remaining_work(list_inputs([str(tmp_path / "s.tar")]).shards)
         options = {"captioner": str(captioner), "search": SEARCH, "device": str(where), "dtype": "float32"}
-        return pa.concat_tables(run_local(spans, decode, options, batch_images=batch_images, num_decode_threads=2))
+        return pa.concat_tables(run_local(spans, decode, options, batch_size=batch_size, num_decode_threads=2))
 
     expected = rows(CPU, 3)
     assert len(set(expected["caption"].to_pylist())) > 5
-    assert_same(rows(device, batch_images), expected)
+    assert_same(rows(device, batch_size), expected)
 
 
 @contextmanager
@@ -140,7 +140,7 @@ def test_the_images_of_a_step_are_those_of_the_cpu(split: PreparedSplit, device:
     steps = []
     for where in (CPU, device):
         order = in_order(split, worker_share(split, 0, 1), 2)
-        given = step_inputs.image_inputs(split, order, PREPROCESSING, device=where, threads=2, first_step=0)
+        given = step_inputs.image_inputs(split, order, PREPROCESSING, device=where, num_decode_threads=2, first_step=0)
         random = np.random.default_rng(1)
         steps.append(
             [
@@ -159,7 +159,7 @@ def test_the_images_of_a_step_are_those_of_the_cpu(split: PreparedSplit, device:
 def test_features_are_those_of_the_cpu(split: PreparedSplit, device: torch.device) -> None:
     torch.manual_seed(0)
     encoder = Encoder("resnet18", 4)
-    options: dict[str, Any] = {"dtype": torch.float32, "threads": 2}
+    options: dict[str, Any] = {"dtype": torch.float32, "num_decode_threads": 2}
     numbers = worker_share(split, 0, 1)
     expected = compute_features(encoder, split, numbers, PREPROCESSING, device=CPU, **options)
     found = compute_features(encoder.to(device), split, numbers, PREPROCESSING, device=device, **options)
