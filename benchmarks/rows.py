@@ -188,6 +188,23 @@ def beam(bench: Bench) -> Result:
     return Result(*times, "s", 2.0, more_is_better=False)
 
 
+def frozen(bench: Bench) -> Result:
+    """Images/s of the captioner with its frozen network, against the modules as training runs them."""
+    return Result(*_captioner(bench, ("beam", "frozen"), ("beam", "trained")), "images/s", 2.0, more_is_better=True)
+
+
+def captioner_beam(bench: Bench) -> Result:
+    """Images/s of the captioner with beam 5, against greedy search."""
+    return Result(*_captioner(bench, ("beam", "frozen"), ("greedy", "frozen")), "images/s", 0.87, more_is_better=True)
+
+
+def _captioner(bench: Bench, ours: tuple[str, str], other: tuple[str, str]) -> tuple[list[float], list[float]]:
+    def speed(way: tuple[str, str]) -> float:
+        return float(bench.reported("-m", "benchmarks.captioner", bench.captioner, *way)["images_per_s"])
+
+    return bench.by_turns(lambda: speed(ours), lambda: speed(other))
+
+
 def vgg16(bench: Bench) -> Result:
     """Images/s of neuraltalk2's network on one core, against the one image/s on a CPU that its README states."""
     photos = bench.folder("vgg16", 96, width=640, height=480)
@@ -242,6 +259,8 @@ ROWS: dict[str, Callable[[Bench], Result]] = {
     "first caption": first_caption,
     "help": help_text,
     "beam": beam,
+    "captioner, frozen": frozen,
+    "captioner, beam": captioner_beam,
     "vgg16": vgg16,
     "memory": memory,
     "s3, boto3 and pyarrow": s3,

@@ -18,6 +18,8 @@ from model.decoding.reranking import PixelsByKey
 from model.device import choose_device, choose_dtype
 from model.nn.captioning_network import Network
 from model.nn.decoder_state import DecoderState, StepDecoder
+from model.nn.frozen_cnn import frozen_features
+from model.nn.frozen_decoder import frozen_decoder
 from model.vision.preprocessing import Preprocessing
 from model.vocabulary import Vocabulary
 
@@ -40,7 +42,10 @@ class Captioner(BaseCaptioner):
         self.preprocessing = preprocessing
         self.device = device
         self.dtype = dtype
-        self._network = network.eval().requires_grad_(False).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        network = network.eval().requires_grad_(False).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self._network = network
+        self._features = frozen_features(network.encoder, preprocessing.image_size, dtype=dtype)
+        self._step_decoder = frozen_decoder(network.decoder, dtype=dtype)
 
     @classmethod
     def load(
@@ -67,12 +72,11 @@ class Captioner(BaseCaptioner):
     @property
     def decoder(self) -> StepDecoder:
         """As `BaseCaptioner.decoder`."""
-        decoder: StepDecoder = self._network.decoder
-        return decoder
+        return self._step_decoder
 
     def initial_state(self, pixels: PixelsByKey) -> DecoderState:
         """As `BaseCaptioner.initial_state`."""
         on_device = torch.from_numpy(pixels[self.preprocessing.pixel_key]).to(self.device, non_blocking=True)
-        embeddings = self._network.encoder(self.preprocessing.normalize(on_device))
+        embeddings = self._network.encoder.project(self._features(self.preprocessing.normalize(on_device)))
         state: DecoderState = self._network.decoder.initial_state(embeddings)
         return state

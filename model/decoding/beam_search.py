@@ -2,7 +2,8 @@
 
 Only unfinished beams cost a decoder step; images whose search is over leave the batch.
 
-Letters: B images still being searched, K beams, G groups of beams, T words, V vocabulary (END included).
+Letters: B images still being searched, K beams, G groups of beams, T words, C continuations of a beam that may be
+chosen, V vocabulary (END included).
 """
 
 from __future__ import annotations
@@ -62,14 +63,17 @@ class BeamSearch:
             prefixes = words[live]
             log_probs, state = decoder.step(prefixes[:, step - 1], state)  # at step 0, the last column is START
             logits_processor.apply(log_probs, prefixes[:, :step])
-            size = log_probs.shape[1]
-            grown = log_probs.new_full((*live.shape, size), -torch.inf)  # (B, K, V)
-            grown[:, :, END] = 0.0  # finished captions stay as they are
-            grown[live] = log_probs
+            best = log_probs.topk(min(self._continuations, log_probs.shape[1]))
+            next_words = torch.full((*live.shape, best.indices.shape[1]), END, device=device)  # (B, K, C)
+            grown = log_probs.new_full(next_words.shape, -torch.inf)
+            grown[:, :, 0] = 0.0  # finished captions stay as they are
+            next_words[live], grown[live] = best.indices, best.values
             grown += sums.unsqueeze(2)
             tokens = torch.where(live, step + 1.0, tokens)
-            scores, where = self._choose(grown / tokens.unsqueeze(2) ** self.length_penalty, live)
-            beam, word = where // size, where % size
+            scores, where = self._choose(
+                grown / tokens.unsqueeze(2) ** self.length_penalty, next_words, live, decoder.vocabulary_size
+            )
+            beam, word = where // grown.shape[2], next_words.flatten(1).gather(1, where)
             row = (live.flatten().cumsum(0) - 1).view_as(live).gather(1, beam)  # index into `state`
             live = live.gather(1, beam) & (word != END)
             sums, tokens = grown.flatten(1).gather(1, where), tokens.gather(1, beam)
@@ -88,26 +92,36 @@ class BeamSearch:
             state = state.select(row)
         return results
 
-    def _choose(self, scores: torch.Tensor, live: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Returns scores (B, K) of the best continuations of each group, and their indices (B, K) into (K × V,).
+    @property
+    def _continuations(self) -> int:
+        """Returns C: a group chooses K / G continuations, and at most K are penalised for what other groups chose."""
+        return self.beams // self.num_beam_groups + (self.beams if self.num_beam_groups > 1 else 0)
+
+    def _choose(
+        self, scores: torch.Tensor, next_words: torch.Tensor, live: torch.Tensor, vocabulary_size: int
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Returns scores (B, K) of the best continuations of each group, and their indices (B, K) into (K × C,).
 
         Args:
-            scores: (B, K, V) of each beam with each next word.
+            scores: (B, K, C) of each beam with each of its best next words.
+            next_words: (B, K, C) their ids; END for a finished beam.
             live: (B, K) whether a beam is unfinished.
+            vocabulary_size: V.
         """
-        size, group_size = scores.shape[2], self.beams // self.num_beam_groups
+        width, group_size = scores.shape[2], self.beams // self.num_beam_groups
         if self.num_beam_groups == 1:
             best = scores.flatten(1).topk(self.beams)
             return best.values, best.indices
-        counts = scores.new_zeros(len(scores), size)  # (B, V) beams of earlier groups that chose a word
+        counts = scores.new_zeros(len(scores), vocabulary_size)  # beams of earlier groups that chose a word
         chosen = []
         for first in range(0, self.beams, group_size):
             group = slice(first, first + group_size)
-            penalty = torch.where(live[:, group].unsqueeze(2), self.diversity_penalty * counts.unsqueeze(1), 0.0)
+            given = counts.gather(1, next_words[:, group].flatten(1)).view(len(scores), group_size, width)
+            penalty = torch.where(live[:, group].unsqueeze(2), self.diversity_penalty * given, 0.0)
             where = (scores[:, group] - penalty).flatten(1).topk(group_size).indices
-            extended = live[:, group].gather(1, where // size)  # a finished beam chooses no word
-            counts.scatter_add_(1, where % size, extended.to(counts.dtype))
-            chosen.append(where + first * size)
+            extended = live[:, group].gather(1, where // width)  # a finished beam chooses no word
+            counts.scatter_add_(1, next_words[:, group].flatten(1).gather(1, where), extended.to(counts.dtype))
+            chosen.append(where + first * width)
         where = torch.cat(chosen, dim=1)
         return scores.flatten(1).gather(1, where), where
 

@@ -72,7 +72,10 @@ class Encoder(nn.Module):
 
     def features(self, images: torch.Tensor) -> torch.Tensor:
         """Maps normalised images (B, 3, H, W) to pooled features (B, F), or to those of regions (B, P, F)."""
-        features: torch.Tensor = self.cnn(images)
+        return self.arrange(self.cnn(images))
+
+    def arrange(self, features: torch.Tensor) -> torch.Tensor:
+        """Returns the CNN's output as `features` does: pooled (B, F) as it is, a map (B, F, H, W) as (B, P, F)."""
         return features.flatten(2).transpose(1, 2) if self.spatial else features
 
     def check_image_size(self, image_size: int) -> None:

@@ -134,9 +134,10 @@ class Preprocessing:
 
     def normalize(self, pixels: torch.Tensor) -> torch.Tensor:
         """Maps (B, H, W, 3) uint8 pixels to (B, 3, H, W) float32, in channels-last memory format."""
-        mean = torch.tensor([255.0 * value for value in self.mean], device=pixels.device)
-        std = torch.tensor([255.0 * value for value in self.std], device=pixels.device)
-        return pixels.float().sub_(mean).div_(std).permute(0, 3, 1, 2)
+        width = pixels.shape[2]  # a row's constants side by side: broadcasting over 3 channels is three times slower
+        mean = torch.tensor([255.0 * value for value in self.mean], device=pixels.device).repeat(width)
+        std = torch.tensor([255.0 * value for value in self.std], device=pixels.device).repeat(width)
+        return pixels.flatten(2).float().sub_(mean).div_(std).view(pixels.shape).permute(0, 3, 1, 2)
 
 
 def _limit_aspect_ratio(image: Image.Image) -> Image.Image:

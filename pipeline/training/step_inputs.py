@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 
 import numpy as np
 import torch
 
 from model.device import autocast
-from model.nn.encoder import Encoder
 from model.vision.augmentation import crop_and_flip
 from model.vision.preprocessing import Preprocessing
 from pipeline.datasets.prepared_split import ImageIndices, PreparedSplit
@@ -95,14 +94,21 @@ def accumulation_parts(
 
 
 def replace_by_features(
-    accumulation_parts: Iterable[tuple[ImageIndices, Inputs]], encoder: Encoder, *, dtype: torch.dtype
+    accumulation_parts: Iterable[tuple[ImageIndices, Inputs]],
+    features: Callable[[torch.Tensor], torch.Tensor],
+    *,
+    dtype: torch.dtype,
 ) -> Iterator[tuple[ImageIndices, Inputs]]:
-    """Replaces images by their features, for a frozen CNN, which then runs once however often they are used."""
-    encoder.eval()
+    """Replaces images by their features, for a frozen CNN, which then runs once however often they are used.
+
+    Args:
+        features: as `Encoder.features` in evaluation mode.
+        dtype: precision of its matrix products.
+    """
     for indices, inputs in accumulation_parts:
-        yield indices, inputs if "features" in inputs else {"features": _features(encoder, inputs["images"], dtype)}
-
-
-def _features(encoder: Encoder, image_inputs: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
-    with torch.no_grad(), autocast(image_inputs.device, dtype):
-        return encoder.features(image_inputs)
+        if "features" in inputs:
+            yield indices, inputs
+            continue
+        with torch.no_grad(), autocast(inputs["images"].device, dtype):
+            found = features(inputs["images"])
+        yield indices, {"features": found}

@@ -10,7 +10,7 @@ import contextlib
 import json
 import math
 import time
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from dataclasses import asdict
 from typing import Any
 
@@ -24,6 +24,7 @@ from model.captioner.metadata import DATA
 from model.device import choose_dtype, keep_freed_memory
 from model.nn.captioning_network import Network
 from model.nn.encoder import load_cnn
+from model.nn.frozen_cnn import frozen_features
 from model.training.train_step import Objective, TrainStep
 from pipeline.datasets.prepared_split import ImageIndices, PreparedSplit, read_vocabulary
 from pipeline.training import feature_cache, step_inputs
@@ -151,6 +152,7 @@ class Trainer:
             stage, self.state, epoch_steps=epoch_steps, step=train_step.global_step, report=self._report
         )
         end = min(train_step.steps, (epoch + 1) * epoch_steps)
+        features = self._fixed_features() if stage.features_are_fixed and cached is None else None
         with contextlib.closing(self._inputs(number, epoch, cached, step)) as steps:
             for indices, inputs in steps:
                 random = self._random(2, number, train_step.global_step, self.world.rank)
@@ -162,8 +164,8 @@ class Trainer:
                     min_crop_scale=stage.min_crop_scale,
                     random=random,
                 )
-                if stage.features_are_fixed:
-                    parts = step_inputs.replace_by_features(parts, self.network.encoder, dtype=self.dtype)
+                if features:
+                    parts = step_inputs.replace_by_features(parts, features, dtype=self.dtype)
                 batches = [build_batch(some, given, random) for some, given in parts]
                 monitor.record(train_step.step(batches, stop_flag=self.callback.stop))
                 if train_step.global_step == end or monitor.stop_requested:
@@ -173,6 +175,9 @@ class Trainer:
                     self._save(train_step.averaged, train_step)
         monitor.flush()
         self._stopping = monitor.stop_requested
+
+    def _fixed_features(self) -> Callable[[torch.Tensor], torch.Tensor]:
+        return frozen_features(self.network.encoder, self.preprocessing.image_size, dtype=self.dtype)
 
     def _inputs(
         self, number: int, epoch: int, cached: torch.Tensor | None, first_step: int

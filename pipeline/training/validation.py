@@ -5,8 +5,9 @@ from __future__ import annotations
 import torch
 
 from configs.search import Search
-from model.decoding.search import generate
+from model.decoding.search import generate_from_state
 from model.nn.captioning_network import Network
+from model.nn.frozen_decoder import frozen_decoder
 from model.training.train_step import Batch, pad_captions, summed_loss
 from model.vocabulary import Vocabulary
 from pipeline.datasets.prepared_split import PreparedSplit
@@ -36,13 +37,13 @@ def validate(  # noqa: PLR0917
         The same on all workers: `val_loss` in nats per token, `cider`, `bleu_4`, `rouge_l`, and measures of diversity.
     """
     mine = worker_share(split, world.rank, world.count).tolist()
+    decoder = frozen_decoder(network.decoder, dtype=torch.float32)
     captions, loss, tokens = dict[str, str](), 0.0, 0
     for start in range(0, len(mine), BATCH_IMAGES):
         indices, some = mine[start : start + BATCH_IMAGES], features[start : start + BATCH_IMAGES].to(world.device)
         with torch.inference_mode():
-            found = generate(
-                search, network.decoder, network.encoder.project(some), suppressed_ids=vocabulary.suppressed_ids
-            )
+            state = network.decoder.initial_state(network.encoder.project(some))
+            found = generate_from_state(search, decoder, state, suppressed_ids=vocabulary.suppressed_ids)
             total, counted = _loss(network, split, indices, some)
         loss, tokens = loss + total, tokens + counted
         for number, candidates in zip(indices, found, strict=True):
