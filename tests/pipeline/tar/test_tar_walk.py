@@ -205,12 +205,23 @@ def test_the_first_header_of_a_range_is_found(start: int, stop: int, expected: i
 
 
 def test_a_header_is_found_at_any_byte_and_one_from_before_ustar_in_steps_of_a_block() -> None:
+    for block, found in ((header(), [700, 700]), (header_from_before_ustar(), [None, 700])):
+        data = b"x" * 700 + block + bytes(1024)
+        assert [find_header(io.BytesIO(data), start=start, stop=len(data)) for start in (0, 700 % BLOCK)] == found
+
+
+def header_from_before_ustar() -> bytes:
     old = bytearray(header("old.jpg"))
     old[257:] = bytes(BLOCK - 257)
     old[148:156] = b"%06o\0 " % (256 + sum(old[:148]) + sum(old[156:]))
-    for block, found in ((header(), [700, 700]), (bytes(old), [None, 700])):
-        data = b"x" * 700 + block + bytes(1024)
-        assert [find_header(io.BytesIO(data), start=start, stop=len(data)) for start in (0, 700 % BLOCK)] == found
+    return bytes(old)
+
+
+@pytest.mark.parametrize("start", [0, 1, 511])
+def test_a_header_from_before_ustar_is_found_at_every_block(start: int) -> None:
+    for blocks in range(1, 40):
+        data = b"x" * (start + blocks * BLOCK) + header_from_before_ustar() + b"x" * BLOCK
+        assert find_header(io.BytesIO(data), start=start, stop=len(data)) == start + blocks * BLOCK
 
 
 @pytest.mark.parametrize("blocks", [8, 100, 3000])
