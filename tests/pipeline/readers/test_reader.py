@@ -46,7 +46,7 @@ def test_what_lies_beside_images_counts_among_the_bytes(tmp_path: Path, monkeypa
             (tmp_path / folder / f"{i}.txt").write_text(text)
     monkeypatch.setattr(pipeline.readers.reader, "BLOCK_BYTES", 8 * len(jpeg(0)))
     lengths = {
-        folder: [len(table) for table in read(spans(tmp_path / folder), batch_images=9, options=ReadOptions(("txt",)))]
+        folder: [len(table) for table in read(spans(tmp_path / folder), batch_size=9, options=ReadOptions(("txt",)))]
         for folder in ("with", "without")
     }
     assert lengths == {"with": [1, 1, 1, 1], "without": [4]}
@@ -252,7 +252,7 @@ def test_a_huge_value_beside_an_image_in_a_table_is_left_out(tmp_path: Path) -> 
     texts = ["x" * (16 << 20), "x" * ((16 << 20) + 1), "y"]
     table = pa.table({"image": [jpeg(i) for i in range(3)], "text": texts, "other": texts[::-1]})
     pq.write_table(table, tmp_path / "s.parquet")
-    (found,) = read(spans(tmp_path / "s.parquet"), batch_images=9, options=ReadOptions(("text", "other")))
+    (found,) = read(spans(tmp_path / "s.parquet"), batch_size=9, options=ReadOptions(("text", "other")))
     kept = [json.loads(siblings or "{}").keys() for siblings in found["siblings"].to_pylist()]
     assert kept == [{"text", "other"}, set(), {"text", "other"}]
     assert found["ignored"].to_pylist() == [None, '{"siblings of more than 16 MiB": 2}', None]
@@ -275,7 +275,7 @@ def test_an_image_that_grew_beyond_the_limit_is_too_large(tmp_path: Path) -> Non
     (tmp_path / "a.jpg").write_bytes(b"1234")
     work = spans(tmp_path)
     (tmp_path / "a.jpg").write_bytes(b"12345")
-    (found,) = read(work, batch_images=1, options=ReadOptions(max_image_bytes=4))
+    (found,) = read(work, batch_size=1, options=ReadOptions(max_image_bytes=4))
     assert (found["error_code"].to_pylist(), found["image"].to_pylist()) == (["too_large"], [None])
 
 
