@@ -28,7 +28,7 @@ from jobs.captioning.summary import find_failures, summarise
 from jobs.console.stop_requests import stop_on_signals
 from pipeline.inference.run_stats import RunStats
 from pipeline.inputs.listing import list_inputs
-from pipeline.output import lease, retry
+from pipeline.output import lease, retry_errors
 from pipeline.output.cleanup import sweep
 from pipeline.output.commit_log import CommitLog
 from pipeline.output.job_record import check_output_folder, check_outside_inputs, check_same_job, write_job
@@ -71,7 +71,9 @@ def run(config: CaptionConfig) -> int:
         write_job(folder, job)
         mine.start(commit_log, job)
         if config.retry_errors:
-            taken_back = retry.uncommit_errors(folder, commit_log, listing.shards, mine, options=read_options(config))
+            taken_back = retry_errors.uncommit_errors(
+                folder, commit_log, listing.shards, mine, options=read_options(config)
+            )
             log.info(f"{taken_back} rows with errors are tried again")
             spans = list(commit_log.remaining_work(listing.shards))
         sweep(folder, commit_log, confirm=mine.confirm)

@@ -22,7 +22,8 @@ from tqdm import tqdm
 from configs.prepare import PrepareConfig
 from jobs import cli
 from jobs.console.messages import print_line
-from model.vocabulary import UNKNOWN, Vocabulary, tokenize, tokenize_as_neuraltalk2
+from model.tokenizers import tokenize, tokenize_as_neuraltalk2
+from model.vocabulary import UNKNOWN, Vocabulary
 from pipeline.datasets.annotations import (
     SPLITS,
     CaptionedImage,

@@ -6,7 +6,8 @@ PipelineError (a ValueError): a mistake that the user can fix; the command ends 
 WriteError (an OSError): the output cannot be written now: a full disk, a store that does not answer
 ChangedError (an OSError): a file was replaced after it was listed, or while it was read
 TrainingError (a RuntimeError): training cannot go on
-DataError: bad data inside the input; becomes a row with `error_code` and `error_message`, and the job goes on
+DataError: bad data inside the input; becomes a row with `error_code` (`pipeline.schema.ErrorCode`) and
+    `error_message`, and the job goes on
 """
 
 from __future__ import annotations

@@ -1,15 +1,13 @@
-"""Builds optimisers and learning-rate schedulers from their options (`configs.optimizer`)."""
+"""Builds optimisers from their options (`configs.optimizer.Optimizer`)."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterable, Mapping
 
 import torch
 from torch import nn
-from torch.optim.lr_scheduler import LambdaLR
 
-from configs.optimizer import Optimizer, Schedule
+from configs.optimizer import Optimizer
 from model.nn.captioning_network import Network
 from model.training.neuraltalk2_adam import Neuraltalk2Adam
 
@@ -34,24 +32,6 @@ OPTIMIZERS: Mapping[str, Callable[[_Groups, Optimizer], torch.optim.Optimizer]] 
         groups, lr=o.learning_rate, betas=(o.beta1, o.beta2), eps=o.epsilon
     ),
 }
-
-
-def learning_rate_factor(schedule: Schedule, step: int, steps: int) -> float:
-    """Returns the share of the peak learning rate at `step` of `steps`, counted from 0; in [0, 1]."""
-    warmup_steps = min(schedule.warmup_steps, steps // 4)
-    if step < warmup_steps:
-        return (step + 1) / warmup_steps
-    if schedule.shape == "cosine":
-        return 0.5 * (1.0 + math.cos(math.pi * (step - warmup_steps) / max(1, steps - warmup_steps)))
-    periods = max(0, step - schedule.start_step) / schedule.every_steps
-    if schedule.shape == "halving":
-        return float(schedule.factor**periods)
-    return float(schedule.factor ** math.floor(periods)) if schedule.shape == "step" else 1.0
-
-
-def build_scheduler(schedule: Schedule, optimizer: torch.optim.Optimizer, steps: int) -> LambdaLR:
-    """Builds the scheduler of an optimiser that will take `steps` steps."""
-    return LambdaLR(optimizer, lambda step: learning_rate_factor(schedule, step, steps))
 
 
 def build_optimizer(

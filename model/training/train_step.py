@@ -19,8 +19,9 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from configs.stage import Stage
 from model.device import autocast
 from model.nn.captioning_network import Network
+from model.training.learning_rate_schedules import build_scheduler
 from model.training.loss import bag_of_words_loss, caption_loss, targets
-from model.training.optimizers import build_optimizers, build_scheduler
+from model.training.optimizers import build_optimizers
 from model.vocabulary import END
 
 

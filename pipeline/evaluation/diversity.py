@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import TypeVar
 
-from model.vocabulary import FORBIDDEN_FINAL_WORDS, tokenize
+from model.tokenizers import tokenize
+from model.vocabulary import FORBIDDEN_FINAL_WORDS
 
 Words = tuple[str, ...]
 Item = TypeVar("Item")

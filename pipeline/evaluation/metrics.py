@@ -14,7 +14,7 @@ from pycocoevalcap.bleu.bleu import Bleu
 from pycocoevalcap.cider.cider import Cider
 from pycocoevalcap.rouge.rouge import Rouge
 
-from model.vocabulary import tokenize
+from model.tokenizers import tokenize
 from pipeline.errors import InputError
 from pipeline.evaluation.java import Java, JavaError, MissingError
 from pipeline.evaluation.java_metrics import Tokens, meteor, spice, tokenize_ptb

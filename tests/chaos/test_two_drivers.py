@@ -17,7 +17,7 @@ import pytest
 from faults import Survived, chosen, is_full
 
 from pipeline.errors import OutputError
-from pipeline.output import commit_log, job_record, lease, retry
+from pipeline.output import commit_log, job_record, lease, retry_errors
 from pipeline.output.cleanup import sweep
 from pipeline.output.commit_log import CommitLog
 from pipeline.output.job_record import check_output_folder, check_same_job, write_job
@@ -113,7 +113,7 @@ def run(folder: Store, name: str, *, failing: str = "", retrying: bool = False, 
     write_job(folder, JOB)
     mine.start(found, JOB)
     if retrying:
-        retry.uncommit_errors(folder, found, SHARDS, mine)
+        retry_errors.uncommit_errors(folder, found, SHARDS, mine)
     left = [span.shard for span in found.remaining_work(SHARDS)]
     sweep(folder, found, confirm=mine.confirm)
     part_writer = PartWriter(

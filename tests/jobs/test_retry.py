@@ -8,7 +8,7 @@ import pytest
 from conftest import Run, assert_same, codes, jpeg, pictures, rows_of, tar_bytes, tar_of_pictures
 
 from pipeline.errors import OutputError
-from pipeline.output import retry
+from pipeline.output import retry_errors
 from pipeline.output.commit_log import COMMITS, CommitLog
 from pipeline.output.layout import MANIFEST, PART
 from pipeline.output.lease import LEASE, acquire
@@ -120,7 +120,7 @@ def test_a_driver_that_lost_the_output_takes_nothing_back(tmp_path: Path, captio
     output.remove(LEASE)
     acquire(output)
     with pytest.raises(OutputError, match="taken over"):
-        retry.uncommit_errors(output, CommitLog.load(output), [], mine)
+        retry_errors.uncommit_errors(output, CommitLog.load(output), [], mine)
     assert output.exists(MANIFEST)
 
 
@@ -172,7 +172,7 @@ def test_a_tar_goes_on_where_it_could_not_be_read(
 def test_rows_in_the_middle_of_a_tar_leave_no_gap(
     bad: set[int], tmp_path: Path, caption: Run, shardtalk: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(retry, "RETRYABLE", frozenset({ErrorCode.NOT_AN_IMAGE}))
+    monkeypatch.setattr(retry_errors, "RETRYABLE", frozenset({ErrorCode.NOT_AN_IMAGE}))
     tar = tmp_path / "s.tar"
     tar.write_bytes(tar_bytes({f"k{i}.jpg": b"no" if i in bad else jpeg(i) for i in range(7)}))
     job = (tar, "--batch_size", 2, "--rows_per_file", 4, "--max_error_rate", 1)
@@ -196,7 +196,7 @@ def test_rows_of_a_tar_that_cannot_be_read_stay(
         raise OSError(5, "Input/output error")
 
     with monkeypatch.context() as patch:
-        patch.setattr(retry, "RETRYABLE", frozenset({ErrorCode.NOT_AN_IMAGE}))
+        patch.setattr(retry_errors, "RETRYABLE", frozenset({ErrorCode.NOT_AN_IMAGE}))
         patch.setattr(rows, "open_shard", failing)
         code, said = caption(tar, "--retry_errors", True)
     assert code == 0 and "0 rows with errors are tried again" in said
