@@ -1,7 +1,7 @@
 """The image formats that are decoded, and messages about all others.
 
-Only listed formats are opened, because some of Pillow's other readers start programs. Files of folders and tars are chosen
-by the extensions in `pipeline.filenames.EXTENSIONS`.
+Only listed formats are opened, because some of Pillow's other readers start programs. Which files of folders
+and tars are images at all is decided by the extensions in `pipeline.filenames.EXTENSIONS`.
 """
 
 from __future__ import annotations
