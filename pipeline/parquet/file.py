@@ -64,10 +64,18 @@ class CheckedParquetFile:
         return self._first_rows[group]
 
     def first_byte(self, group: int, leaf: int) -> int:
-        """Returns the byte offset of a column in a row group."""
+        """Returns the byte offset of a column in a row group. Raises DataError if its description is damaged."""
         with self._pyarrow_boundary("the footer is damaged"):
             column = self._checked.column(group, leaf)
             return int(column.dictionary_page_offset or column.data_page_offset)
+
+    def unsound_groups(self, leaf: int) -> frozenset[int]:
+        """Returns the row groups in which a column's description is damaged. Raises DataError if it is in all."""
+        with self._pyarrow_boundary("the footer is damaged"):
+            unsound = self._checked.unsound_groups(leaf)
+            if unsound and len(unsound) == self.num_groups:
+                self._checked.column(0, leaf)
+            return unsound
 
     def entries_in(self, group: int, leaf: int) -> int:
         """Returns the number of list entries of a column in a row group; an empty or null list counts as one."""

@@ -26,9 +26,11 @@ _LENGTH_BYTES = 4
 _END_BYTES = _LENGTH_BYTES + len(MAGIC)
 TAIL_BYTES = 64 << 10
 """Number of bytes that are read first, in which most footers are whole: a store is then asked once."""
-_HEAD = "<Ii"
-"""Before each footer, its length and a column; -1 for none."""
+_HEAD = "<Iii"
+"""Before each footer, its length, a column and a row group; -1 for none of them, or all."""
 _SOUND = b"."
+MAX_UNSOUND = 4
+"""Number of row groups that may end a process each before the rest of the file is given up."""
 TRIES = 2
 """Number of processes that a footer may end by another signal than SIGABRT: somebody else may have sent the first."""
 
@@ -41,14 +43,16 @@ class FooterChecker:
         self._process: subprocess.Popen[bytes] | None = None
         self._owner = 0
 
-    def is_sound(self, footer: bytes, column: int | None = None) -> bool:
+    def is_sound(self, footer: bytes, column: int | None = None, group: int | None = None) -> bool:
         """Returns False if describing this footer's row groups ends a process. Raises RuntimeError if none can run.
 
         Args:
             footer: the footer, without its length.
             column: index of the column that is described, too.
+            group: index of the only row group that is described; None: all.
         """
-        question = struct.pack(_HEAD, len(footer), -1 if column is None else column) + footer
+        numbers = (-1 if number is None else number for number in (column, group))
+        question = struct.pack(_HEAD, len(footer), *numbers) + footer
         with self._lock:
             for _ in range(TRIES):
                 process = self._running()
@@ -86,12 +90,13 @@ _SCRIPT = f"""
 import contextlib, io, struct, sys
 import pyarrow.parquet as pq
 while head := sys.stdin.buffer.read({struct.calcsize(_HEAD)}):
-    length, column = struct.unpack("{_HEAD}", head)
+    length, column, only = struct.unpack("{_HEAD}", head)
     footer = sys.stdin.buffer.read(length)
     with contextlib.suppress(Exception):  # the caller meets it, too
         file = {MAGIC!r} + footer + length.to_bytes({_LENGTH_BYTES}, "little") + {MAGIC!r}
         metadata = pq.read_metadata(io.BytesIO(file))
-        for group in map(metadata.row_group, range(metadata.num_row_groups)):
+        for number in range(metadata.num_row_groups) if only < 0 else [only]:
+            group = metadata.row_group(number)
             if column >= 0:
                 group.column(column)
     sys.stdout.buffer.write({_SOUND!r})
@@ -108,22 +113,36 @@ class CheckedMetadata:
     """
 
     def __init__(self, footer: bytes) -> None:
-        self._footer, self._sound = footer[:-_END_BYTES], set[int]()
-        self._refuse_unless_sound(None)
+        self._footer, self._unsound = footer[:-_END_BYTES], dict[int, frozenset[int]]()
+        if not _CHECKER.is_sound(self._footer):
+            raise DataError(ErrorCode.CORRUPT_SHARD, "the footer's row groups are damaged")
         self.metadata = pq.read_metadata(io.BytesIO(MAGIC + footer))
         self.groups = [self.metadata.row_group(group) for group in range(self.metadata.num_row_groups)]
 
     def column(self, group: int, column: int) -> pq.ColumnChunkMetaData:
         """Describes a column of a row group."""
-        if column not in self._sound:
-            self._refuse_unless_sound(column)
-            self._sound.add(column)
+        if group in self.unsound_groups(column):
+            where = f"column {column} in row group {group}"
+            raise DataError(ErrorCode.CORRUPT_SHARD, f"the footer's description of {where} is damaged")
         return self.groups[group].column(column)
 
-    def _refuse_unless_sound(self, column: int | None) -> None:
-        if not _CHECKER.is_sound(self._footer, column):
-            where = "row groups" if column is None else f"column {column}"
-            raise DataError(ErrorCode.CORRUPT_SHARD, f"the footer's description of its {where} is damaged")
+    def unsound_groups(self, column: int) -> frozenset[int]:
+        """Returns the row groups in which a column cannot be described."""
+        if column not in self._unsound:
+            self._unsound[column] = self._find_unsound(column)
+        return self._unsound[column]
+
+    def _find_unsound(self, column: int) -> frozenset[int]:
+        """Returns the row groups of which a column cannot be described; all from `MAX_UNSOUND` of them on."""
+        if _CHECKER.is_sound(self._footer, column):
+            return frozenset()
+        found = list[int]()
+        for group in range(len(self.groups)):
+            if len(found) == MAX_UNSOUND:
+                return frozenset([*found, *range(group, len(self.groups))])
+            if not _CHECKER.is_sound(self._footer, column, group):
+                found.append(group)
+        return frozenset(found)
 
 
 def read_footer(file: BinaryIO) -> bytes:

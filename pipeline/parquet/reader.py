@@ -75,10 +75,15 @@ class ParquetShard:
         self._inside = [0] * (len(self._image.path) - 1)
         self._key = find_key_column(schema, options.key_column, self._image)
         self._schema = schema
-        counts = [self._count(group, size) for group in range(self._file.num_groups)]
+        groups, leaf = range(self._file.num_groups), self._image.leaves[0]
+        self._unsound = self._file.unsound_groups(leaf)
+        counts = [self._count(group, size) for group in groups]
         self._starts = [0, *accumulate(counts)]
-        leaf = self._image.leaves[0]
-        self._offsets = [*(self._file.first_byte(group, leaf) for group in range(self._file.num_groups)), size]
+        self._offsets = list[int]()
+        for group in groups:  # an unknown offset is that of the row group before
+            before = self._offsets[-1] if self._offsets else 0
+            self._offsets.append(before if group in self._unsound else self._file.first_byte(group, leaf))
+        self._offsets.append(size)
 
     @property
     def groups(self) -> list[tuple[int, int]]:
@@ -107,7 +112,9 @@ class ParquetShard:
     def _count(self, group: int, size: int) -> int:
         """Returns the number of images in a row group, from the footer except for lists of lists of bytes."""
         count, leaf = self._file.rows_in(group), self._image.leaves[0]
-        if self._image.image_kind != ImageKind.NUMBERS:  # in which each byte is an entry
+        if group in self._unsound:
+            pass  # how many entries its lists have is unknown; a row each reports the damage
+        elif self._image.image_kind != ImageKind.NUMBERS:  # in which each byte is an entry
             entries = self._file.entries_in(group, leaf)
             count = entries if self._image.in_lists else max(count, entries)
         elif self._image.in_lists:

@@ -64,7 +64,7 @@ def test_a_process_that_was_killed_is_replaced() -> None:
 
 @pytest.mark.parametrize("signal_name", ["SIGSEGV", "SIGKILL", "SIGABRT"])
 def test_a_footer_that_ends_each_process_is_not_sound(signal_name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    script = f"import os, signal, sys; sys.stdin.buffer.read(8); os.kill(os.getpid(), signal.{signal_name})"
+    script = f"import os, signal, sys; sys.stdin.buffer.read(12); os.kill(os.getpid(), signal.{signal_name})"
     monkeypatch.setattr("pipeline.parquet.footer_check._SCRIPT", script)
     assert not FooterChecker().is_sound(footer())
 

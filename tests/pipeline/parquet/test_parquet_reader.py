@@ -239,7 +239,7 @@ def test_no_flipped_bit_of_a_footer_ends_the_process() -> None:
         try:
             list(ParquetShard(io.BytesIO(broken), len(broken)).rows())
         except DataError as error:
-            refused += "the footer's description of its column 0 is damaged" in error.message
+            refused += "the footer's description of column 0 in row group 0 is damaged" in error.message
     assert refused
 
 
@@ -258,3 +258,26 @@ def test_a_column_that_pyarrow_cannot_describe_costs_no_image_of_another() -> No
             continue
         assert [row.image for row in ParquetShard(io.BytesIO(broken), len(broken)).rows()] == expected
     assert unsound
+
+
+def test_a_row_group_that_pyarrow_cannot_describe_costs_no_other() -> None:
+    whole = file_of({"image": [b"abc" * 9, b"def" * 9, b"ghi" * 9]}, row_group_size=1).getvalue()
+    footer = len(whole) - 8 - int.from_bytes(whole[-8:-4], "little")
+    checker, compared = FooterChecker(), 0
+    for byte in range(footer, len(whole) - 8):
+        broken = bytearray(whole)
+        broken[byte] ^= 1 << 5
+        if checker.is_sound(bytes(broken[footer:-8]), 0):
+            continue
+        expected = list[bytes | None]()
+        for group in range(3):
+            try:
+                table = pq.ParquetFile(io.BytesIO(broken)).read_row_group(group, columns=["image"])
+                expected += table["image"].to_pylist()
+            except (OSError, pa.ArrowException):
+                expected.append(None)
+        if any(expected):
+            rows = ParquetShard(io.BytesIO(broken), len(broken)).rows()
+            assert [None if isinstance(row.image, DataError) else row.image for row in rows] == expected
+            compared += 1
+    assert compared
