@@ -205,6 +205,16 @@ def _captioner(bench: Bench, ours: tuple[str, str], other: tuple[str, str]) -> t
     return bench.by_turns(lambda: speed(ours), lambda: speed(other))
 
 
+def decoding(bench: Bench) -> Result:
+    """Images/s of the decode stage on one core, 640×480 to 288×288, against Pillow."""
+    photos = bench.folder("decoding", 512, width=640, height=480)
+
+    def speed(way: str) -> float:
+        return float(bench.reported("-m", "benchmarks.decoding", photos, 288, way)["images_per_s"])
+
+    return Result(*bench.by_turns(lambda: speed("stage"), lambda: speed("pillow")), "images/s", 1.8, more_is_better=True)
+
+
 def vgg16(bench: Bench) -> Result:
     """Images/s of neuraltalk2's network on one core, against the one image/s on a CPU that its README states."""
     photos = bench.folder("vgg16", 96, width=640, height=480)
@@ -261,6 +271,7 @@ ROWS: dict[str, Callable[[Bench], Result]] = {
     "beam": beam,
     "captioner, frozen": frozen,
     "captioner, beam": captioner_beam,
+    "decoding": decoding,
     "vgg16": vgg16,
     "memory": memory,
     "s3, boto3 and pyarrow": s3,

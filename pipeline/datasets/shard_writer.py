@@ -16,7 +16,8 @@ from typing import Any, BinaryIO
 from PIL import Image
 from webdataset import TarWriter
 
-from model.vision.preprocessing import draft_jpeg, orientation
+from model.vision.orientation import orientation
+from model.vision.preprocessing import draft_jpeg
 from pipeline.errors import DataError
 from pipeline.filenames import EXTENSIONS
 from pipeline.images.decoding import load, rgb

@@ -6,7 +6,8 @@ import io
 
 from PIL import Image, ImageOps
 
-from model.vision.preprocessing import draft_jpeg, orientation
+from model.vision.orientation import orientation
+from model.vision.preprocessing import draft_jpeg
 from pipeline.images.decoding import load, rgb
 
 QUALITY = 80

@@ -32,7 +32,7 @@ def initialize_network(config: TrainConfig, vocabulary: Vocabulary) -> tuple[Net
             attention_heads=shape.attention_heads,
         )
         network = architecture.build()
-        preprocessing = Preprocessing(image_size=side, resize_size=side)
+        preprocessing = Preprocessing(image_size=side, resize_size=side, resampling="antialias")
     for image_size in {preprocessing_of(stage, preprocessing).image_size for stage in config.active_stages}:
         network.encoder.check_image_size(image_size)
     return network, architecture, preprocessing

@@ -11,7 +11,8 @@ from PIL import Image
 from model.errors import OptionError
 from model.vision import torch7_image
 from model.vision.image_modes import to_rgb
-from model.vision.preprocessing import Preprocessing, displayed_size
+from model.vision.orientation import displayed_size
+from model.vision.preprocessing import Preprocessing
 
 RED, GREEN, BLUE, WHITE, GREY = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255), (128, 128, 128)
 UNCHANGED = Preprocessing(image_size=4, resize_size=4)
