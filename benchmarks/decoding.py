@@ -1,6 +1,6 @@
 """Decoding alone, on one core.
 
-`python -m benchmarks.decoding FOLDER SIZE WAY` prints {"images_per_s"} of the folder's JPEGs at SIZE×SIZE pixels. WAY is
+`python -m benchmarks.decoding FOLDER SIZE WAY` prints {"images_per_s"} of JPEGs made SIZE×SIZE pixels. WAY is
 "stage", the decode stage for a captioner that `shardtalk train` makes, or "pillow", Pillow as a user would call it.
 """
 

@@ -212,7 +212,9 @@ def decoding(bench: Bench) -> Result:
     def speed(way: str) -> float:
         return float(bench.reported("-m", "benchmarks.decoding", photos, 288, way)["images_per_s"])
 
-    return Result(*bench.by_turns(lambda: speed("stage"), lambda: speed("pillow")), "images/s", 1.8, more_is_better=True)
+    return Result(
+        *bench.by_turns(lambda: speed("stage"), lambda: speed("pillow")), "images/s", 1.8, more_is_better=True
+    )
 
 
 def vgg16(bench: Bench) -> Result:

@@ -8,7 +8,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -63,6 +65,11 @@ class Captioner(BaseCaptioner):
         network, vocabulary, preprocessing = checkpoint.load(checkpoint.find(directory))
         chosen = choose_device(device)
         return cls(network, vocabulary, preprocessing, device=chosen, dtype=choose_dtype(dtype, chosen))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickles what it is made of: a frozen CNN cannot be pickled."""
+        made = partial(Captioner, device=self.device, dtype=self.dtype)
+        return made, (self._network, self.vocabulary, self.preprocessing)
 
     @property
     def pixel_keys(self) -> Sequence[Preprocessing]:

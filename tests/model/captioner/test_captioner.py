@@ -35,6 +35,11 @@ def test_candidates_are_words_of_the_vocabulary_best_first(loaded: Captioner) ->
             assert candidate.num_tokens == len(candidate.text.split()) + 1
 
 
+def test_a_captioner_travels_to_other_processes(loaded: Captioner) -> None:
+    images = [picture(seed) for seed in range(3)]
+    assert pickle.loads(pickle.dumps(loaded)).caption(images, SEARCH) == loaded.caption(images, SEARCH)
+
+
 @pytest.mark.parametrize(
     "search",
     [SEARCH, Search(method="greedy", max_tokens=5), Search(method="sample", max_tokens=5, num_candidates=3)],
