@@ -26,6 +26,7 @@ from jobs.captioning.job_description import describe, find_captioners, read_opti
 from jobs.captioning.progress import CaptionProgress, describe_job
 from jobs.captioning.summary import find_failures, summarise
 from jobs.console.stop_requests import stop_on_signals
+from pipeline.filenames import normalize_path
 from pipeline.inference.run_stats import RunStats
 from pipeline.inputs.listing import list_inputs
 from pipeline.output import lease, retry_errors
@@ -39,7 +40,6 @@ from pipeline.results import exports
 from pipeline.results.progress import write_plan
 from pipeline.shards import Span
 from pipeline.storage.folder import Folder
-from pipeline.storage.paths import normalize_path
 
 log = logging.getLogger("shardtalk.caption")
 

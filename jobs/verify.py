@@ -10,12 +10,12 @@ from itertools import islice
 from configs.verify import VerifyConfig
 from jobs import cli
 from jobs.console.messages import print_line
+from pipeline.filenames import normalize_path
 from pipeline.inputs.listing import list_inputs
 from pipeline.output.commit_log import CommitLog
 from pipeline.output.job_record import check_is_output, check_reading_rules, read_job
 from pipeline.read_options import ReadOptions
 from pipeline.storage.folder import Folder
-from pipeline.storage.paths import normalize_path
 from pipeline.verification.folder_census import list_files
 from pipeline.verification.part_check import RowCounts
 from pipeline.verification.verify import find_problems

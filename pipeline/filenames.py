@@ -1,9 +1,13 @@
-r"""File names: the extensions of images, and the conversion of any name to valid text."""
+r"""File names: the extensions of images, one path for each file, and the conversion of any name to valid text."""
 
 from __future__ import annotations
 
 import os
 import re
+from pathlib import Path
+from urllib.parse import unquote
+
+from pipeline.errors import InputError
 
 _PHOTOS = (
     "jpg jpeg jpe jfif jif pjpeg pjp png apng webp gif bmp dib tif tiff avif avifs avci heic heics heif heifs hif jxl"
@@ -17,6 +21,7 @@ _SENSORS = "dng cr2 cr3 crw nef nrw arw srf sr2 raf orf rw2 rwl pef srw x3f 3fr 
 EXTENSIONS = frozenset(" ".join([_PHOTOS, _JPEG_2000_AND_OTHERS, _DRAWN, _SENSORS]).split())
 """Lower-case extensions of files that count as images in folders and tars, whether or not Pillow can decode them."""
 
+_FILE = "file://"
 _AMBIGUOUS = re.compile(r"\\+(?=x[89a-f][0-9a-f]|[\udc80-\udcff])")
 _ESCAPED = re.compile(r"(\\+)(x[89a-f][0-9a-f])?")
 
@@ -66,3 +71,23 @@ def for_terminal(text: str) -> str:
 
 def _escaped(character: str) -> str:
     return character.encode("unicode_escape").decode("ascii")
+
+
+def normalize_path(name: str) -> str:
+    """Returns `/in` for `file:///in` and `/x/../in`; other names unchanged.
+
+    Links before a `..` are resolved, as the parent of a link's target is not the folder of the link. Raises InputError
+    for a file URL of another machine.
+    """
+    if name.lower().startswith(_FILE):
+        host, slash, path = name[len(_FILE) :].partition("/")
+        if host not in ("", "localhost"):
+            raise InputError(f"{name} is on another machine; mount its folder here, and give the path")
+        name = slash + path
+        if not os.path.lexists(name):
+            name = unquote(name, errors="surrogateescape")
+    if "://" in name or ".." not in name.split("/"):
+        return name
+    parts = Path(name).expanduser().absolute().parts
+    after = len(parts) - parts[::-1].index("..")
+    return str(Path(os.path.realpath(Path(*parts[:after])), *parts[after:]))

@@ -16,9 +16,8 @@ from typing import BinaryIO, cast
 import pyarrow.fs as pafs
 
 from pipeline.errors import OutputError, WriteError
-from pipeline.filenames import is_text, printable
+from pipeline.filenames import is_text, normalize_path, printable
 from pipeline.storage.filesystems import filesystem, is_s3, open_at
-from pipeline.storage.paths import normalize_path
 
 SPOOLED_BYTES = 16 << 20
 """Maximum size of a remote file buffered in memory while it is written; larger ones are buffered on disk."""

@@ -23,6 +23,7 @@ CONNECT_S, READ_S = 10.0, 30.0
 DEADLINE_S = 300.0
 """Maximum duration of one attempt: a slow server must not occupy a thread forever."""
 ATTEMPTS = 4
+"""Attempts to download an image; the stores' number is in `pipeline.storage.retries`."""
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.5, 8.0
 """Pauses between attempts: doubled each time, with jitter from the upper half."""
 LONGEST_WAIT_S = 60.0

@@ -4,31 +4,22 @@ from __future__ import annotations
 
 import errno
 import io
-import random
-import time
-from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol, TypeVar
+from typing import TYPE_CHECKING, Protocol
 
 import pyarrow as pa
 import pyarrow.fs as pafs
 
-from pipeline.errors import ChangedError
+from pipeline.storage.retries import with_retries
 
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
 
 RANGE_BYTES = 8 << 20
 """Size of a request in bytes: large enough to make the round trip negligible."""
-ATTEMPTS = 6
-FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.25, 8.0
-"""Pauses between attempts: doubled each time, with jitter, so that many readers do not return at once."""
 ZEROS = bytes(32)
 """Zeros at the end of a range may be an unfilled buffer, and are requested again."""
-Result = TypeVar("Result")
-_REFUSALS = ("ACCESS_DENIED", "(HTTP status 403)")
-"""Texts of permission errors, for which pyarrow has no exception class."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,13 +29,6 @@ class FileVersion:
     size: int
     mtime_ns: int
     """Time of change in nanoseconds since 1970; 0 if unknown."""
-
-
-class PermanentError(OSError):
-    """An error for which a retry is useless."""
-
-
-_FINAL = (PermanentError, ChangedError, FileNotFoundError, PermissionError, IsADirectoryError)
 
 
 class RangeSource(Protocol):
@@ -66,8 +50,8 @@ class RangeSource(Protocol):
 class RemoteFile(io.RawIOBase):
     """A remote file for reading and seeking. A missing file is reported by the first read.
 
-    A failed request is repeated for the missing bytes; after `ATTEMPTS` attempts its OSError is raised. Missing files
-    and permissions are reported at once.
+    A failed request is repeated for the missing bytes; after `retries.ATTEMPTS` attempts its OSError is raised. Missing
+    files and permissions are reported at once.
 
     Args:
         source: source of the bytes; used by one thread at a time.
@@ -211,28 +195,3 @@ class PyArrowSource:
             except pa.ArrowInvalid as error:  # a valid key that pyarrow rejects: "a//b"
                 raise FileNotFoundError(errno.ENOENT, str(error)) from error
         return self._file
-
-
-def with_retries(
-    request: Callable[[], Result], *, attempts: int = ATTEMPTS, before_next: Callable[[], object] = lambda: None
-) -> Result:
-    """Returns the result of a request, which is repeated after a pause if it raises a transient OSError.
-
-    Args:
-        request: the request.
-        attempts: maximum number of attempts.
-        before_next: called after each failure.
-    """
-    pause = FIRST_PAUSE_S
-    for _ in range(attempts - 1):
-        try:
-            return request()
-        except _FINAL:
-            raise
-        except OSError as error:
-            before_next()
-            if any(refusal in str(error) for refusal in _REFUSALS):
-                raise
-        time.sleep(pause * random.uniform(0.5, 1.0))
-        pause = min(2 * pause, LONGEST_PAUSE_S)
-    return request()

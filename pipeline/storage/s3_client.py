@@ -30,7 +30,7 @@ from botocore.exceptions import (
     UnauthorizedSSOTokenError,
 )
 
-from pipeline.storage.remote_file import ATTEMPTS, PermanentError, with_retries
+from pipeline.storage.retries import ATTEMPTS, PermanentError, with_retries
 
 CONNECTIONS = 64
 """Maximum number of connections to a store, for all threads of the process."""

@@ -21,7 +21,7 @@ from s3_store import name_store
 from pipeline.inputs.listing import list_inputs
 from pipeline.readers.reader import read
 from pipeline.shards import Span
-from pipeline.storage import remote_file
+from pipeline.storage import retries
 
 IMAGES = {f"k{i}.jpg": encoded(picture(i, 12 + i, 9), quality=40) for i in range(3)}
 
@@ -116,7 +116,7 @@ def store(monkeypatch: pytest.MonkeyPatch) -> Iterator[Store]:
     store = Store()
     Thread(target=store.serve_forever, args=(0.01,)).start()
     name_store(monkeypatch, f"http://127.0.0.1:{store.server_port}")
-    monkeypatch.setattr("pipeline.storage.remote_file.FIRST_PAUSE_S", 0.0)
+    monkeypatch.setattr("pipeline.storage.retries.FIRST_PAUSE_S", 0.0)
     monkeypatch.setattr("pipeline.storage.s3_client.S3_ATTEMPTS", 1)
     yield store
     store.shutdown()
@@ -144,7 +144,7 @@ def around_blocks(size: int) -> list[int]:
     return sorted({at for block in range(0, size + 1, 512) for at in range(block - 1, block + 2) if 0 <= at < size})
 
 
-@pytest.mark.parametrize("times", [1, remote_file.ATTEMPTS - 1])
+@pytest.mark.parametrize("times", [1, retries.ATTEMPTS - 1])
 @pytest.mark.parametrize("range_bytes", [1000, 8 << 20])
 @pytest.mark.parametrize("name", SHARDS)
 def test_a_reset_around_any_block_changes_no_row(  # noqa: PLR0917
@@ -189,7 +189,7 @@ def test_what_resets_without_end_keep_back_is_an_error_that_a_retry_replaces(
     store: Store, here: list[tuple[str, int, str, str]], tmp_path: Path, caption: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("pipeline.storage.filesystems.RANGE_BYTES", 1000)
-    store.resets = {len(SHARDS["s.tar"]) - 500: remote_file.ATTEMPTS}
+    store.resets = {len(SHARDS["s.tar"]) - 500: retries.ATTEMPTS}
     assert caption("s3://bucket/s.tar", "--max_lost_shards", 1)[0] == 0
     *before, last = captions(tmp_path / "out")
     assert before == here[: len(before)] != [] and last[3] == "unreadable"

@@ -51,7 +51,7 @@ INPUT = {
 def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """Uses small ranges, and no pause before the next attempt."""
     monkeypatch.setattr("pipeline.storage.filesystems.RANGE_BYTES", 1000)
-    monkeypatch.setattr("pipeline.storage.remote_file.FIRST_PAUSE_S", 0.0)
+    monkeypatch.setattr("pipeline.storage.retries.FIRST_PAUSE_S", 0.0)
     monkeypatch.setattr("pipeline.storage.s3_client.S3_ATTEMPTS", 1)
 
 

@@ -17,7 +17,7 @@ from model.vocabulary import Vocabulary
 B, V, E, H, T = 3, 4, 5, 6, 4
 ENDINGS = [2]
 
-RULES_VERSION: list[dict[str, Any]] = [
+RULES: list[dict[str, Any]] = [
     {"no_immediate_repeat": True},
     {"no_repeat_ngram_size": 2},
     {"no_repeat_ngram_size": 3},
@@ -54,7 +54,7 @@ def embeddings() -> torch.Tensor:
     return torch.randn(B, E, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
 
 
-@pytest.mark.parametrize("rules", RULES_VERSION, ids=str)
+@pytest.mark.parametrize("rules", RULES, ids=str)
 def test_a_beam_of_full_width_finds_the_best_that_obey(rules: dict[str, Any], embeddings: torch.Tensor) -> None:
     decoder, changed = tiny(), 0
     plain = unruled(beam_size=500, max_tokens=T, num_candidates=9)
@@ -73,7 +73,7 @@ def test_a_beam_of_full_width_finds_the_best_that_obey(rules: dict[str, Any], em
     assert changed  # the rule had something to forbid
 
 
-@pytest.mark.parametrize("rules", RULES_VERSION, ids=str)
+@pytest.mark.parametrize("rules", RULES, ids=str)
 @pytest.mark.parametrize(
     "method", [{"beam_size": 3, "num_candidates": 3}, {"method": "greedy"}, {"method": "sample", "num_candidates": 40}]
 )

@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 
-from pipeline.storage import remote_file
-from pipeline.storage.remote_file import ATTEMPTS, PyArrowSource, RemoteFile
+from pipeline.storage import retries
+from pipeline.storage.remote_file import PyArrowSource, RemoteFile
+from pipeline.storage.retries import ATTEMPTS
 
 DATA = random.Random(0).randbytes(1000)
 
@@ -48,7 +49,7 @@ class Flaky:
 @pytest.fixture(autouse=True)
 def pauses(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     found: list[float] = []
-    monkeypatch.setattr(remote_file.time, "sleep", found.append)
+    monkeypatch.setattr(retries.time, "sleep", found.append)
     return found
 
 

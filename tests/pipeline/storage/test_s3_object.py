@@ -73,7 +73,7 @@ def serve(monkeypatch: pytest.MonkeyPatch) -> Iterator[Served]:
         name_store(monkeypatch, f"http://127.0.0.1:{server.server_port}")
         return server
 
-    monkeypatch.setattr("pipeline.storage.remote_file.FIRST_PAUSE_S", 0.0)
+    monkeypatch.setattr("pipeline.storage.retries.FIRST_PAUSE_S", 0.0)
     monkeypatch.setattr("pipeline.storage.s3_client.S3_ATTEMPTS", 1)
     yield start
     for server in servers:
@@ -235,7 +235,6 @@ def test_credentials_that_expired_are_looked_up_again(
 
 
 def test_a_store_that_is_not_there_is_named(monkeypatch: pytest.MonkeyPatch, serve: Served) -> None:
-    monkeypatch.setattr("pipeline.storage.remote_file.ATTEMPTS", 1)
     name_store(monkeypatch, "http://127.0.0.1:9")
     with pytest.raises(OSError, match=r"b/k: .*127\.0\.0\.1:9"):
         s3_client.head("b/k", attempts=1)
