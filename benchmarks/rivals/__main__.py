@@ -102,6 +102,8 @@ def main() -> int:
         for _ in range(options.repeats):
             for side, found in speeds.items():
                 measure(side, photos, captioner, Path(scratch), found)
+                shown = f"{side.name}, {side.network}: whole {found.whole[-1]:.1f}, steady {found.steady[-1]:.1f}"
+                print(f"{shown} images/s", file=sys.stderr, flush=True)
     print(f"{options.images} photos, {os.cpu_count()} cores; {versions()}")
     return 0 if print_table(speeds) else 1
 
