@@ -25,11 +25,11 @@ class CaptionConfig(CaptioningOptions):
     format: Literal["parquet", "jsonl"] = "parquet"
     """File format of the rows."""
     siblings: list[str] = field(default_factory=list)
-    """Extensions of files to keep beside each image, such as txt,json: key.txt and key.json of a tar or folder, or the
-    columns txt and json of a Parquet file. They are kept as JSON in the column `siblings`."""
+    """Extensions of the files beside an image whose contents are kept, as JSON in the column `siblings`: with txt,json,
+    those of dog.txt and dog.json for dog.jpg in a folder or tar, or the columns txt and json of a Parquet file."""
     image_members: list[str] = field(default_factory=list)
-    """Names or endings of tar members that are images, such as left.jpg,depth.png. Empty: all members with the
-    extension of an image."""
+    """Names, or ends of names, of the members of a tar that are captioned, such as left.jpg,depth.png. Empty: all
+    members with the extension of an image."""
     max_image_bytes: int = 512 << 20
     """Maximum size of an image, in bytes. A larger one is not read and becomes an error, `too_large`."""
     image_column: str = ""

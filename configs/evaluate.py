@@ -16,8 +16,8 @@ class EvaluateConfig(CaptioningOptions):
     OUT is the folder that `shardtalk caption` wrote, or a JSON file of [{image_id, caption}], such as COCO results or
     vis.json. With --captioner the images of --data are captioned first, into OUT if it is given.
 
-    An image whose row is an error counts as an empty caption. METEOR, SPICE and the tokens that papers use need Java;
-    the report says what is missing. The exit code is 1 if a Java that was found failed.
+    An image whose row is an error counts as an empty caption. METEOR, SPICE and the tokenizer of published scores
+    need Java; the report says what is missing. The exit code is 1 if Java was found but failed.
     """
 
     captions: str = ""
@@ -38,9 +38,9 @@ class EvaluateConfig(CaptioningOptions):
     output: str = ""
     """JSON file for the scores. Empty: none is written."""
     per_image: str = ""
-    """Parquet file for the scores of each image. Empty: beside the output, if there is one."""
+    """Parquet file for the scores of each image. Empty: beside the file of --output, if that is given."""
     timeout_s: float = 3600.0
-    """Maximum number of seconds that Java may take for each of tokens, METEOR and SPICE."""
+    """Maximum number of seconds that Java may take for each of the tokenizer, METEOR and SPICE."""
     captioner: list[str] = field(default_factory=list)
     """Directory, URL or name of a captioner with which the images of --data are captioned first; given more than once,
     the captioners form an ensemble."""
@@ -53,9 +53,11 @@ class EvaluateConfig(CaptioningOptions):
     def __post_init__(self) -> None:
         super().__post_init__()
         if bool(self.references) == bool(self.data):
-            raise ConfigError("give either --references FILE or --data SHARDS, what the captions are compared with")
+            raise ConfigError(
+                "give either --references FILE or --data FOLDER; the captions are compared with its captions"
+            )
         if self.captioner and not self.data:
-            raise ConfigError("--captioner needs --data SHARDS, the images to caption")
+            raise ConfigError("--captioner needs --data FOLDER, the images to caption")
         if not self.captioner and not self.captions:
             raise ConfigError("no OUT given; give captions, or --captioner and --data to make them")
         if self.timeout_s <= 0:

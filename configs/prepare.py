@@ -22,8 +22,8 @@ class PrepareConfig:
     images_root: str = ""
     """Folder that the file paths in the JSON are relative to."""
     h5: str = ""
-    """HDF5 file that neuraltalk2's prepro.py made, in place of images_root; its JSON file is then `captions`. Pixels,
-    words, ids and splits are taken as they are, and the options below that would change them have no effect."""
+    """HDF5 file that neuraltalk2's prepro.py made, in place of images_root; JSON is then the file that it made, too.
+    Its pixels, words, ids and splits are taken as they are; options about them have no effect."""
     num_val: int = 0
     """Number of images drawn for validation. If num_val and num_test are 0, the splits in the JSON are kept, if any."""
     num_test: int = 0
@@ -38,7 +38,7 @@ class PrepareConfig:
     word_count_threshold: int = 5
     """Count that a word must exceed in the training captions to be in the vocabulary; other words become UNK."""
     max_tokens: int = 20
-    """Maximum number of words in the ids of a caption; its text stays whole."""
+    """Number of words after which the ids of a caption are cut off; its text stays whole."""
     image_size: int = 0
     """Shorter side to which larger images are scaled, in pixels. 0 copies every image file as it is."""
     image_quality: int = 90
@@ -52,7 +52,7 @@ class PrepareConfig:
 
     def __post_init__(self) -> None:
         if bool(self.images_root) == bool(self.h5):
-            raise ConfigError("give --images-root FOLDER, or --h5 FILE for what prepro.py made")
+            raise ConfigError("give --images_root FOLDER, or --h5 FILE if neuraltalk2's prepro.py made the data")
         least = {"num_val": 0, "num_test": 0, "word_count_threshold": 0, "image_size": 0}
         least |= {"max_tokens": 1, "shard_images": 1, "num_decode_threads": 1, "image_quality": 1}
         for name, bound in least.items():

@@ -20,7 +20,8 @@ class Rerank:
     """score keeps the order of the search. consensus ranks candidates by their mean CIDEr-D against the image's other
     candidates. captioner ranks them by the weighted mean of the search's score and another captioner's."""
     captioner: str = ""
-    """Directory, URL or name of the other captioner, which must have the same vocabulary. Goes with by: captioner."""
+    """Directory, URL or name of the other captioner, which must have the same vocabulary. Used with --rerank.by
+    captioner."""
     weight: float = 0.5
     """Weight of the other captioner's score, in [0, 1]; the search's score has the rest."""
 

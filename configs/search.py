@@ -21,7 +21,7 @@ class Search:
     """The search algorithm: beam search, greedy search, random sampling, or neuraltalk2's original beam search,
     which with beam_size 1 is its greedy search (docs/neuraltalk2.md)."""
     beam_size: int = 5
-    """Number of beams, the partial captions kept at each step. Beam search and neuraltalk2's only."""
+    """Number of beams, the partial captions kept at each step. Used by the methods beam and neuraltalk2."""
     max_tokens: int = 20
     """Maximum number of words in a caption."""
     length_penalty: float = 0.7

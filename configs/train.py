@@ -44,7 +44,8 @@ class RayTrain:
 class TrainConfig:
     """Train a captioner, stage by stage, on shards that `shardtalk prepare` wrote. The same command again resumes.
 
-    `stages` is a list in --config FILE, and language and finetune without one; --stages.NAME.option changes one stage.
+    There are two stages unless `stages` in --config FILE lists others: language trains the decoder on a frozen CNN,
+    then finetune trains both. --stages.NAME.OPTION changes an option of one stage, as in --stages.finetune.epochs 3.
     """
 
     data: str
@@ -55,8 +56,8 @@ class TrainConfig:
     network: InitialNetwork = field(default_factory=InitialNetwork)
     """The network that training begins with."""
     start_from: str = ""
-    """Directory, name or URL of a captioner to begin with, in place of `network`: its weights, shape and preprocessing
-    are used. The data must have its vocabulary (`shardtalk prepare --vocabulary`)."""
+    """Directory, name or URL of a captioner to begin with, in place of `network`: its weights, architecture and
+    preprocessing are used. The data must have its vocabulary (`shardtalk prepare --vocabulary`)."""
     stages: list[Stage] = field(default_factory=_stages)
     """The stages of training, in order; each begins with the best captioner so far."""
     captions_per_image: int = 5
@@ -72,7 +73,7 @@ class TrainConfig:
     ray: RayTrain = field(default_factory=RayTrain)
     """The workers of Ray Train."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    """Device, where num_workers is 0. auto is cuda if there is one, otherwise cpu."""
+    """Device of training without Ray (num_workers 0). auto is cuda if there is one, otherwise cpu."""
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     """Data type of matrix products. auto is bfloat16 on cuda and float32 on the CPU."""
     compile_cnn: bool = False

@@ -7,11 +7,12 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True)
 class VerifyConfig:
-    """Prove from the files that every input key is in an output exactly once, as a caption or a typed error.
+    """Prove from the files that every image of the input is in an output exactly once, as a caption or a typed error.
 
-    OUT is the folder that `shardtalk caption` wrote. With INPUT, what was captioned is counted in another way than the
-    job read it, and compared key by key; without it the output is checked against itself only.
+    OUT is the folder that `shardtalk caption` wrote. With INPUT, its images are listed again, by other code than the
+    job read them with, and compared with the rows of the output one by one. Without INPUT, the output is only checked
+    for contradictions in itself.
     """
 
     paths: list[str] = field(default_factory=list)
-    """OUT, the folder that `shardtalk caption` wrote; then, to compare key by key, what was captioned."""
+    """The folder that `shardtalk caption` wrote, then the same inputs as were given to that command."""

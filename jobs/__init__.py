@@ -4,5 +4,5 @@ from jobs.console import startup_signals
 
 __version__ = "0.2.0"
 
-if startup_signals.is_run_as_module():
+if startup_signals.is_run_as_command():
     startup_signals.exit_on_signals("shardtalk")

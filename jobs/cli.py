@@ -48,7 +48,7 @@ COMMANDS = {
         ),
         Command(
             "verify",
-            "prove that every input key is in an output exactly once",
+            "prove that every image of the input is in an output exactly once",
             "verify:VerifyConfig",
             positional="paths",
             metavar="OUT [INPUT…]",
@@ -169,7 +169,7 @@ def _main(name: str, arguments: list[str], *, is_given: bool) -> int:
         sys.stdout.write(f"shardtalk {__version__}\n")
         return 0
     if name not in COMMANDS:
-        close = difflib.get_close_matches(name, COMMANDS, n=1)
+        close = difflib.get_close_matches(name, [*COMMANDS, "--version", "--help"], n=1)
         hint = f"did you mean {close[0]}?" if close else f"choose {', '.join(COMMANDS)}"
         messages.logger_of("shardtalk").error(f"error: there is no command {name!r}; {hint}")
         return USAGE

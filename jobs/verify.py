@@ -1,4 +1,4 @@
-"""`shardtalk verify`: proves that every input key is in an output exactly once."""
+"""`shardtalk verify`: proves that every image of the input is in an output exactly once."""
 
 from __future__ import annotations
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import inspect
+import re
 import textwrap
 from collections.abc import Iterable
 from dataclasses import MISSING
@@ -14,8 +15,9 @@ from configs.errors import ConfigError
 from configs.loading.command import Command
 from configs.loading.options import Option, entry_of, options_of
 
-METAVARS = {"output": "FOLDER", "data": "FOLDER", "images_root": "FOLDER", "references": "FILE", "page": "FILE"}
-"""What the value of an option is shown as, where its type does not say it."""
+FOLDERS = ("output", "data", "images_root")
+_OF_A_FILE = re.compile(r"\w+ file\b")
+"""The beginning of the description of an option whose value is a file."""
 _filled = partial(textwrap.fill, width=100, break_on_hyphens=False)
 
 
@@ -72,8 +74,11 @@ def metavar_of(option: Option) -> str:
     """What the value of an option is shown as."""
     if get_origin(option.kind) is Literal:
         return f"{{{','.join(filter(None, get_args(option.kind)))}}}"
-    default = {int: "N", float: "X", bool: "true|false"}.get(option.kind, "TEXT")
-    return METAVARS.get(option.name.rpartition(".")[2], default)
+    if option.kind is str and _OF_A_FILE.match(option.description):
+        return "FILE"
+    if option.name in FOLDERS:
+        return "FOLDER"
+    return {int: "N", float: "X", bool: "true|false"}.get(option.kind, "TEXT")
 
 
 def help_text(config: Any, command: Command, *, everything: bool) -> str:

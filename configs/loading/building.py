@@ -23,7 +23,7 @@ def build(config: type[Config], given: Mapping[str, Any]) -> Config:
 
     values = dict(given)
     for option in options_of(config, values):
-        if option.value is MISSING:
+        if not option.has_default and option.value in (MISSING, ""):  # as of --output "$UNSET"
             raise ConfigError(f"`--{option.name} {metavar_of(option)}` is missing")
         if isinstance(option.value, bool) and option.kind is not bool:  # pydantic takes `off` in YAML for the number 0
             raise ConfigError(f"{option.name} is {str(option.value).lower()}; only flags are true or false")
@@ -32,14 +32,17 @@ def build(config: type[Config], given: Mapping[str, Any]) -> Config:
     try:
         return adapter.validate_python([to_jsonable_python(values, fallback=str, bytes_mode="base64")])[0]
     except ValidationError as error:
-        raise _mistake(error.errors()[0]) from error
+        raise _mistake(error.errors()[0], values) from error
 
 
-def _mistake(error: ErrorDetails) -> Exception:
+def _mistake(error: ErrorDetails, values: Mapping[str, Any]) -> Exception:
     """The error of pydantic as one of ours; that of `__post_init__` as it is."""
     if error["type"] == "value_error":
         raised: Exception = error["ctx"]["error"]
         return raised
-    option = ".".join(map(str, error["loc"][1:]))
+    names = [str(part) for part in error["loc"][1:]]
+    if len(names) > 2 and isinstance(entries := values.get(names[0]), list) and names[1].isdigit():  # noqa: PLR2004
+        names[1] = str(entries[int(names[1])].get("name", names[1]))
+    option = ".".join(names)
     expected = error["msg"].replace("Input should be", "it must be").partition(", unable")[0]
     return ConfigError(f"{option} is {error['input']!r:.80}; {expected}")

@@ -24,6 +24,8 @@ class Option:
     """Type of the value."""
     value: Any
     """The value that was given, or else the default; MISSING if there is neither."""
+    has_default: bool
+    """False if a value must be given."""
     description: str
     """The docstring below the field."""
     section: dict[str, Any]
@@ -49,15 +51,15 @@ def options_of(config: Any, given: dict[str, Any], prefix: str = "", about: str 
         if entry := entry_of(kind):
             given[field.name] = [_section(each, name, entry) for each in value]
             for each in given[field.name]:
-                label = str(each.get("name", entry.name)).replace("-", "_")
-                yield from options_of(entry, each, f"{name}.{label}.", description)
+                yield from options_of(entry, each, f"{name}.{each.get('name', entry.name)}.", description)
         elif is_dataclass(kind):
             given[field.name] = vars(_default(field)) | _section(value, name, kind)
             yield from options_of(kind, given[field.name], f"{name}.", description)
         else:
             if field.name in given:
                 given[field.name] = value
-            yield Option(name, kind, value, description, given, about)
+            has_default = _default(field) is not MISSING
+            yield Option(name.replace("-", "_"), kind, value, has_default, description, given, about)
 
 
 def entry_of(kind: Any) -> Any:
@@ -66,19 +68,37 @@ def entry_of(kind: Any) -> Any:
     return inner if is_dataclass(inner) else None
 
 
-def unknown_option(option: str, names: list[str]) -> ConfigError:
-    """The error for an option that does not exist: its name now, or the names that may be meant."""
+def unknown_option(written: str, names: list[str]) -> ConfigError:
+    """The error for an option that does not exist: its name now, or the names that may be meant.
+
+    Args:
+        written: the option as the user wrote it, without the dashes in front of a long one.
+        names: the options that exist.
+    """
+    is_short = written.startswith("-")
+    option = written if is_short else written.replace("-", "_")
+    parts = {part.replace("-", "_"): part for part in written.split(".")}
     if name := new_name(option):
-        return ConfigError(f"`--{option}` is now `--{name}`")
-    is_short = option.startswith("-")
+        return ConfigError(f"`--{written}` is now `--{_respelled(name, parts)}`")
+    section, _, rest = option.partition(".")
+    entry, _, inside = rest.partition(".")
+    siblings = [name.split(".") for name in names if name.startswith(f"{section}.")]
+    entries = list(dict.fromkeys(name[1] for name in siblings))
+    if inside and entry not in entries and siblings and min(map(len, siblings)) > 2:  # noqa: PLR2004
+        return ConfigError(f"--{written}: {section} has {', '.join(entries)}, and no {parts[entry]}")
     last_parts = {name.rpartition(".")[2]: name for name in reversed(names)}
     close = (
         [name for name in names if name.startswith(option.lstrip("-") if is_short else f"{option}.")]
         or difflib.get_close_matches(option, names, cutoff=0.75)
         or [last_parts[each] for each in difflib.get_close_matches(option.rpartition(".")[2], last_parts, cutoff=0.75)]
     )
-    hint = f"; did you mean {' or '.join(f'--{name}' for name in close[:2])}?" if close else ""
-    return ConfigError(f"there is no option {'' if is_short else '--'}{option}{hint}")
+    hint = f"; did you mean {' or '.join(f'--{_respelled(name, parts)}' for name in close[:2])}?" if close else ""
+    return ConfigError(f"there is no option {'' if is_short else '--'}{written}{hint}")
+
+
+def _respelled(name: str, parts: Mapping[str, str]) -> str:
+    """The name of an option, with the dashes that the user wrote in the same parts."""
+    return ".".join(parts.get(part, part) for part in name.split("."))
 
 
 def _default(field: Field[Any]) -> Any:

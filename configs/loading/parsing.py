@@ -8,7 +8,7 @@ changes one. Lists are repeated or separated by commas: `--siblings txt,json`. N
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, TypeVar, get_origin, get_type_hints
@@ -39,7 +39,7 @@ def parse(config: type[Config], argv: list[str], command: Command) -> Config:
     for name in getattr(asked, "config", []):
         given |= _read_file(name)
     options = list(options_of(config, given))
-    values, words = _read_arguments(command, options, rest)
+    values, words = _read_arguments(command, options, rest, {_with_underscores(word): word for word in argv})
     words += argv[end + 1 :]
     for option in options:
         if option.name in values:
@@ -47,19 +47,26 @@ def parse(config: type[Config], argv: list[str], command: Command) -> Config:
     if words:
         given[command.positional] = _positional(config, command, words)
     if command.positional and command.required and not given.get(command.positional):
-        raise ConfigError(f"no {command.metavar} given")
+        raise ConfigError(f"no {command.metavar} given; an example is: shardtalk {command.name} {command.examples[0]}")
     return build(config, given)
 
 
-def _read_arguments(command: Command, options: list[Option], words: list[str]) -> tuple[dict[str, Any], list[str]]:
-    """The values of the options that are given, and the words that belong to none. Raises ConfigError."""
+def _read_arguments(
+    command: Command, options: list[Option], words: list[str], written: Mapping[str, str]
+) -> tuple[dict[str, Any], list[str]]:
+    """The values of the options that are given, and the words that belong to none. Raises ConfigError.
+
+    Args:
+        written: each word as the user wrote it.
+    """
     parser = Parser()
     add_options(parser, command, options)
     flags = {f"--{option.name}" for option in options if option.kind is bool}
     found, rest = parser.parse_known_args([*_with_values(words, flags)])
     for word in rest:
         if word.startswith("-") and word != "-":
-            raise unknown_option(word.partition("=")[0].removeprefix("--"), [option.name for option in options])
+            name = written.get(word, word).partition("=")[0].removeprefix("--")
+            raise unknown_option(name, [option.name for option in options])
     values = vars(found)
     return values, [*values.pop(command.positional, []), *rest]
 
@@ -93,6 +100,8 @@ def _with_values(words: list[str], flags: set[str]) -> Iterator[str]:
 
 def _positional(config: Any, command: Command, words: list[str]) -> list[str] | str:
     """The value of the positional option. Raises ConfigError for too many words."""
+    if "" in words:
+        raise ConfigError(f"{command.metavar or 'an argument'} is an empty text")
     for first, second in pairwise(words):
         if not Path(first).exists() and Path(f"{first} {second}").exists():
             raise ConfigError(f"there is no {first}, but there is '{first} {second}'; put quotes around it")

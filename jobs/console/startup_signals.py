@@ -57,7 +57,9 @@ def _handle(handler: Callable[[int, FrameType | None], None]) -> None:
                 signal.signal(number, handler)
 
 
-def is_run_as_module() -> bool:
-    """True in `python -m jobs.COMMAND`, which imports the command before it runs any code of ours."""
-    package = (__package__ or "").rpartition(".")[0]
-    return sys.argv[:1] == ["-m"] and any(word.startswith(f"{package}.") for word in sys.orig_argv)
+def is_run_as_command() -> bool:
+    """True in `shardtalk COMMAND` and `python -m jobs.COMMAND`, which import our code before they run any of it."""
+    package, program = (__package__ or "").rpartition(".")[0], "".join(sys.argv[:1])
+    if program == "-m":
+        return any(word.startswith(f"{package}.") for word in sys.orig_argv)
+    return os.path.basename(program) == "shardtalk"  # noqa: PTH119 - importing pathlib takes longer than all of this

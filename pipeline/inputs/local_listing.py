@@ -28,7 +28,7 @@ def list_local(name: str, ignored: Counter[str], options: ReadOptions) -> Iterat
         yield from _list_glob(path, ignored, options)
         return
     if not os.path.lexists(path):
-        raise InputError(f"there is no {printable(name)}")
+        raise InputError(f"{printable(name)} does not exist")
     if os.path.isdir(path):  # noqa: PTH112 - Path's raises without permission
         yield from without_metadata_tables(_in_folder(str(path), ignored), ignored, options)
     else:

@@ -28,6 +28,7 @@ def test_no_command_is_a_mistake(shardtalk: Run) -> None:
 
 def test_an_unknown_command_names_the_one_that_was_meant(shardtalk: Run) -> None:
     assert shardtalk("captoin", "x") == (2, "shardtalk: error: there is no command 'captoin'; did you mean caption?\n")
+    assert "did you mean --version?" in shardtalk("--versio")[1]
     code, said = shardtalk("x")
     assert code == 2 and said.count("\n") == 1 and all(name in said for name in cli.COMMANDS)
 

@@ -209,7 +209,7 @@ def test_both_runners_get_the_same_scores_and_keep_the_captions_where_asked(
 @pytest.mark.parametrize(
     ("arguments", "said_so"),
     [
-        (["vis.json"], "give either --references FILE or --data SHARDS"),
+        (["vis.json"], "give either --references FILE or --data FOLDER"),
         (["vis.json", "--references", "r.json", "--data", "d"], "give either"),
         (["--references", "r.json"], "no OUT given"),
         (["--references", "r.json", "--captioner", "c"], "--captioner needs --data"),

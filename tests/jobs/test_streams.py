@@ -98,6 +98,20 @@ def test_signals_that_are_ignored_stay_so() -> None:
     assert done.stdout == "alive\n"
 
 
+def test_interrupted_before_its_options_are_read_it_says_so(tmp_path: Path) -> None:
+    (tmp_path / "difflib.py").write_text(
+        f"import os, time\nos.kill(os.getpid(), {int(signal.SIGINT)})\ntime.sleep(60)\n"
+    )
+    done = subprocess.run(
+        [Path(sys.executable).with_name("shardtalk"), "status", tmp_path],
+        env=os.environ | {"PYTHONPATH": os.pathsep.join([str(tmp_path), str(CHECKOUT)])},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (3, "shardtalk: interrupted\n")
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_interrupted_while_it_lists_it_gives_the_lease_back(
     number: signal.Signals, tmp_path: Path, caption: Run, monkeypatch: pytest.MonkeyPatch

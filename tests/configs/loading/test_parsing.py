@@ -129,7 +129,7 @@ def test_a_list_in_a_file_replaces_the_default_and_the_command_line_changes_it(t
 @pytest.mark.parametrize(
     ("argv", "said"),
     [
-        (["--num-vall", "7"], "there is no option --num_vall; did you mean --num_val?"),
+        (["--num-vall", "7"], "there is no option --num-vall; did you mean --num_val?"),
         (["--sise", "7"], "there is no option --sise"),
         (["-o", "y"], "there is no option -o; did you mean --output?"),
         (["--num-val", "seven"], "num_val is 'seven'; it must be a valid integer"),
@@ -140,14 +140,16 @@ def test_a_list_in_a_file_replaces_the_default_and_the_command_line_changes_it(t
         (["--inner", "5"], "there is no option --inner; did you mean --inner.size or --inner.mirror?"),
         (["--num-val"], "argument --num_val: expected one argument"),
         (["--num-val", "--dry"], "argument --num_val: expected one argument"),
-        (["--parts.third.size=1"], "there is no option --parts.third.size; did you mean --parts.first.size?"),
+        (["--parts.third.size=1"], "--parts.third.size: parts has first, second_part, and no third"),
+        (["--parts.third-part.sise", "1"], "--parts.third-part.sise: parts has first, second_part, and no third-part"),
+        (["--parts.second-part.sise=1"], "no option --parts.second-part.sise; did you mean --parts.second-part.size"),
         (["--parts.first.sise=1"], "did you mean --parts.first.size"),
         (["--parts.first.inner.x=1"], "there is no option --parts.first.inner.x"),
         (["--iner.size=1"], "there is no option --iner.size; did you mean --inner.size?"),
         (["--inner.size.x.y=1"], "there is no option --inner.size.x.y"),
         (["--a.b.c=1"], "there is no option --a.b.c"),
         (["--parts=a"], "there is no option --parts; did you mean --parts.first.size"),
-        (["--parts.first.size=many"], "parts.0.size is 'many'; it must be a valid integer"),
+        (["--parts.first.size=many"], "parts.first.size is 'many'; it must be a valid integer"),
     ],
 )
 def test_a_mistake_is_named(argv: list[str], said: str) -> None:
@@ -167,6 +169,8 @@ def test_a_mistake_is_named(argv: list[str], said: str) -> None:
         ("words: {a: b}\n", "words.0 is {'a': 'b'}; it must be a valid string"),
         ("kind: huge\n", "kind is 'huge'; it must be '', 'big' or 'small'"),
         ("parts: [{name: a, sise: 3}]\n", "there is no option --parts.a.sise; did you mean --parts.a.size"),
+        ("parts: [{name: a-b, sise: 3}]\n", "there is no option --parts.a-b.sise; did you mean --parts.a-b.size"),
+        ("parts: [{name: a-b, size: many}]\n", "parts.a-b.size is 'many'; it must be a valid integer"),
         ("parts: [{size: 0}]\n", "size is 0; give at least 1"),
         ("num_val: 1.5\n", "num_val is 1.5; it must be a valid integer"),
     ],
@@ -180,8 +184,12 @@ def test_a_mistake_in_a_file_is_named(text: str, said: str, tmp_path: Path) -> N
 def test_what_must_be_given_is_asked_for() -> None:
     with pytest.raises(ConfigError, match="`--output FOLDER` is missing"):
         parse(Outer, ["x"], COMMAND)
-    with pytest.raises(ConfigError, match="no INPUT… given"):
+    with pytest.raises(ConfigError, match="`--output FOLDER` is missing"):
+        parse(Outer, ["x", "--output", ""], COMMAND)
+    with pytest.raises(ConfigError, match="no INPUT… given; an example is: shardtalk test photos --output out"):
         parsed()
+    with pytest.raises(ConfigError, match="INPUT… is an empty text"):
+        parsed("")
 
 
 def test_a_path_with_a_space_that_has_lost_its_quotes_is_recognised(tmp_path: Path) -> None:
