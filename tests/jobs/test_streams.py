@@ -194,4 +194,4 @@ def test_names_cannot_move_the_cursor_or_make_lines(tmp_path: Path, caption: Run
         and all(line.count("0 errors") == 0 or "\\n" in line for line in said.split("\n"))
     )
     code, said = caption(tmp_path / "\x1bnothing")
-    assert code == 2 and "there is no" in said and "\x1b" not in said
+    assert code == 2 and "nothing does not exist" in said and "\x1b" not in said
