@@ -46,7 +46,7 @@ class Captioner(BaseCaptioner):
         self.dtype = dtype
         network = network.eval().requires_grad_(False).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self._network = network
-        self._features = frozen_features(network.encoder, preprocessing.image_size, dtype=dtype)
+        self._features = frozen_features(network.encoder, dtype=dtype)
         self._step_decoder = frozen_decoder(network.decoder, dtype=dtype)
 
     @classmethod

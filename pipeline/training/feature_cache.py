@@ -42,7 +42,7 @@ def compute_features(
     crop: Callable[[torch.Tensor], torch.Tensor] = lambda images: images,
 ) -> torch.Tensor:
     """Computes `Encoder.features` of some images of a split, each after `crop`; returns float32 on the CPU."""
-    features = frozen_features(encoder, preprocessing.image_size, dtype=dtype)
+    features = frozen_features(encoder, dtype=dtype)
     order = in_order(split, indices, BATCH_IMAGES)
     batches = pixel_batches(split, order, preprocessing, num_decode_threads=num_decode_threads)
     shown = tqdm(batches, "features", total=order.steps, unit="batch", leave=False, disable=None)

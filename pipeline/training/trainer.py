@@ -177,7 +177,7 @@ class Trainer:
         self._stopping = monitor.stop_requested
 
     def _fixed_features(self) -> Callable[[torch.Tensor], torch.Tensor]:
-        return frozen_features(self.network.encoder, self.preprocessing.image_size, dtype=self.dtype)
+        return frozen_features(self.network.encoder, dtype=self.dtype)
 
     def _inputs(
         self, number: int, epoch: int, cached: torch.Tensor | None, first_step: int

@@ -23,7 +23,7 @@ def test_features_are_those_of_the_cnn_whatever_the_batch(cnn: str, spatial: boo
             module.running_mean.uniform_(-1, 1)
             module.running_var.uniform_(0.5, 2)
     images = torch.randn(2 * IMAGES_AT_ONCE + 1, 3, 64, 64)
-    features = frozen_features(encoder, 64, dtype=torch.float32)
+    features = frozen_features(encoder, dtype=torch.float32)
     with torch.inference_mode():
         expected, found = encoder.eval().features(images), features(images)
         assert found.shape == expected.shape
@@ -33,7 +33,7 @@ def test_features_are_those_of_the_cnn_whatever_the_batch(cnn: str, spatial: boo
 
 def test_features_are_of_evaluation_also_where_nothing_is_frozen() -> None:
     encoder = Encoder("resnet18", E).double()
-    features, images = frozen_features(encoder, 32, dtype=torch.float32), torch.randn(2, 3, 32, 32).double()
+    features, images = frozen_features(encoder, dtype=torch.float32), torch.randn(2, 3, 32, 32).double()
     encoder.train()
     with torch.no_grad():
         assert torch.equal(features(images), encoder.eval().features(images))

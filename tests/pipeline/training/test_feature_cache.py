@@ -42,12 +42,13 @@ def features(encoder: Encoder, split: PreparedSplit) -> torch.Tensor:
 
 def test_the_cnn_is_asked_once(split: PreparedSplit, encoder: Encoder, tmp_path: Path) -> None:
     expected, asked = features(encoder, split), list[int]()
-    encoder.cnn.register_forward_pre_hook(lambda *_: asked.append(1))
+    encoder.cnn[3].register_forward_pre_hook(lambda *_: asked.append(1))
     folder = Folder(str(tmp_path / "run"))
     for _ in range(2):
+        before = len(asked)
         found = FeatureCache(folder, encoder, PREPROCESSING).of("train", split, ALONE, **OPTIONS)
         assert torch.equal(found[0], expected) and found.shape == (1, 5, 7)
-    assert len(asked) == 1
+    assert len(asked) == before > 0
 
 
 def test_another_cnn_or_split_is_asked_anew(split: PreparedSplit, encoder: Encoder, tmp_path: Path) -> None:
