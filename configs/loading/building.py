@@ -43,6 +43,8 @@ def _mistake(error: ErrorDetails, values: Mapping[str, Any]) -> Exception:
     names = [str(part) for part in error["loc"][1:]]
     if len(names) > 2 and isinstance(entries := values.get(names[0]), list) and names[1].isdigit():  # noqa: PLR2004
         names[1] = str(entries[int(names[1])].get("name", names[1]))
+    if names[-1].isdigit():  # the place of a value in a list
+        names.pop()
     option = ".".join(names)
     expected = error["msg"].replace("Input should be", "it must be").partition(", unable")[0]
     return ConfigError(f"{option} is {error['input']!r:.80}; {expected}")
