@@ -166,7 +166,7 @@ def test_a_mistake_is_named(argv: list[str], said: str) -> None:
         ("num_val: 3\n  rate: [1\n", 'c.yaml", line 2'),
         ("num_vall: 3\n", "there is no option --num_vall; did you mean --num_val?"),
         ("inner: 3\n", "inner is 3, but it has options of its own, such as inner.size"),
-        ("words: {a: b}\n", "words.0 is {'a': 'b'}; it must be a valid string"),
+        ("words: {a: b}\n", "words is {'a': 'b'}; it must be a valid string"),
         ("kind: huge\n", "kind is 'huge'; it must be '', 'big' or 'small'"),
         ("parts: [{name: a, sise: 3}]\n", "there is no option --parts.a.sise; did you mean --parts.a.size"),
         ("parts: [{name: a-b, sise: 3}]\n", "there is no option --parts.a-b.sise; did you mean --parts.a-b.size"),
