@@ -37,8 +37,8 @@ class Preprocessing:
         resize_size: side to scale to, in pixels, at least `image_size`.
         mean, std: mean and standard deviation of the RGB channels, for values in [0, 1]; defaults are ImageNet's.
         resampling: "antialias" is PyTorch's antialiased bilinear resizing of bytes; "bilinear" is Pillow's, from which
-            it differs by 1 in a byte of 800, and which takes three times as long. JPEGs may be decoded at a reduced
-            scale before either. "torch" is that of Torch7's image package, bit for bit (`torch7_image`).
+            it differs by 1 or 2 in one byte of 50, and which takes three times as long. JPEGs may be decoded at a
+            reduced scale before either. "torch" is that of Torch7's image package, bit for bit (`torch7_image`).
         crop_offset: offset of the crop from the left and the top, in pixels; None is the centre.
         loading: "standard" applies the EXIF orientation and composites transparency over white; "torch" does as
             Torch7's image.load: it ignores orientation and alpha, and keeps the upper 8 of 16 bits.
