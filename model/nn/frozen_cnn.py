@@ -1,4 +1,4 @@
-"""A CNN that is not trained any more: the same features, up to rounding, in two thirds of the time on a CPU.
+"""A CNN that is not trained any more: the same features, up to rounding, in less time on a CPU.
 
 Letters: B images, H height, W width, F features, P regions.
 """
