@@ -155,8 +155,9 @@ def test_training_that_was_stopped_goes_on_when_it_is_submitted_again(
     torch.save(build_feature_extractor("squeezenet1_1")[0].state_dict(), tmp_path / "cnn.pth")
     shape = ["--network.cnn", "squeezenet1_1", "--network.weights", tmp_path / "cnn.pth", "--network.image_size", 64]
     run = ["--data", tmp_path / "data", "--output", tmp_path / "run", *shape, *TRAINING]
-    stages = json.dumps([{"name": "language", "epochs": EPOCHS, "batch_size": 8}])
-    command = ["python", "-m", "jobs.train", *run, "--stages", stages]
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(f"stages: [{{name: language, epochs: {EPOCHS}, batch_size: 8}}]")
+    command = ["python", "-m", "jobs.train", *run, "--config", recipe]
 
     first = submit(cluster, *command, options=("--submission-id", "training"))
     history = tmp_path / "run" / "history.jsonl"
