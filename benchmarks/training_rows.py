@@ -45,10 +45,11 @@ def trained(bench: Bench, stage: dict[str, Any], *options: object) -> float:
     """Trains a stage; returns images/s of its second epoch, without validation."""
     output = bench.scratch / "run"
     shutil.rmtree(output, ignore_errors=True)
-    stages = json.dumps([{"name": "measured", "epochs": 2, **stage}])
+    recipe = bench.scratch / "recipe.yaml"
+    recipe.write_text(json.dumps({"stages": [{"name": "measured", "epochs": 2, **stage}]}))
     weights = ["--network.weights", bench.scratch / "cnn.pth"]
     bench.python(
-        *("-m", "jobs.train", "--data", data(bench), "--output", output, *weights, "--stages", stages),
+        *("-m", "jobs.train", "--data", data(bench), "--output", output, *weights, "--config", recipe),
         *("--save_steps", 0, *options),
     )
     return float(json.loads((output / "history.jsonl").read_text().splitlines()[1])["images_per_s"])
