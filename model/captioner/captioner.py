@@ -67,7 +67,7 @@ class Captioner(BaseCaptioner):
         return cls(network, vocabulary, preprocessing, device=chosen, dtype=choose_dtype(dtype, chosen))
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Pickles what it is made of: a frozen CNN cannot be pickled."""
+        """Pickles the network; it is frozen anew where it is unpickled."""
         made = partial(Captioner, device=self.device, dtype=self.dtype)
         return made, (self._network, self.vocabulary, self.preprocessing)
 

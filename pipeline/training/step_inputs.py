@@ -106,9 +106,6 @@ def replace_by_features(
         dtype: precision of its matrix products.
     """
     for indices, inputs in accumulation_parts:
-        if "features" in inputs:
-            yield indices, inputs
-            continue
         with torch.no_grad(), autocast(inputs["images"].device, dtype):
             found = features(inputs["images"])
         yield indices, {"features": found}
