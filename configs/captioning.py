@@ -16,8 +16,9 @@ from configs.search import Search
 class LocalConfig:
     """The local runner."""
 
-    num_decode_threads: int = 2
-    """Number of threads that decode images ahead of the captioner."""
+    num_threads: int = 0
+    """Number of cores to decode and caption on; with a GPU, number of threads that decode for it. 0: OMP_NUM_THREADS,
+    or else all cores."""
 
 
 @dataclass(frozen=True)
@@ -87,7 +88,7 @@ class CaptioningOptions:
     def __post_init__(self) -> None:
         normalized_weights(self.weights, self.captioner)
         check_reranking(self.rerank, self.search)
-        if self.batch_size < 0 or self.local.num_decode_threads < 1:
-            raise ConfigError("need batch_size ≥ 0 and local.num_decode_threads ≥ 1")
+        if self.batch_size < 0 or self.local.num_threads < 0:
+            raise ConfigError("need batch_size ≥ 0 and local.num_threads ≥ 0")
         if self.ray.min_actors < 0 or self.ray.max_actors < 0 or self.ray.num_cpus < 0:
             raise ConfigError("need ray.min_actors ≥ 0, ray.max_actors ≥ 0 and ray.num_cpus ≥ 0")

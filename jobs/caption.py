@@ -87,7 +87,7 @@ def run(config: CaptionConfig) -> int:
             confirm=mine.confirm,
             epoch=mine.epoch.id,
         )
-        slots = placement.slots(config.local, config.ray, resources)
+        slots = placement.slots(config, resources)
         stats = RunStats(commit_log, slots, expected_rows=_expected_rows(commit_log, spans))
         runner = "ray" if on_ray else "local"
         log.info(describe_job(config.inputs, listing.shards, config.captioner, device, runner))

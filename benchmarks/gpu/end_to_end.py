@@ -62,7 +62,7 @@ def _job(bench: Bench, runner: str) -> None:
         captioner=[inputs.CAPTIONER],
         runner=runner,  # type: ignore[arg-type]
         device=bench.device.type,
-        local=LocalConfig(num_decode_threads=bench.cores),
+        local=LocalConfig(num_threads=bench.cores),
         ray=RayConfig(num_gpus=float(bench.device.type == "cuda")),
     )
     TimedRunStats.ready.clear()

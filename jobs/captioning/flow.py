@@ -51,7 +51,7 @@ def caption_spans(
             caption,
             batch_size=config.batch_size or (CUDA_BATCH_IMAGES if on_cuda else CPU_BATCH_IMAGES),
             options=read_options(config),
-            num_decode_threads=config.local.num_decode_threads,
+            num_threads=placement.num_threads(config.local),
         )
         return
     from pipeline.inference.ray_runner import run_ray

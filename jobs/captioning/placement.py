@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 
+import torch
+
 from cluster.connect import Resources
-from configs.captioning import LocalConfig, RayConfig
+from configs.captioning import CaptioningOptions, LocalConfig, RayConfig
 from model.device import choose_device, describe_device
 
 GPU_WAIT_S = 120.0
@@ -19,11 +21,17 @@ def actors(ray: RayConfig, resources: Resources) -> tuple[float, int]:
     return num_gpus, max_actors
 
 
-def slots(local: LocalConfig, ray: RayConfig, resources: Resources | None) -> dict[str, float]:
-    """Returns the parallelism of each stage, by name. On Ray without GPUs, captioners decode, too."""
+def num_threads(local: LocalConfig) -> int:
+    """Returns the number of threads of the local runner."""
+    return local.num_threads or torch.get_num_threads()
+
+
+def slots(config: CaptioningOptions, resources: Resources | None) -> dict[str, float]:
+    """Returns the parallelism of each stage, by name. Without GPUs, the captioners decode, too."""
     if not resources:
-        return {"read": 1, "decode": local.num_decode_threads, "caption": 1}
-    num_gpus, max_actors = actors(ray, resources)
+        threads = num_threads(config.local)
+        return {"read": 1, "decode": threads, "caption": threads if choose_device(config.device).type == "cpu" else 1}
+    num_gpus, max_actors = actors(config.ray, resources)
     return {"read": resources.num_cpus, "decode": resources.num_cpus if num_gpus else max_actors, "caption": max_actors}
 
 

@@ -53,6 +53,11 @@ class CaptionStage:
         )
         self._schema = extended(CAPTIONED, [TOKEN_PROBS.name] if self._search.token_probs else [])
 
+    @property
+    def device(self) -> torch.device:
+        """The device that computes captions."""
+        return self._captioner.device
+
     def __call__(self, rows: pa.Table) -> pa.Table:
         """Maps the output of a `DecodeStage` for the same preprocessings to rows of `schema.CAPTIONED`."""
         began = time.perf_counter()

@@ -14,14 +14,20 @@ Result = TypeVar("Result")
 
 
 def prefetch_map(
-    function: Callable[[Item], Result], items: Iterable[Item], *, threads: int, depth: int
+    function: Callable[[Item], Result],
+    items: Iterable[Item],
+    *,
+    threads: int,
+    depth: int,
+    initializer: Callable[[], None] | None = None,
 ) -> Generator[Result]:
     """Maps a function over items in order, in threads, up to `depth` results ahead of the consumer.
 
-    `items` is advanced in the consumer's thread. An exception of `function` is raised at its position in the order.
+    `items` is advanced in the consumer's thread; each thread calls `initializer` first. An exception of `function` is
+    raised at its position in the order.
     """
     pending: deque[Future[Result]] = deque()
-    with ThreadPoolExecutor(threads) as pool:
+    with ThreadPoolExecutor(threads, initializer=initializer) as pool:
         try:
             for item in items:
                 pending.append(pool.submit(function, item))

@@ -74,7 +74,7 @@ for n in chosen:
 
 
 def command(captioner: Path, *arguments: object, verb: str = "caption") -> list[str]:
-    usual = ["--captioner", captioner, "--runner", "local", "--local.num_decode_threads", 1, "--search.beam_size", 2]
+    usual = ["--captioner", captioner, "--runner", "local", "--local.num_threads", 1, "--search.beam_size", 2]
     return [verb, *map(str, [*usual, "--search.max_tokens", 6, "--batch_size", 1, "--rows_per_file", 2, *arguments])]
 
 

@@ -60,7 +60,7 @@ def test_the_local_runners_rows_are_those_of_the_cpu(
     def rows(where: torch.device, batch_size: int) -> pa.Table:
         spans = CommitLog().remaining_work(list_inputs([str(tmp_path / "s.tar")]).shards)
         options = {"captioner": str(captioner), "search": SEARCH, "device": str(where), "dtype": "float32"}
-        return pa.concat_tables(run_local(spans, decode, options, batch_size=batch_size, num_decode_threads=2))
+        return pa.concat_tables(run_local(spans, decode, options, batch_size=batch_size, num_threads=2))
 
     expected = rows(CPU, 3)
     assert len(set(expected["caption"].to_pylist())) > 5
