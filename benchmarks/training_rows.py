@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from benchmarks.rows import Bench, Result
-from model.nn.encoder import build_feature_extractor
+from model.nn.torchvision_cnns import build_feature_extractor
 
 WORDS, CAPTIONS, VALIDATED = 2_000, 5, 16
 CORES = os.cpu_count() or 1

@@ -135,6 +135,11 @@ def test_captioning_needs_no_extra() -> None:
     assert not loaded & {"matplotlib", "pycocoevalcap", "tensorboardX", "webdataset", "h5py", "moto", "skimage"}
 
 
+def test_the_captioner_that_ships_needs_neither_torchvision_nor_the_compiler() -> None:
+    loaded = loaded_after("from model.captioner import Captioner; Captioner.load('flickr8k-mobilenet-v2')")
+    assert "torch" in loaded and not loaded & {"torchvision", "sympy"}
+
+
 def test_what_lies_on_this_machine_is_read_and_written_without_boto3(tmp_path: Path) -> None:
     code = f"""import jobs.caption, pipeline.inference.local_runner
 from pipeline.storage.folder import Folder

@@ -6,7 +6,6 @@ Letters: B images, H height, W width, F features, P regions.
 from __future__ import annotations
 
 from collections.abc import Callable
-from copy import deepcopy
 from typing import Any
 
 import torch
@@ -51,7 +50,7 @@ def freeze_cnn(cnn: nn.Module) -> nn.Module:
     A CNN whose graph `torch.fx` cannot trace is returned as it is.
     """
     try:
-        graph = fx.symbolic_trace(deepcopy(cnn).requires_grad_(False))
+        graph = fx.symbolic_trace(cnn)
     except (fx.proxy.TraceError, TypeError, AttributeError):
         return cnn
     has_onednn = bool(torch.backends.mkldnn.is_available())  # type: ignore[no-untyped-call]

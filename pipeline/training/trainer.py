@@ -23,8 +23,8 @@ from configs.train import TrainConfig
 from model.captioner.metadata import DATA
 from model.device import choose_dtype, keep_freed_memory
 from model.nn.captioning_network import Network
-from model.nn.encoder import load_cnn
 from model.nn.frozen_cnn import frozen_features
+from model.nn.torchvision_cnns import load_cnn
 from model.training.train_step import Objective, TrainStep
 from pipeline.datasets.prepared_split import ImageIndices, PreparedSplit, read_vocabulary
 from pipeline.training import feature_cache, step_inputs

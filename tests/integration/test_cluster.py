@@ -18,7 +18,7 @@ from faults import Survived, is_full
 from s3_store import Bucket
 
 from cluster.local import LocalCluster
-from model.nn.encoder import build_feature_extractor
+from model.nn.torchvision_cnns import build_feature_extractor
 
 CHECKOUT = Path(__file__).parents[2]
 RAY = Path(sys.executable).with_name("ray")

@@ -23,7 +23,7 @@ from cluster.connect import Resources
 from configs.loading.parsing import parse
 from configs.train import TrainConfig
 from jobs.cli import COMMANDS, main
-from model.nn.encoder import build_feature_extractor
+from model.nn.torchvision_cnns import build_feature_extractor
 from pipeline.training import ray_train
 from pipeline.training.step_monitor import StepMonitor
 

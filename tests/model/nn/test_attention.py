@@ -22,7 +22,8 @@ from model.errors import OptionError
 from model.nn.attention import Attention
 from model.nn.captioning_network import Architecture, Network
 from model.nn.decoder import Decoder
-from model.nn.encoder import SMALLEST_STD, Encoder, build_feature_extractor, build_spatial_feature_extractor, load_cnn
+from model.nn.encoder import SMALLEST_STD, Encoder
+from model.nn.torchvision_cnns import build_feature_extractor, build_spatial_feature_extractor, load_cnn
 from model.training.loss import targets
 from model.training.train_step import Batch, pad_captions, summed_loss
 from model.vision.preprocessing import Preprocessing

@@ -11,7 +11,8 @@ from safetensors.torch import save_file
 from torch import nn
 
 from model.errors import CheckpointError, OptionError
-from model.nn.encoder import Encoder, build_feature_extractor, load_cnn
+from model.nn.encoder import Encoder
+from model.nn.torchvision_cnns import build_feature_extractor, load_cnn
 
 NAME = "squeezenet1_1"
 

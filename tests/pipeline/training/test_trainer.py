@@ -15,7 +15,7 @@ from configs.network import InitialNetwork
 from configs.optimizer import Optimizer, Schedule
 from configs.train import TrainConfig
 from model.errors import OptionError
-from model.nn.encoder import build_feature_extractor
+from model.nn.torchvision_cnns import build_feature_extractor
 from pipeline.datasets.prepared_split import read_split
 from pipeline.errors import InputError
 from pipeline.training.config import Progress
