@@ -22,13 +22,13 @@ MOST_WORKERS = 8
 def marked(bench: Bench) -> None:
     """Runs the tests that compare the device with the CPU."""
     folders = (CHECKOUT / "tests" / "pipeline", CHECKOUT / "tests" / "model")
-    files = [path for folder in folders for path in sorted(folder.glob("test_*.py")) if MARK in path.read_text()]
+    files = [path for folder in folders for path in sorted(folder.rglob("test_*.py")) if MARK in path.read_text()]
     _pytest(bench, files, "-m", "cuda")
 
 
 def others(bench: Bench) -> None:
     """Runs the other tests of the model, on this machine's versions and processor."""
-    files = sorted((CHECKOUT / "tests" / "model").glob("test_*.py"))
+    files = sorted((CHECKOUT / "tests" / "model").rglob("test_*.py"))
     workers = min(MOST_WORKERS, bench.cores)
     parallel = ["-n", str(workers)] if find_spec("xdist") and workers > 1 and bench.scale >= 1 else []
     _pytest(bench, files, "-m", "not cuda", *parallel)

@@ -5,9 +5,11 @@ Letters: B images.
 
 from __future__ import annotations
 
+import threading
 import zlib
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,9 +17,11 @@ import torch
 from PIL import Image
 
 from configs.search import Search
+from model.cuda_graphs import CudaGraphs
+from model.cuda_streams import CudaStreams
 from model.decoding.hypothesis import Hypothesis
 from model.decoding.reranking import PixelsByKey, Reranker, rerank
-from model.decoding.search import generate_from_state
+from model.decoding.search import CaptionSearch
 from model.decoding.sequence_log_probs import token_log_probs
 from model.device import autocast
 from model.errors import OptionError
@@ -52,12 +56,31 @@ class Caption:
         return self.candidates[0].text
 
 
-class BaseCaptioner(ABC):
-    """Captions images: a `Captioner` or an `Ensemble`."""
+@dataclass(frozen=True)
+class EncodedImages:
+    """B images that are encoded, or will be as soon as the device has done so."""
 
-    vocabulary: Vocabulary
-    device: torch.device
-    dtype: torch.dtype
+    pixels: PixelsByKey
+    state: DecoderState
+    """The decoder's state before START."""
+    done: torch.cuda.Event | None
+    """The time when the device has done so; None on devices that compute at once."""
+
+
+class BaseCaptioner(ABC):
+    """Captions images: a `Captioner` or an `Ensemble`.
+
+    Args:
+        vocabulary: that of the decoder.
+        device: the device on which all of it is.
+        dtype: precision of matrix products.
+    """
+
+    def __init__(self, vocabulary: Vocabulary, device: torch.device, dtype: torch.dtype) -> None:
+        self.vocabulary, self.device, self.dtype = vocabulary, device, dtype
+        self._streams = CudaStreams(device) if device.type == "cuda" else None
+        self._searches: dict[Search, CaptionSearch] = {}
+        self._lock = threading.Lock()  # the graphs of a search have one set of arguments
 
     @property
     @abstractmethod
@@ -106,19 +129,38 @@ class BaseCaptioner(ABC):
 
         Raises OptionError for an array where there are several pixel keys.
         """
-        search, by_key = search or Search(), pixels if isinstance(pixels, Mapping) else self._by_only_key(pixels)
+        return self.caption_encoded(self.encode(pixels), search, reranker)
+
+    def encode(self, pixels: Pixels | PixelsByKey) -> EncodedImages:
+        """Computes the part of `caption_pixels` that needs no search. On a CUDA device it does not wait for the result.
+
+        Captioning other images meanwhile is allowed: the device then does both at once.
+
+        Args:
+            pixels: as in `caption_pixels`; unchanged until they are captioned.
+
+        Raises OptionError for an array where there are several pixel keys.
+        """
+        by_key = pixels if isinstance(pixels, Mapping) else self._by_only_key(pixels)
+        encoding = self._streams.encoding() if self._streams else nullcontext()
+        with torch.inference_mode(), autocast(self.device, self.dtype), encoding as done:
+            return EncodedImages(by_key, self.initial_state(by_key), done)
+
+    def caption_encoded(
+        self, images: EncodedImages, search: Search | None = None, reranker: Reranker | None = None
+    ) -> list[Caption]:
+        """Captions images that `encode` returned; each only once.
+
+        Args:
+            search, reranker: as in `caption`.
+        """
+        search, by_key, state = search or Search(), images.pixels, images.state
         first = by_key[self.pixel_keys[0]]
         seeds = torch.tensor([zlib.crc32(image.data) for image in first]) if search.method == "sample" else None
-        with torch.inference_mode(), autocast(self.device, self.dtype):
-            state = self.initial_state(by_key)
-            hypotheses = generate_from_state(
-                search,
-                self.decoder,
-                state,
-                image_seeds=seeds,
-                suppressed_ids=self.vocabulary.suppressed_ids,
-                forbidden_final_ids=self.vocabulary.forbidden_final_ids,
-            )
+        tensors = (*state.recurrent, *state.memory, state.image_index)
+        searching = self._streams.searching(images.done, tensors) if self._streams and images.done else nullcontext()
+        with torch.inference_mode(), autocast(self.device, self.dtype), self._lock, searching:
+            hypotheses = self._prepared(search)(state, seeds)
             if reranker:
                 hypotheses = rerank(hypotheses, reranker(by_key, hypotheses))
             each = token_log_probs(self.decoder, state, hypotheses) if search.token_probs else None
@@ -126,6 +168,19 @@ class BaseCaptioner(ABC):
             Caption([self._candidate(h, each[i][j] if each else None) for j, h in enumerate(candidates)])
             for i, candidates in enumerate(hypotheses)
         ]
+
+    def _prepared(self, search: Search) -> CaptionSearch:
+        """Returns the search with this captioner's decoder, as it was built the first time."""
+        if search not in self._searches:
+            self._searches[search] = CaptionSearch(
+                search,
+                self.decoder,
+                self.device,
+                suppressed_ids=self.vocabulary.suppressed_ids,
+                forbidden_final_ids=self.vocabulary.forbidden_final_ids,
+                run=CudaGraphs() if self.device.type == "cuda" else None,
+            )
+        return self._searches[search]
 
     def _candidate(self, hypothesis: Hypothesis, each: list[float] | None) -> Candidate:
         return Candidate(self.vocabulary.decode(hypothesis.words), hypothesis.log_prob, hypothesis.num_tokens, each)

@@ -20,7 +20,7 @@ from model.decoding.reranking import PixelsByKey
 from model.device import choose_device, choose_dtype
 from model.nn.captioning_network import Network
 from model.nn.decoder_state import DecoderState, StepDecoder
-from model.nn.frozen_cnn import frozen_features
+from model.nn.frozen_cnn import FrozenFeatures
 from model.nn.frozen_decoder import frozen_decoder
 from model.vision.preprocessing import Preprocessing
 from model.vocabulary import Vocabulary
@@ -40,13 +40,11 @@ class Captioner(BaseCaptioner):
         device: torch.device,
         dtype: torch.dtype,
     ) -> None:
-        self.vocabulary = vocabulary
+        super().__init__(vocabulary, device, dtype)
         self.preprocessing = preprocessing
-        self.device = device
-        self.dtype = dtype
         network = network.eval().requires_grad_(False).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self._network = network
-        self._features = frozen_features(network.encoder, dtype=dtype)
+        self._features = FrozenFeatures(network.encoder, dtype=dtype)
         self._step_decoder = frozen_decoder(network.decoder, dtype=dtype)
 
     @classmethod
@@ -83,7 +81,8 @@ class Captioner(BaseCaptioner):
 
     def initial_state(self, pixels: PixelsByKey) -> DecoderState:
         """As `BaseCaptioner.initial_state`."""
-        on_device = torch.from_numpy(pixels[self.preprocessing.pixel_key]).to(self.device, non_blocking=True)
+        host = torch.from_numpy(pixels[self.preprocessing.pixel_key])
+        on_device = self._streams.copy(host) if self._streams else host.to(self.device)
         embeddings = self._network.encoder.project(self._features(self.preprocessing.normalize(on_device)))
         state: DecoderState = self._network.decoder.initial_state(embeddings)
         return state

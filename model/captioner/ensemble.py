@@ -11,8 +11,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -59,7 +61,7 @@ class EnsembleDecoder:
         """Concatenates the tensors of the decoders' states, which are of the same captions, into one state."""
         recurrent = tuple(part for state in states for part in state.recurrent)
         memory = tuple(part for state in states for part in state.memory)
-        return DecoderState(recurrent, memory, states[0].image_index)
+        return replace(states[0], recurrent=recurrent, memory=memory)
 
     def step(self, words: torch.Tensor, state: DecoderState) -> tuple[torch.Tensor, DecoderState]:
         """As `StepDecoder.step`: word ids (N,) and state to log-probabilities (N, V) and a new state."""
@@ -67,8 +69,8 @@ class EnsembleDecoder:
         recurrent, memory = iter(state.recurrent), iter(state.memory)
         for decoder, log_weight in zip(self._decoders, self._log_weights, strict=True):
             num_recurrent, num_memory = decoder.num_state_tensors
-            own = DecoderState(
-                tuple(islice(recurrent, num_recurrent)), tuple(islice(memory, num_memory)), state.image_index
+            own = replace(
+                state, recurrent=tuple(islice(recurrent, num_recurrent)), memory=tuple(islice(memory, num_memory))
             )
             log_probs, after = decoder.step(words, own)
             weighted.append(log_probs + log_weight)
@@ -85,10 +87,10 @@ class Ensemble(BaseCaptioner):
     """
 
     def __init__(self, captioners: Sequence[Captioner], weights: Sequence[float] | None = None) -> None:
-        self._captioners = captioners
+        self._captioners, self._weights = captioners, weights
         self._decoder = EnsembleDecoder([captioner.decoder for captioner in captioners], weights)
         check_same_vocabulary({f"captioner {i}": one.vocabulary for i, one in enumerate(captioners, start=1)})
-        self.vocabulary, self.device, self.dtype = captioners[0].vocabulary, captioners[0].device, captioners[0].dtype
+        super().__init__(captioners[0].vocabulary, captioners[0].device, captioners[0].dtype)
 
     @classmethod
     def load(
@@ -110,6 +112,10 @@ class Ensemble(BaseCaptioner):
         found = [checkpoint.find(directory) for directory in directories]
         check_same_vocabulary({str(directory): checkpoint.load_vocabulary(directory) for directory in found})
         return cls([Captioner.load(directory, device=device, dtype=dtype) for directory in found], weights)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickles the captioners; the rest is built anew where they are unpickled."""
+        return Ensemble, (self._captioners, self._weights)
 
     @property
     def pixel_keys(self) -> Sequence[Preprocessing]:

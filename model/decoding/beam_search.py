@@ -1,6 +1,7 @@
 """Batched beam search, optionally diverse (in groups of beams that differ).
 
-Only unfinished beams cost a decoder step; images whose search is over leave the batch.
+Only unfinished beams cost a decoder step; images whose search is over leave the batch. On a GPU, where the host would
+wait for the device at every step, `static_beam_search` takes the same steps.
 
 Letters: B images still being searched, K beams, G groups of beams, T words, C continuations of a beam that may be
 chosen, V vocabulary (END included).
@@ -8,10 +9,12 @@ chosen, V vocabulary (END included).
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
 
+from model.decoding.beams import Beams
 from model.decoding.hypothesis import Hypothesis
 from model.decoding.logits_processors import LogitsProcessor
 from model.nn.decoder_state import DecoderState, StepDecoder
@@ -47,50 +50,74 @@ class BeamSearch:
         Args:
             state: after the images, before START.
         """
-        device, count, k, steps = state.device, len(state), self.beams, self.max_tokens + 1
-        group_size = k // self.num_beam_groups
-        images = torch.arange(count, device=device)  # (B,) indices into `results`
-        words = torch.full((count, k, steps), END, device=device)
-        sums = torch.full((count, k), -torch.inf, device=device)  # of log-probabilities
-        tokens = torch.ones(count, k, device=device)  # tokens in each sum; 1 rather than 0 to divide by
-        live = torch.zeros(count, k, dtype=torch.bool, device=device)
-        sums[:, ::group_size], live[:, ::group_size] = 0.0, True  # the beams of a group begin as one
+        images = torch.arange(len(state), device=state.device)  # (B,) indices into `results`
+        beams = self.first_beams(len(state), state)
         if self.num_beam_groups > 1:
             state = state.repeat_interleave(self.num_beam_groups)
-        results: list[list[Hypothesis]] = [[] for _ in range(count)]
+        results: list[list[Hypothesis]] = [[] for _ in range(len(images))]
 
-        for step in range(steps):  # `state` holds the live beams only, in the order of `live`
-            prefixes = words[live]
+        for step in range(self.steps):  # `state` holds the live beams only, in the order of `live`
+            live, prefixes = beams.live, beams.words[beams.live]
             log_probs, state = decoder.step(prefixes[:, step - 1], state)  # at step 0, the last column is START
             logits_processor.apply(log_probs, prefixes[:, :step])
-            best = log_probs.topk(min(self._continuations, log_probs.shape[1]))
-            next_words = torch.full((*live.shape, best.indices.shape[1]), END, device=device)  # (B, K, C)
-            grown = log_probs.new_full(next_words.shape, -torch.inf)
-            grown[:, :, 0] = 0.0  # finished captions stay as they are
-            next_words[live], grown[live] = best.indices, best.values
-            grown += sums.unsqueeze(2)
-            tokens = torch.where(live, step + 1.0, tokens)
-            scores, where = self._choose(
-                grown / tokens.unsqueeze(2) ** self.length_penalty, next_words, live, decoder.vocabulary_size
-            )
-            beam, word = where // grown.shape[2], next_words.flatten(1).gather(1, where)
-            row = (live.flatten().cumsum(0) - 1).view_as(live).gather(1, beam)  # index into `state`
-            live = live.gather(1, beam) & (word != END)
-            sums, tokens = grown.flatten(1).gather(1, where), tokens.gather(1, beam)
-            words = words.gather(1, beam.unsqueeze(2).expand_as(words))
-            words[:, :, step] = word
+            best = self.best_words(log_probs)
+            next_words = torch.full((*live.shape, best.indices.shape[1]), END, device=live.device)  # (B, K, C)
+            gains = log_probs.new_full(next_words.shape, -torch.inf)
+            gains[:, :, 0] = 0.0  # finished captions stay as they are
+            next_words[live], gains[live] = best.indices, best.values
+            beams, beam = self.advance(step, beams, next_words, gains, decoder.vocabulary_size)
 
-            over = self._is_over(scores, sums, live)
-            for i in over.nonzero().flatten().tolist():
-                results[images[i]] = self._finished(words[i], sums[i], tokens[i], live[i])
-            ongoing = ~over
-            images, words, sums = images[ongoing], words[ongoing], sums[ongoing]
-            tokens, live = tokens[ongoing], live[ongoing]
-            row = row[ongoing][live]
+            columns = (values[beams.over].tolist() for values in (images, *beams[:4]))
+            for image, *values in zip(*columns, strict=True):
+                results[image] = self.finished(*values)
+            ongoing = ~beams.over
+            row = (live.flatten().cumsum(0) - 1).view_as(live).gather(1, beam)[ongoing]  # index into `state`
+            images, beams = images[ongoing], beams.select(ongoing)
+            row = row[beams.live]
             if not len(row):
                 break
             state = state.select(row)
         return results
+
+    @property
+    def steps(self) -> int:
+        """T, the largest number of tokens in a caption: `max_tokens` words, and END."""
+        return self.max_tokens + 1
+
+    def first_beams(self, images: int, state: DecoderState) -> Beams:
+        """Returns the beams before the first word, on the device of the decoder's state."""
+        dtype = torch.promote_types(state.recurrent[0].dtype, torch.float32)
+        group_size = self.beams // self.num_beam_groups
+        return Beams.first(
+            images, self.beams, steps=self.steps, group_size=group_size, device=state.device, dtype=dtype
+        )
+
+    def best_words(self, log_probs: torch.Tensor) -> torch.return_types.topk:
+        """Returns the C best next words of each beam, and their log-probabilities, from (N, V)."""
+        return log_probs.topk(min(self._continuations, log_probs.shape[1]))
+
+    def advance(
+        self, step: int, beams: Beams, next_words: torch.Tensor, gains: torch.Tensor, vocabulary_size: int
+    ) -> tuple[Beams, torch.Tensor]:
+        """Returns the beams with another word each, and (B, K) the beam that each of them extends.
+
+        Args:
+            step: number of words so far.
+            next_words: (B, K, C) ids of each beam's best next words; END for a finished beam.
+            gains: (B, K, C) their log-probabilities; 0 and -inf for a finished beam. They are overwritten.
+            vocabulary_size: V.
+        """
+        grown = gains.add_(beams.sums.unsqueeze(2))
+        tokens = torch.where(beams.live, step + 1.0, beams.tokens)
+        scores, where = self._choose(
+            grown / tokens.unsqueeze(2) ** self.length_penalty, next_words, beams.live, vocabulary_size
+        )
+        beam, word = where // grown.shape[2], next_words.flatten(1).gather(1, where)
+        live = beams.live.gather(1, beam) & (word != END)
+        sums, tokens = grown.flatten(1).gather(1, where), tokens.gather(1, beam)
+        words = beams.words.gather(1, beam.unsqueeze(2).expand_as(beams.words))
+        words[:, :, step] = word
+        return Beams(words, sums, tokens, live, self._is_over(scores, sums, live)), beam
 
     @property
     def _continuations(self) -> int:
@@ -137,14 +164,14 @@ class BeamSearch:
         over: torch.Tensor = (finished >= attainable) | ~alive.any(1)
         return over.view(len(live), self.num_beam_groups).all(1)
 
-    def _finished(
-        self, words: torch.Tensor, sums: torch.Tensor, tokens: torch.Tensor, live: torch.Tensor
+    def finished(
+        self, words: list[list[int]], sums: list[float], tokens: list[float], live: list[bool]
     ) -> list[Hypothesis]:
-        """Returns the best finished captions of one image, from (K, T), (K,), (K,) and (K,)."""
-        ready = (~live & sums.isfinite()).nonzero().flatten().tolist()
+        """Returns the best finished captions of one image, from the values of its K beams (`Beams`)."""
+        ready = [i for i in range(self.beams) if not live[i] and math.isfinite(sums[i])]
         if self.num_beam_groups == 1:  # beams are sorted by score
             ready = ready[: self.num_candidates]
-        found = [(i, Hypothesis(words[i, : int(tokens[i]) - 1].tolist(), float(sums[i]))) for i in ready]
+        found = [(i, Hypothesis(words[i][: int(tokens[i]) - 1], sums[i])) for i in ready]
         if self.num_beam_groups == 1:
             return [hypothesis for _, hypothesis in found]
         return self._merge_groups(found)

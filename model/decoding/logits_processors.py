@@ -78,6 +78,7 @@ class LogitsProcessor:
             log_probs[:, END] = -torch.inf
         if len(self._forbidden_final):
             if steps:
-                log_probs[:, END].masked_fill_(torch.isin(words[:, -1], self._forbidden_final), -torch.inf)
+                ends = (words[:, -1:] == self._forbidden_final).any(1)  # `isin` may wait for the device
+                log_probs[:, END].masked_fill_(ends, -torch.inf)
             if steps == self._max_tokens - 1:  # the next word is the last one possible
                 log_probs.index_fill_(1, self._forbidden_final, -torch.inf)

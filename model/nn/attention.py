@@ -11,6 +11,7 @@ from torch import nn
 from torch.nn.functional import scaled_dot_product_attention
 
 from model.errors import OptionError
+from model.nn.decoder_state import DecoderState
 
 
 class Attention(nn.Module):
@@ -47,21 +48,21 @@ class Attention(nn.Module):
         joined = torch.cat([hidden, context.permute(1, 2, 0, 3).flatten(2)], dim=2)
         return torch.tanh(self.joined(joined))
 
-    def forward_packed(
-        self, hidden: torch.Tensor, image_index: torch.Tensor, keys: torch.Tensor, values: torch.Tensor
-    ) -> torch.Tensor:
-        """Maps LSTM outputs (N, H) of a varying number of queries per image to outputs (N, H).
+    def forward_packed(self, hidden: torch.Tensor, state: DecoderState) -> torch.Tensor:
+        """Maps LSTM outputs (N, H), one for each caption of a decoder's state, to outputs (N, H).
 
-        Keys and values are not copied for each query: they are many times its size.
-
-        Args:
-            image_index: (N,) int64, the image of each query, in ascending order.
+        Keys and values, the state's memory, are not copied for each query: they are many times its size.
         """
+        keys, values = state.memory
+        if state.captions_per_image:
+            outputs: torch.Tensor = self(hidden.view(-1, state.captions_per_image, hidden.shape[1]), keys, values)
+            return outputs.flatten(0, 1)
+        image_index = state.image_index
         first = torch.searchsorted(image_index, image_index)
         position = torch.arange(len(image_index), device=image_index.device) - first  # among the image's queries
         padded = hidden.new_zeros(keys.shape[1], int(position.max()) + 1, hidden.shape[1])
         padded[image_index, position] = hidden
-        outputs: torch.Tensor = self(padded, keys, values)
+        outputs = self(padded, keys, values)
         return outputs[image_index, position]
 
     def _split_heads(self, vectors: torch.Tensor) -> torch.Tensor:

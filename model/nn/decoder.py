@@ -99,7 +99,7 @@ class Decoder(nn.Module):
         outputs, recurrent = self.lstm(self.embedding(words).unsqueeze(1), state.recurrent)
         outputs = self.dropout(outputs.squeeze(1))
         if self.attention:
-            outputs = self.dropout(self.attention.forward_packed(outputs, state.image_index, *state.memory))
+            outputs = self.dropout(self.attention.forward_packed(outputs, state))
         logits = self.output(outputs)
         log_probs = logits.log_softmax(dim=-1, dtype=torch.promote_types(logits.dtype, torch.float32))
         return log_probs, replace(state, recurrent=recurrent)

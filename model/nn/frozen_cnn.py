@@ -1,4 +1,4 @@
-"""A CNN that is not trained any more: the same features, up to rounding, in less time on a CPU.
+"""A CNN that is not trained any more: the same features, up to rounding, in less time.
 
 Letters: B images, H height, W width, F features, P regions.
 """
@@ -6,6 +6,7 @@ Letters: B images, H height, W width, F features, P regions.
 from __future__ import annotations
 
 from collections.abc import Callable
+from copy import deepcopy
 from typing import Any
 
 import torch
@@ -18,50 +19,71 @@ IMAGES_AT_ONCE = 4
 """Images that pass through the CNN together: their activations fit in a processor's cache, those of 32 do not."""
 
 
-def is_frozen_faster(weight: torch.Tensor, dtype: torch.dtype) -> bool:
-    """Returns whether frozen networks are another computation: on a CPU in float32, of weights in float32."""
-    return weight.device.type == "cpu" and weight.dtype == dtype == torch.float32
+class FrozenFeatures:
+    """Computes `Encoder.features` in evaluation mode, for any number of images.
 
-
-def frozen_features(encoder: Encoder, *, dtype: torch.dtype) -> Callable[[torch.Tensor], torch.Tensor]:
-    """Returns a function that computes `Encoder.features` in evaluation mode, for any number of images.
-
-    On a CPU in float32, batch normalisation becomes part of the convolutions, and oneDNN computes activations as their
-    last step. Elsewhere it is `Encoder.features` itself.
+    Batch normalisation becomes part of the convolutions, whose weights are converted to `dtype` once. On a CPU in
+    float32, oneDNN computes activations as their last step. A CNN whose weights are not in float32 stays as it is.
 
     Args:
         encoder: put into evaluation mode; later changes of its CNN's weights may have no effect.
-        dtype: precision in which the features will be computed.
+        dtype: precision in which the features will be computed, as `autocast` has it.
     """
-    if not is_frozen_faster(encoder.projection.weight, dtype):
-        return lambda images: encoder.eval().features(images)
-    cnn = freeze_cnn(encoder.eval().cnn)
 
-    def features(images: torch.Tensor) -> torch.Tensor:
-        starts = range(0, len(images), IMAGES_AT_ONCE)
-        return encoder.arrange(torch.cat([cnn(images[start : start + IMAGES_AT_ONCE]) for start in starts]))
+    def __init__(self, encoder: Encoder, *, dtype: torch.dtype) -> None:
+        weight = encoder.projection.weight
+        with_onednn = weight.device.type == "cpu" and weight.dtype == dtype == torch.float32
+        self._arrange, self._cnn = encoder.arrange, encoder.eval().cnn
+        if weight.dtype == torch.float32:
+            self._cnn = freeze_cnn(self._cnn, dtype=dtype, with_onednn=with_onednn)
+        self._images_at_once = IMAGES_AT_ONCE if with_onednn else 0  # 0: all of a batch
+        self._compiled: Callable[[torch.Tensor], torch.Tensor] | None = None
 
-    return features
+    def compile(self, batch_size: int) -> None:
+        """Compiles the CNN for batches of one size; smaller ones, from half of it on, are padded.
+
+        It happens when the first batch comes, takes a minute on a GPU, and needs a C compiler.
+        """
+        self._images_at_once = batch_size
+        self._compiled = torch.compile(self._cnn.eval(), dynamic=False)
+
+    def __call__(self, images: torch.Tensor) -> torch.Tensor:
+        """Maps normalised images (B, 3, H, W) to pooled features (B, F), or to those of regions (B, P, F)."""
+        parts = torch.split(images, self._images_at_once or max(1, len(images)))
+        return self._arrange(torch.cat([self._features(part) for part in parts]))
+
+    def _features(self, images: torch.Tensor) -> torch.Tensor:
+        missing = self._images_at_once - len(images)
+        if self._compiled is None or missing > len(images):
+            return self._cnn.eval()(images)  # type: ignore[no-any-return]
+        padded = torch.cat([images, images[:1].expand(missing, -1, -1, -1)]) if missing else images
+        return self._compiled(padded.contiguous(memory_format=torch.channels_last))[: len(images)]
 
 
-def freeze_cnn(cnn: nn.Module) -> nn.Module:
+def freeze_cnn(cnn: nn.Module, *, dtype: torch.dtype, with_onednn: bool) -> nn.Module:
     """Returns a copy of a CNN in evaluation mode whose convolutions include what follows them.
 
     A CNN whose graph `torch.fx` cannot trace is returned as it is.
+
+    Args:
+        dtype: that of the convolutions' weights.
+        with_onednn: whether activations become part of convolutions, too, if this PyTorch has oneDNN.
     """
     try:
         graph = fx.symbolic_trace(cnn)
     except (fx.proxy.TraceError, TypeError, AttributeError):
         return cnn
-    has_onednn = bool(torch.backends.mkldnn.is_available())  # type: ignore[no-untyped-call]
+    with_onednn = with_onednn and bool(torch.backends.mkldnn.is_available())  # type: ignore[no-untyped-call]
     for node in list(graph.graph.nodes):
         if not isinstance(conv := _module(graph, node), nn.Conv2d):
             continue
         if isinstance(normalization := _follower(graph, node), nn.BatchNorm2d):
             conv = fuse_conv_bn_eval(conv, normalization)
-            graph.set_submodule(str(node.target), conv)
             _drop_follower(graph, node)
-        if has_onednn and conv.padding_mode == "zeros" and not isinstance(conv.padding, str):
+        if conv.weight.dtype != dtype:
+            conv = deepcopy(conv).to(dtype)
+        graph.set_submodule(str(node.target), conv)
+        if with_onednn and conv.padding_mode == "zeros" and not isinstance(conv.padding, str):
             activation = _follower(graph, node)
             graph.set_submodule(str(node.target), _ActivatedConv(conv, activation))
             if type(activation) in _ACTIVATIONS:

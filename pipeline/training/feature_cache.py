@@ -18,7 +18,7 @@ from tqdm import tqdm
 
 from model.device import autocast
 from model.nn.encoder import Encoder
-from model.nn.frozen_cnn import frozen_features
+from model.nn.frozen_cnn import FrozenFeatures
 from model.vision.augmentation import crop_and_flip
 from model.vision.preprocessing import Preprocessing
 from pipeline.datasets.prepared_split import ImageIndices, PreparedSplit
@@ -42,7 +42,7 @@ def compute_features(
     crop: Callable[[torch.Tensor], torch.Tensor] = lambda images: images,
 ) -> torch.Tensor:
     """Computes `Encoder.features` of some images of a split, each after `crop`; returns float32 on the CPU."""
-    features = frozen_features(encoder, dtype=dtype)
+    features = FrozenFeatures(encoder, dtype=dtype)
     order = in_order(split, indices, BATCH_IMAGES)
     batches = pixel_batches(split, order, preprocessing, num_decode_threads=num_decode_threads)
     shown = tqdm(batches, "features", total=order.steps, unit="batch", leave=False, disable=None)

@@ -23,7 +23,7 @@ from configs.train import TrainConfig
 from model.captioner.metadata import DATA
 from model.device import choose_dtype, keep_freed_memory
 from model.nn.captioning_network import Network
-from model.nn.frozen_cnn import frozen_features
+from model.nn.frozen_cnn import FrozenFeatures
 from model.nn.torchvision_cnns import load_cnn
 from model.training.train_step import Objective, TrainStep
 from pipeline.datasets.prepared_split import ImageIndices, PreparedSplit, read_vocabulary
@@ -177,7 +177,7 @@ class Trainer:
         self._stopping = monitor.stop_requested
 
     def _fixed_features(self) -> Callable[[torch.Tensor], torch.Tensor]:
-        return frozen_features(self.network.encoder, dtype=self.dtype)
+        return FrozenFeatures(self.network.encoder, dtype=self.dtype)
 
     def _inputs(
         self, number: int, epoch: int, cached: torch.Tensor | None, first_step: int

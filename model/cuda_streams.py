@@ -1,0 +1,57 @@
+"""The CUDA streams of a captioner: its device copies, encodes and searches at the same time.
+
+https://docs.pytorch.org/docs/stable/notes/cuda.html#cuda-streams
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+
+import torch
+
+
+class CudaStreams:
+    """A stream on which pixels are copied, one on which they are encoded, and one of searches.
+
+    Args:
+        device: a CUDA device.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+        self._copying, self._encoding, self._searching = (
+            torch.cuda.Stream(device, priority)  # type: ignore[no-untyped-call]
+            for priority in (0, 0, -1)
+        )  # a search is many short kernels, for which the host waits
+
+    def copy(self, host: torch.Tensor) -> torch.Tensor:
+        """Copies a tensor to the device, by way of pinned memory; the current stream waits for it, the host does not.
+
+        PyTorch keeps the pinned memory and uses it again once the copy has ended.
+        """
+        with torch.cuda.stream(self._copying):
+            on_device = host.pin_memory().to(self._device, non_blocking=True)
+        current = torch.cuda.current_stream(self._device)
+        current.wait_stream(self._copying)
+        on_device.record_stream(current)
+        return on_device
+
+    @contextmanager
+    def encoding(self) -> Iterator[torch.cuda.Event]:
+        """Makes the stream of encoding the current one; the event happens when the work of this context is done."""
+        done = torch.cuda.Event()  # type: ignore[no-untyped-call]
+        self._encoding.wait_stream(torch.cuda.current_stream(self._device))  # on which the weights may have been made
+        with torch.cuda.stream(self._encoding):
+            yield done
+            done.record()
+
+    @contextmanager
+    def searching(self, encoded: torch.cuda.Event, tensors: Iterable[torch.Tensor]) -> Iterator[None]:
+        """Makes the stream of searches the current one, after an event of `encoding`, for tensors from there."""
+        self._searching.wait_stream(torch.cuda.current_stream(self._device))
+        with torch.cuda.stream(self._searching):
+            self._searching.wait_event(encoded)
+            for tensor in tensors:
+                tensor.record_stream(self._searching)
+            yield
