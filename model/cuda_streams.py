@@ -5,6 +5,7 @@ https://docs.pytorch.org/docs/stable/notes/cuda.html#cuda-streams
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
@@ -19,7 +20,7 @@ class CudaStreams:
     """
 
     def __init__(self, device: torch.device) -> None:
-        self._device = device
+        self._device, self._one_search = device, threading.Lock()
         self._copying, self._encoding, self._searching = (
             torch.cuda.Stream(device, priority)  # type: ignore[no-untyped-call]
             for priority in (0, 0, -1)
@@ -48,10 +49,12 @@ class CudaStreams:
 
     @contextmanager
     def searching(self, encoded: torch.cuda.Event, tensors: Iterable[torch.Tensor]) -> Iterator[None]:
-        """Makes the stream of searches the current one, after an event of `encoding`, for tensors from there."""
-        self._searching.wait_stream(torch.cuda.current_stream(self._device))
-        with torch.cuda.stream(self._searching):
-            self._searching.wait_event(encoded)
+        """Makes the stream of searches the current one, after an event of `encoding`, for tensors from there.
+
+        One thread at a time: the graphs of a search have one set of arguments.
+        """
+        with self._one_search, torch.cuda.stream(self._searching):
+            self._searching.wait_event(encoded)  # which came after all work on the weights
             for tensor in tensors:
                 tensor.record_stream(self._searching)
             yield

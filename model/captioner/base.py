@@ -5,7 +5,6 @@ Letters: B images.
 
 from __future__ import annotations
 
-import threading
 import zlib
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
@@ -80,7 +79,6 @@ class BaseCaptioner(ABC):
         self.vocabulary, self.device, self.dtype = vocabulary, device, dtype
         self._streams = CudaStreams(device) if device.type == "cuda" else None
         self._searches: dict[Search, CaptionSearch] = {}
-        self._lock = threading.Lock()  # the graphs of a search have one set of arguments
 
     @property
     @abstractmethod
@@ -159,7 +157,7 @@ class BaseCaptioner(ABC):
         seeds = torch.tensor([zlib.crc32(image.data) for image in first]) if search.method == "sample" else None
         tensors = (*state.recurrent, *state.memory, state.image_index)
         searching = self._streams.searching(images.done, tensors) if self._streams and images.done else nullcontext()
-        with torch.inference_mode(), autocast(self.device, self.dtype), self._lock, searching:
+        with torch.inference_mode(), autocast(self.device, self.dtype), searching:
             hypotheses = self._prepared(search)(state, seeds)
             if reranker:
                 hypotheses = rerank(hypotheses, reranker(by_key, hypotheses))

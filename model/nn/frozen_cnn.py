@@ -49,13 +49,14 @@ class FrozenFeatures:
 
     def __call__(self, images: torch.Tensor) -> torch.Tensor:
         """Maps normalised images (B, 3, H, W) to pooled features (B, F), or to those of regions (B, P, F)."""
+        self._cnn.eval()
         parts = torch.split(images, self._images_at_once or max(1, len(images)))
         return self._arrange(torch.cat([self._features(part) for part in parts]))
 
     def _features(self, images: torch.Tensor) -> torch.Tensor:
         missing = self._images_at_once - len(images)
         if self._compiled is None or missing > len(images):
-            return self._cnn.eval()(images)  # type: ignore[no-any-return]
+            return self._cnn(images)  # type: ignore[no-any-return]
         padded = torch.cat([images, images[:1].expand(missing, -1, -1, -1)]) if missing else images
         return self._compiled(padded.contiguous(memory_format=torch.channels_last))[: len(images)]
 
