@@ -21,10 +21,9 @@ class CudaStreams:
 
     def __init__(self, device: torch.device) -> None:
         self._device, self._one_search = device, threading.Lock()
-        self._copying, self._encoding, self._searching = (
-            torch.cuda.Stream(device, priority)  # type: ignore[no-untyped-call]
-            for priority in (0, 0, -1)
-        )  # a search is many short kernels, for which the host waits
+        priorities = 0, 0, -1  # a search is many short kernels, for which the host waits
+        streams = [torch.cuda.Stream(device, priority) for priority in priorities]  # type: ignore[no-untyped-call]
+        self._copying, self._encoding, self._searching = streams
 
     def copy(self, host: torch.Tensor) -> torch.Tensor:
         """Copies a tensor to the device, by way of pinned memory; the current stream waits for it, the host does not.

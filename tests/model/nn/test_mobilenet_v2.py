@@ -54,6 +54,6 @@ def test_the_encoder_and_its_frozen_form_use_it(whole: torchvision.models.Mobile
     expected = whole.eval().features(images)
     with torch.no_grad():
         assert torch.equal(encoder.features(images), expected.flatten(2).transpose(1, 2))
-        frozen = freeze_cnn(encoder.cnn)(images)
+        frozen = freeze_cnn(encoder.cnn, dtype=torch.float32, with_onednn=True)(images)
         assert torch.allclose(frozen, expected, rtol=1e-4, atol=1e-4 * float(expected.abs().max()))
         assert torch.equal(encoder.cnn(images), expected)  # freezing leaves it as it was
