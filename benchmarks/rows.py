@@ -166,7 +166,7 @@ def _job(bench: Bench, runner: str) -> list[object]:
 def first_caption(bench: Bench) -> Result:
     """Seconds of a complete one-image job, against importing torch and loading the captioner."""
     photo = next(bench.photos.iterdir())
-    load = "import sys, torch, torchvision; from model.captioner import Captioner;Captioner.load(sys.argv[1])"
+    load = "import sys, torch; from model.captioner import Captioner;Captioner.load(sys.argv[1])"
     times = bench.by_turns(
         lambda: bench.seconds(*bench.caption(photo)), lambda: bench.seconds("-c", load, bench.captioner)
     )
@@ -189,7 +189,7 @@ def beam(bench: Bench) -> Result:
 
 
 def frozen(bench: Bench) -> Result:
-    """Images/s of the captioner with its frozen network, against the modules as training runs them."""
+    """Images/s of the captioner as the local runner runs it, against the modules as training runs them."""
     return Result(*_captioner(bench, ("beam", "frozen"), ("beam", "trained")), "images/s", 2.0, more_is_better=True)
 
 
