@@ -28,6 +28,10 @@ class Timed:
         tick(len(captioned))
         return captioned
 
+    def __getattr__(self, name: str) -> Any:
+        """Returns an attribute of the stage."""
+        return getattr(self._stage, name)
+
 
 def timed_stage(**arguments: Any) -> Timed:
     """Takes the place of `CaptionStage` in the local runner."""
