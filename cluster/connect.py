@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import atexit
 import logging
 import os
 import socket
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 from cluster.identity import Identity, differences, identity, package_folders
@@ -38,12 +40,16 @@ def is_expected() -> bool:
     return bool(os.environ.get("RAY_ADDRESS")) or bool(ray and ray.is_initialized())
 
 
-def connect(address: str = "") -> Resources:
+def connect(address: str = "", environment: Mapping[str, str] = MappingProxyType({})) -> Resources:
     """Connects to the cluster at `address` or RAY_ADDRESS, or starts Ray on this machine; returns its resources.
 
     Ships our code to the workers of a cluster, unless `ray job submit` has done so; workers on this machine import it
     in place. Keeps an existing connection. Raises ClusterError if no cluster answers at the address, or if its nodes
     run other versions than this process.
+
+    Args:
+        address: HOST:PORT of the cluster.
+        environment: environment variables that workers are started with, unless the user has set them.
     """
     import ray
 
@@ -52,24 +58,33 @@ def connect(address: str = "") -> Resources:
             logging.ERROR
         )  # warns about the size of the captioner
         address = address or os.environ.get("RAY_ADDRESS", "")
+        if not address:
+            os.environ.update({**environment, **os.environ})  # of Ray's processes, hence of its workers
         _check_reachable(address)
         try:
             ray.init(
-                address=address or None,
-                runtime_env=_runtime_env() if address and _SUBMITTED not in os.environ else None,
+                address=address or "local",  # without an address, Ray would join one that others started here
+                runtime_env=_runtime_env(environment) if address else None,
                 log_to_driver=bool(address),
+                include_dashboard=None if address else False,  # its processes take seconds to start
                 logging_level=logging.WARNING,
             )
         except ConnectionError as error:
             raise ClusterError(f"no Ray cluster answers at {address}: {error}") from error
         if address:
             _check_same_code()
+        else:
+            atexit.register(ray.shutdown)  # Ray's own handler waits first for logs, which we do not show
     found = ray.cluster_resources()  # type: ignore[no-untyped-call]
     return Resources(num_cpus=found.get("CPU", 0.0), num_gpus=found.get("GPU", 0.0))
 
 
-def _runtime_env() -> dict[str, Any]:
-    return {"py_modules": [str(folder) for folder in package_folders()], "excludes": _NOT_SHIPPED}
+def _runtime_env(environment: Mapping[str, str]) -> dict[str, Any]:
+    """Returns the environment of a job's workers. A single one, as workers of different ones are not reused."""
+    if _SUBMITTED in os.environ:
+        return {"env_vars": {name: value for name, value in environment.items() if name not in os.environ}}
+    code = {"py_modules": [str(folder) for folder in package_folders()], "excludes": _NOT_SHIPPED}
+    return {**code, "env_vars": dict(environment)}
 
 
 def _check_reachable(address: str) -> None:

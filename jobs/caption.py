@@ -26,6 +26,7 @@ from jobs.captioning.job_description import describe, find_captioners, read_opti
 from jobs.captioning.progress import CaptionProgress, describe_job
 from jobs.captioning.summary import find_failures, summarise
 from jobs.console.stop_requests import stop_on_signals
+from model.device import SINGLE_ARENA
 from pipeline.filenames import normalize_path
 from pipeline.inference.run_stats import RunStats
 from pipeline.inputs.listing import list_inputs
@@ -64,8 +65,9 @@ def run(config: CaptionConfig) -> int:
         check_not_renamed(commit_log, listing.shards)
         spans = list(commit_log.remaining_work(listing.shards)) if not config.retry_errors else []
         # Connected before `stop_on_signals`: Ray takes SIGTERM for itself.
-        resources = connect.connect(config.ray.address) if on_ray and (spans or config.retry_errors) else None
-        if resources:
+        resources = None
+        if on_ray and (spans or config.retry_errors):
+            resources = connect.connect(config.ray.address, SINGLE_ARENA)
             device = placement.check_device(config.device, config.ray, resources)
 
         write_job(folder, job)

@@ -20,6 +20,7 @@ from tolerances import same_log_prob
 from cluster.connect import Resources, connect
 from jobs import cli
 from model.captioner import checkpoint
+from model.device import SINGLE_ARENA
 from model.nn.captioning_network import Architecture
 from model.vision.preprocessing import Preprocessing
 from model.vocabulary import Vocabulary
@@ -252,7 +253,7 @@ def caption(shardtalk: Run, captioner: Path, tmp_path: Path) -> Run:
 def local_ray() -> Iterator[Resources]:
     """Ray on this machine, started once."""
     os.environ["RAY_metrics_report_interval_ms"] = "100"  # noqa: SIM112 - of ten seconds
-    resources = connect()
+    resources = connect(environment=SINGLE_ARENA)
     yield resources
     import ray
 

@@ -4,15 +4,11 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Generator, Iterable
-from typing import Any
 
 import pyarrow as pa
-import ray
-from ray.exceptions import RayError
 
 POLL_S = 10.0
 """Seconds between two requests for the number of captioners."""
-ANSWER_TIMEOUT_S = 5.0
 
 ReportStartup = Callable[[int, int], None]
 """Called with the number of captioners that are up, and the number that the job starts with."""
@@ -31,24 +27,6 @@ class StartupCounter:
     def count(self) -> int:
         """Returns the number of actors that have been up."""
         return len(self._ids)
-
-
-class RemoteStartupCounter:
-    """A handle to a `StartupCounter` in an actor."""
-
-    def __init__(self, actor: Any) -> None:
-        self._actor = actor
-
-    def add_this_actor(self) -> None:
-        """Records that the calling actor is up."""
-        self._actor.add.remote(ray.get_runtime_context().get_actor_id())
-
-    def count(self) -> int:
-        """As `StartupCounter.count`; 0 if there is no answer."""
-        try:
-            return int(ray.get(self._actor.count.remote(), timeout=ANSWER_TIMEOUT_S))
-        except RayError:
-            return 0
 
 
 def report_until_first(

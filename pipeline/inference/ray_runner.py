@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -13,23 +14,18 @@ import ray.data
 from ray.data import ExecutionResources
 from ray.data.block import BlockMetadata
 from ray.data.datasource import Datasource, ReadTask
-from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from model.device import SINGLE_ARENA
-from pipeline.inference.actor_startup import (
-    RemoteStartupCounter,
-    ReportStartup,
-    StartupCounter,
-    report_until_first,
-)
+from pipeline.inference.actor_startup import ReportStartup, report_until_first
 from pipeline.inference.caption_stage import CaptionStage
-from pipeline.inference.fault_isolation import AttemptTracker, CrashIsolated, RowId, RowPositions, Stage, Tracker
+from pipeline.inference.fault_isolation import CrashIsolated, Stage
+from pipeline.inference.run_state import RemoteRunState
 from pipeline.read_options import DEFAULTS, ReadOptions
 from pipeline.readers import splitting
 from pipeline.readers.reader import read
 from pipeline.readers.splitting import split_spans
 from pipeline.schema import ENCODED
-from pipeline.shards import Span
+from pipeline.shards import ShardFormat, Span
 
 FILES_PER_TASK, BYTES_PER_TASK = 256, 64 << 20
 """Maximum number of shards, and their total size, in one read task; a larger shard has a task of its own."""
@@ -63,12 +59,13 @@ class SpanDatasource(Datasource):
 
     Args:
         spans: the spans to read.
-        wanted: minimum number of tasks, if there are as many spans.
+        wanted: minimum number of tasks, if there are as many spans, or as many batches of images.
         batch_size, options: as for `readers.reader.read`.
     """
 
     def __init__(self, spans: Sequence[Span], *, wanted: int, batch_size: int, options: ReadOptions) -> None:
-        self.groups = list(_grouped(spans, max(1, min(FILES_PER_TASK, len(spans) // wanted))))
+        least = batch_size if _are_images(spans) else 1
+        self.groups = list(_grouped(spans, min(FILES_PER_TASK, max(least, len(spans) // wanted))))
         self._read = partial(read, batch_size=batch_size, options=options)
 
     def estimate_inmemory_data_size(self) -> int:
@@ -104,35 +101,17 @@ def _bytes(span: Span) -> int:
     return max(0, span.shard.size - span.offset)
 
 
-class RemoteAttemptTracker:
-    """A proxy of an `AttemptTracker` that lives in an actor."""
-
-    def __init__(self, actor: Any) -> None:
-        self._actor = actor
-
-    def plan(self, rows: Sequence[RowId]) -> tuple[list[RowPositions], RowPositions] | None:
-        """As `AttemptTracker.plan`."""
-        found: tuple[list[RowPositions], RowPositions] | None = ray.get(self._actor.plan.remote(rows))
-        return found
-
-    def begin(self, rows: Sequence[RowId]) -> None:
-        """As `AttemptTracker.begin`. Waits, so that the rows are recorded before they can kill this process."""
-        ray.get(self._actor.begin.remote(rows))
-
-    def end(self, rows: Sequence[RowId]) -> None:
-        """As `AttemptTracker.end`."""
-        self._actor.end.remote(rows)
+def _are_images(spans: Sequence[Span]) -> bool:
+    return all(span.shard.format == ShardFormat.IMAGE for span in spans)
 
 
 class CaptionActor:
     """Creates a `CaptionStage` in its actor, and divides the rows of several batches evenly among them."""
 
-    def __init__(
-        self, tracker: Tracker, startup: RemoteStartupCounter, arguments: Mapping[str, Any], batch_size: int
-    ) -> None:
-        self._caption = CrashIsolated(CaptionStage(**arguments), "caption", tracker)
+    def __init__(self, state: RemoteRunState, arguments: Mapping[str, Any], batch_size: int) -> None:
+        self._caption = CrashIsolated(CaptionStage(**arguments), "caption", state)
         self._batch_size = batch_size
-        startup.add_this_actor()
+        state.add_this_actor()
 
     def __call__(self, rows: pa.Table) -> pa.Table:
         """As `CaptionStage`."""
@@ -141,10 +120,13 @@ class CaptionActor:
         return pa.concat_tables([self._caption(rows.slice(i * size, size)) for i in range(batches)])
 
 
-def _start_actor(actor_class: type) -> Any:
-    """Starts an actor on the driver's node, without which the job is over anyway."""
-    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-    return ray.remote(actor_class).options(num_cpus=0, scheduling_strategy=here).remote()
+def _single_arena() -> dict[str, Any]:
+    """Returns the options of an actor that starts it with one heap, as Ray calls the stages in a thread.
+
+    They are empty where all workers are started so: a worker with options of its own is a new process.
+    """
+    given = os.environ | ray.get_runtime_context().runtime_env.get("env_vars", {})
+    return {} if given.keys() >= SINGLE_ARENA.keys() else {"runtime_env": {"env_vars": SINGLE_ARENA}}
 
 
 def _configure(context: ray.data.DataContext, limits: FlowLimits, actors: int) -> None:
@@ -157,6 +139,11 @@ def _configure(context: ray.data.DataContext, limits: FlowLimits, actors: int) -
     )
     context.actor_init_retry_on_errors, context.actor_init_max_retries = True, INIT_RETRIES
     context.max_consecutive_actor_init_deaths = INIT_DEATHS
+
+
+def _batches_at_once(spans: Sequence[Span], limits: FlowLimits, images_per_round: int) -> int:
+    """Returns `FlowLimits.batches`, or fewer if all captioners would not get as many."""
+    return max(1, min(limits.batches, len(spans) // images_per_round)) if _are_images(spans) else limits.batches
 
 
 def run_ray(
@@ -186,13 +173,10 @@ def run_ray(
     _configure(ray.data.DataContext.get_current(), limits, actors[1])
     wanted = TASKS_PER_ACTOR * actors[1]
     pieces = split_spans(spans, min_pieces=wanted, piece_bytes=splitting.PIECE_BYTES, options=options)
-    tracker, startup = (
-        RemoteAttemptTracker(_start_actor(AttemptTracker)),
-        RemoteStartupCounter(_start_actor(StartupCounter)),
-    )
+    state = RemoteRunState.start()
     source = SpanDatasource(pieces, wanted=wanted, batch_size=batch_size, options=options)
     min_actors = min(actors[0], len(source.groups))
-    actor = {**actor_resources, "runtime_env": {"env_vars": SINGLE_ARENA}}  # Ray calls the stages in a thread
+    actor = {**actor_resources, **_single_arena()}
     # Without a GPU both stages ask for the same, and Ray runs them in one actor: a core decodes and captions by turns.
     decoding = {} if actor_resources.get("num_gpus") else actor
     rows = (
@@ -200,17 +184,17 @@ def run_ray(
             source,
             override_num_blocks=len(source.groups),
             num_cpus=READ_CPUS,
-            concurrency=actors[1] * limits.read_tasks,
+            concurrency=min(actors[1] * limits.read_tasks, len(source.groups)),
         )
-        .map_batches(CrashIsolated(decode, "decode", tracker), batch_format="pyarrow", batch_size=None, **decoding)
+        .map_batches(CrashIsolated(decode, "decode", state), batch_format="pyarrow", batch_size=None, **decoding)
         .map_batches(
             CaptionActor,
-            fn_constructor_args=(tracker, startup, dict(caption_arguments), batch_size),
+            fn_constructor_args=(state, dict(caption_arguments), batch_size),
             batch_format="pyarrow",
-            batch_size=limits.batches * batch_size,
+            batch_size=_batches_at_once(pieces, limits, batch_size * actors[1]) * batch_size,
             compute=ray.data.ActorPoolStrategy(min_size=min_actors, max_size=actors[1]),
             **actor,
         )
     )
     tables = rows.iter_batches(batch_format="pyarrow", batch_size=None)
-    yield from report_until_first(tables, startup.count, min_actors, report_startup)
+    yield from report_until_first(tables, state.count, min_actors, report_startup)

@@ -1,12 +1,15 @@
-"""Connecting to a cluster that is not there."""
+"""Starting Ray, and connecting to a cluster that is not there."""
 
+import os
 import socket
 from pathlib import Path
 
 import pytest
+import ray
 from conftest import Run, pictures
 
-from cluster.connect import ClusterError, connect
+from cluster.connect import ClusterError, Resources, connect
+from model.device import SINGLE_ARENA
 
 
 @pytest.fixture
@@ -32,3 +35,9 @@ def test_the_command_says_so_in_one_line(
     code, said = caption(pictures(tmp_path / "in", 1), "--runner", "ray", "--ray.address", f"127.0.0.1:{free_port}")
     assert code == 2
     assert said.startswith("shardtalk caption: error: no Ray cluster answers at") and said.count("\n") == 1
+
+
+def test_all_workers_of_a_ray_that_is_started_have_the_environment(local_ray: Resources) -> None:
+    assert ray.get_runtime_context().runtime_env == {}  # one would cost processes of its own
+    found = ray.get(ray.remote(lambda: dict(os.environ)).remote())
+    assert found.items() >= SINGLE_ARENA.items()

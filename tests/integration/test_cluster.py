@@ -117,13 +117,16 @@ def test_a_job_that_fails_says_why_and_with_which_code(cluster: LocalCluster, tm
 
 def test_workers_run_the_code_that_was_submitted(cluster: LocalCluster) -> None:
     code = (
-        "import ray; from cluster.connect import connect; connect();"
-        "where = ray.remote(lambda: __import__('pipeline').__file__); print('at', ray.get(where.remote()))"
+        "import os, ray; from cluster.connect import connect; connect(environment={'A': 'a', 'B': 'b'});"
+        "where = ray.remote(lambda: (__import__('pipeline').__file__, os.environ['A'], os.environ['B']));"
+        "print('at', *ray.get(where.remote()))"
     )
-    returned, log = ended(submit(cluster, "python", "-c", code))
+    own = ("--runtime-env-json", json.dumps({"env_vars": {"B": "the user's"}}))
+    returned, log = ended(submit(cluster, "python", "-c", code, options=own))
     assert returned == 0, log
     (line,) = (line for line in log.splitlines() if line.startswith("at "))
     assert str(cluster.folder) in line and "runtime_resources/working_dir_files" in line
+    assert line.endswith(" a the user's")
 
 
 def test_a_driver_with_other_versions_is_refused(cluster: LocalCluster, tmp_path: Path, photos: Path) -> None:
