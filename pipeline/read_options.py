@@ -53,7 +53,8 @@ class ReadOptions:
         """Restores the options from a job record; options missing there keep their defaults."""
         reading = job.get("reading") or {}
         names: dict[str, Any] = {name: str(reading.get(name, "")) for name in _NAMES}
-        return cls(image_members=tuple(reading.get("image_members", ())), **names)
+        max_image_bytes = int(reading.get("max_image_bytes", MAX_IMAGE_BYTES))
+        return cls(image_members=tuple(reading.get("image_members", ())), max_image_bytes=max_image_bytes, **names)
 
 
 DEFAULTS = ReadOptions()

@@ -6,7 +6,7 @@ import contextlib
 import json
 import time
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import PurePath
 from typing import Any
@@ -28,7 +28,7 @@ BLOCK_BYTES = 64 << 20
 Row = dict[str, Any]
 
 
-def read(spans: Iterable[Span], *, batch_size: int, options: ReadOptions = DEFAULTS) -> Iterator[pa.Table]:
+def read(spans: Iterable[Span], *, batch_size: int, options: ReadOptions = DEFAULTS) -> Generator[pa.Table]:
     """Yields the rows of the spans as tables of `schema.ENCODED` of at most `batch_size` rows and about 64 MiB.
 
     Any problem with a file becomes a row with an error code.

@@ -208,11 +208,15 @@ class Folder:
         path = Path(target)
         path.parent.mkdir(parents=True, exist_ok=True)
         unfinished = path.with_name(UNFINISHED.format(path.name))
-        with unfinished.open("wb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        unfinished.replace(path)
+        try:
+            with unfinished.open("wb") as file:
+                yield file
+                file.flush()
+                os.fsync(file.fileno())
+            unfinished.replace(path)
+        except BaseException:
+            unfinished.unlink(missing_ok=True)
+            raise
         _sync_folder(path.parent)  # makes the rename durable
 
     def remove(self, name: str) -> None:
