@@ -68,6 +68,11 @@ class CaptionConfig(CaptioningOptions):
         return 1.0 if self.max_error_rate == 1.0 else 0.01
 
     @property
+    def export_formats(self) -> list[str]:
+        """The exports asked for by `vis_json` and `coco_json`."""
+        return [name for name, wanted in (("vis", self.vis_json), ("coco", self.coco_json)) if wanted]
+
+    @property
     def sibling_names(self) -> list[str]:
         """`siblings` without leading dots, sorted."""
         return sorted({name.strip().removeprefix(".") for name in self.siblings} - {""})

@@ -27,6 +27,7 @@ from jobs.captioning.progress import CaptionProgress, describe_job
 from jobs.captioning.summary import find_failures, summarise
 from jobs.console.stop_requests import stop_on_signals
 from model.device import SINGLE_ARENA
+from pipeline.exports.tables import write_beside_parts
 from pipeline.filenames import normalize_path
 from pipeline.inference.run_stats import RunStats
 from pipeline.inputs.listing import list_inputs
@@ -37,7 +38,6 @@ from pipeline.output.job_record import check_output_folder, check_outside_inputs
 from pipeline.output.manifest import finish, is_finished
 from pipeline.output.renamed_inputs import check_not_renamed
 from pipeline.output.writer import PartWriter
-from pipeline.results import exports
 from pipeline.results.progress import write_plan
 from pipeline.shards import Span
 from pipeline.storage.folder import Folder
@@ -121,7 +121,7 @@ def run(config: CaptionConfig) -> int:
         if spans or not is_finished(folder, commit_log):  # otherwise the manifest of the run that finished it stays
             run = {"run": stats.record(), "device": device, "versions": _versions()}
             finish(folder, commit_log, job=job, run=run, confirm=mine.confirm)
-        exports.write(folder, commit_log, vis=config.vis_json, coco=config.coco_json)
+        write_beside_parts(folder, commit_log, config.export_formats)
         summarise(config.output, commit_log, listing, stats, device)
         return 0
 

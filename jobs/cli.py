@@ -73,6 +73,19 @@ COMMANDS = {
             examples=("captions", "s3://bucket/captions --page gallery.html"),
         ),
         Command(
+            "export",
+            "write captions for other programs: CSV, text files, tars, …",
+            "export:ExportConfig",
+            positional="paths",
+            metavar="OUT DEST",
+            main=("to", "min_log_prob_per_token", "errors", "extension"),
+            examples=(
+                "captions captions.csv --to csv",
+                "captions photos --to txt",
+                "s3://bucket/captions s3://bucket/captioned --to webdataset --min_log_prob_per_token=-1.5",
+            ),
+        ),
+        Command(
             "prepare",
             "write training shards of captioned images",
             "prepare:PrepareConfig",

@@ -35,6 +35,7 @@ LAYERS = {
         "datasets",
         "output",
         "results",
+        "exports",
         "verification",
         "evaluation",
         "inference",
@@ -129,7 +130,8 @@ def test_help_loads_nothing_heavy(arguments: list[str]) -> None:
 
 
 def test_captioning_needs_no_extra() -> None:
-    code = "import jobs.caption, jobs.verify, jobs.status, jobs.gallery, jobs.import_neuraltalk2, model.captioner"
+    commands = "jobs.caption, jobs.verify, jobs.status, jobs.gallery, jobs.export, jobs.import_neuraltalk2"
+    code = f"import {commands}, model.captioner"
     loaded = loaded_after(f"{code}, pipeline.inference.ray_runner, pipeline.inference.local_runner")
     assert "ray" in loaded
     assert not loaded & {"matplotlib", "pycocoevalcap", "tensorboardX", "webdataset", "h5py", "moto", "skimage"}
