@@ -7,6 +7,7 @@ from typing import Literal
 
 from configs.captioning import CaptioningOptions
 from configs.errors import ConfigError
+from configs.partition import Partition
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,6 +48,10 @@ class CaptionConfig(CaptioningOptions):
     max_lost_shards: float = -1.0
     """Share of all shards (tars, Parquet files and other files of many images), in [0, 1]; if not one image of more
     shards could be read, the job fails (exit code 1). -1: 0.01, or 1 where max_error_rate is 1."""
+    partition: str = ""
+    """The share of this command, i/n such as 3/16: n commands that differ in i alone, at the same time or one after
+    another, write one output. Each captions its own shards; the last to finish completes the output. Empty: this
+    command writes all of it."""
     retry_errors: bool = False
     """Try the images again that ended in an error which may have passed: unreadable, out_of_memory."""
     rows_per_file: int = 10_000
@@ -73,6 +78,11 @@ class CaptionConfig(CaptioningOptions):
         return [name for name, wanted in (("vis", self.vis_json), ("coco", self.coco_json)) if wanted]
 
     @property
+    def share(self) -> Partition | None:
+        """`partition`; None if this command writes the whole output."""
+        return Partition.parse(self.partition) if self.partition else None
+
+    @property
     def sibling_names(self) -> list[str]:
         """`siblings` without leading dots, sorted."""
         return sorted({name.strip().removeprefix(".") for name in self.siblings} - {""})
@@ -86,6 +96,7 @@ class CaptionConfig(CaptioningOptions):
         super().__post_init__()
         if not self.captioner:
             raise ConfigError("captioner is an empty list; give one or more")
+        _ = self.share
         if self.max_image_bytes < 1:
             raise ConfigError(f"max_image_bytes is {self.max_image_bytes}; it must be at least 1")
         if not 0.0 <= self.max_error_rate <= 1.0:

@@ -24,6 +24,7 @@ from jobs.captioning import placement
 from jobs.captioning.flow import caption_spans
 from jobs.captioning.job_description import describe, find_captioners, read_options
 from jobs.captioning.progress import CaptionProgress, describe_job
+from jobs.captioning.share import Share
 from jobs.captioning.summary import find_failures, summarise
 from jobs.console.stop_requests import stop_on_signals
 from model.device import SINGLE_ARENA
@@ -31,12 +32,11 @@ from pipeline.exports.tables import write_beside_parts
 from pipeline.filenames import normalize_path
 from pipeline.inference.run_stats import RunStats
 from pipeline.inputs.listing import list_inputs
+from pipeline.inputs.renamed import check_not_renamed
 from pipeline.output import lease, retry_errors
 from pipeline.output.cleanup import sweep
 from pipeline.output.commit_log import CommitLog
 from pipeline.output.job_record import check_output_folder, check_outside_inputs, check_same_job, write_job
-from pipeline.output.manifest import finish, is_finished
-from pipeline.output.renamed_inputs import check_not_renamed
 from pipeline.output.writer import PartWriter
 from pipeline.results.progress import write_plan
 from pipeline.shards import Span
@@ -52,34 +52,38 @@ def run(config: CaptionConfig) -> int:
     """Captions the inputs; returns the exit code."""
     searching, reranking = find_captioners(config)
     inputs = [normalize_path(given) for given in config.inputs]
-    folder = Folder(config.output)
+    folder = Folder(config.output, writer=config.share.name if config.share else "")
     check_outside_inputs(folder.url, inputs)
     listing = list_inputs(inputs, read_options(config))
     job = describe(config, searching, reranking)
     check_output_folder(folder)
+    share = Share.find(folder, config.share, inputs, listing)
     on_ray = config.runner == "ray" or (config.runner == "auto" and connect.is_expected())
     device = "" if on_ray else placement.check_device(config.device, config.ray, None)
-    with lease.hold(folder) as mine:
-        commit_log = CommitLog.load(folder)
-        check_same_job(folder, commit_log, job)
-        check_not_renamed(commit_log, listing.shards)
-        spans = list(commit_log.remaining_work(listing.shards)) if not config.retry_errors else []
+    with lease.hold(share.control) as mine:
+        whole = CommitLog.load(folder)
+        check_same_job(folder, whole, job)
+        check_not_renamed(whole.shard_ids, listing.shards)
+        commit_log = share.commit_log(whole)
+        spans = list(commit_log.remaining_work(share.input.shards)) if not config.retry_errors else []
         # Connected before `stop_on_signals`: Ray takes SIGTERM for itself.
         resources = None
         if on_ray and (spans or config.retry_errors):
             resources = connect.connect(config.ray.address, SINGLE_ARENA)
             device = placement.check_device(config.device, config.ray, resources)
 
+        share = share.record(job)
         write_job(folder, job)
         mine.start(commit_log, job)
         if config.retry_errors:
             taken_back = retry_errors.uncommit_errors(
-                folder, commit_log, listing.shards, mine, options=read_options(config)
+                folder, commit_log, share.input.shards, mine, options=read_options(config)
             )
             log.info(f"{taken_back} rows with errors are tried again")
-            spans = list(commit_log.remaining_work(listing.shards))
-        sweep(folder, commit_log, confirm=mine.confirm)
-        plan = write_plan(folder, commit_log, spans)
+        if config.retry_errors or share.partition:  # another driver may have divided the output otherwise
+            spans = list(commit_log.remaining_work(share.input.shards))
+        sweep(folder, commit_log, confirm=mine.confirm, partition=share.partition)
+        plan = write_plan(share.control, commit_log, spans)
         part_writer = PartWriter(
             folder,
             commit_log,
@@ -88,11 +92,12 @@ def run(config: CaptionConfig) -> int:
             commit_interval_s=config.commit_interval_s,
             confirm=mine.confirm,
             epoch=mine.epoch.id,
+            partition=share.partition,
         )
         slots = placement.slots(config, resources)
         stats = RunStats(commit_log, slots, expected_rows=_expected_rows(commit_log, spans))
         runner = "ray" if on_ray else "local"
-        log.info(describe_job(config.inputs, listing.shards, config.captioner, device, runner))
+        log.info(describe_job(config.inputs, share.input.shards, config.captioner, device, runner))
 
         stopped = _commit(
             caption_spans(config, [*searching, *reranking], spans, resources),
@@ -106,7 +111,7 @@ def run(config: CaptionConfig) -> int:
         if find_failures(
             folder,
             commit_log,
-            listing,
+            share.input,
             stats,
             max_error_rate=config.max_error_rate,
             max_lost_shards=config.lost_shards_allowed,
@@ -118,11 +123,16 @@ def run(config: CaptionConfig) -> int:
             return cli.INTERRUPTED
 
         mine.confirm()
-        if spans or not is_finished(folder, commit_log):  # otherwise the manifest of the run that finished it stays
-            run = {"run": stats.record(), "device": device, "versions": _versions()}
-            finish(folder, commit_log, job=job, run=run, confirm=mine.confirm)
-        write_beside_parts(folder, commit_log, config.export_formats)
-        summarise(config.output, commit_log, listing, stats, device)
+        run = {"run": stats.record(), "device": device, "versions": _versions()}
+        missing = share.finish(commit_log, job=job, run=run, is_new=bool(spans), confirm=mine.confirm)
+        if missing is None:
+            whole = CommitLog.load(folder) if share.partition else commit_log
+            write_beside_parts(folder, whole, config.export_formats)
+        summarise(config.output, commit_log, share.input, stats, device)
+        if share.partition:
+            log.info(
+                f"partition {share.partition} is finished; {missing or 'so are all others: the output is complete'}"
+            )
         return 0
 
 

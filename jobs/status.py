@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import sys
+from collections import Counter
+from collections.abc import Mapping
 from dataclasses import asdict
 from datetime import timedelta
 
@@ -37,11 +39,24 @@ def describe(status: Status) -> str:
         f"{share:.1%} of the bytes ({status.bytes / MEGABYTE:,.1f} of {status.total_bytes / MEGABYTE:,.1f} MB),"
         f" {status.files:,} of {status.total_files:,} files",
     ]
+    if status.partitions:
+        lines.insert(1, _describe_partitions(status.partitions))
     if status.rows_per_s:
         lines.append(f"{status.rows_per_s:,.1f} rows/s")
     if status.seconds_left:
         lines[-1] += f", {timedelta(seconds=round(status.seconds_left))} left"
     return "".join(f"{line}\n" for line in lines)
+
+
+def _describe_partitions(states: Mapping[str, str]) -> str:
+    """Describes states as "3 partitions: 2 finished, 1 stopped (2/3)", naming those whose command is to be given."""
+    counts = Counter(states.values())
+    named = {
+        state: f" ({', '.join(each for each in states if states[each] == state)})"
+        for state in ("stopped", "not started")
+    }
+    told = [f"{counts[state]} {state}{named.get(state, '')}" for state in sorted(counts)]
+    return f"{len(states)} partitions: {', '.join(told)}"
 
 
 if __name__ == "__main__":

@@ -28,7 +28,8 @@ def caption(inputs: Location | Sequence[Location], output: Location, **options: 
         options: the options of the command by name, such as `captioner="run/best"`, `runner="ray"`; a section is a
             mapping or a dataclass: `search={"beam_size": 3}` or `search=Search(beam_size=3)`.
 
-    Returns the manifest of the output; `["totals"]` counts rows, captions and errors.
+    Returns the manifest of the output, or with `partition` that of the partition; `["totals"]` counts rows, captions
+    and errors.
 
     Progress goes to stderr; messages go to the logger "shardtalk", which writes them to stderr if the program has not
     set up logging. Raises ValueError (one of its subclasses, which says what to change) for an option that does not
@@ -45,7 +46,7 @@ def caption(inputs: Location | Sequence[Location], output: Location, **options: 
     from jobs import caption as job
     from jobs import cli
     from jobs.console import messages
-    from pipeline.output.layout import MANIFEST
+    from pipeline.output.layout import MANIFEST, control_path
     from pipeline.storage.folder import Folder
 
     if not logging.getLogger(messages.LOGGER).hasHandlers():  # else the program shows them as it likes
@@ -55,7 +56,7 @@ def caption(inputs: Location | Sequence[Location], output: Location, **options: 
         raise KeyboardInterrupt
     if code:
         raise JobError(f"the job failed; its messages say why. What it committed is in {config.output}")
-    manifest: dict[str, Any] = json.loads(Folder(config.output).read(MANIFEST))
+    manifest: dict[str, Any] = json.loads(Folder(config.output).read(control_path(config.share) + MANIFEST))
     return manifest
 
 

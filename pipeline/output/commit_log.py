@@ -1,6 +1,7 @@
 """The commit log of an output folder: which rows are committed, and which remain to be captioned.
 
-A commit record is a small JSON file under `_commits/` that names one part, the rows in it, and hashes of both.
+A commit record is a small JSON file under `_commits/` that names one part, the rows in it, and hashes of both. Each
+partition of an output has such a folder of its own.
 A part without a record is garbage. So is a record of a driver that had lost the output (`pipeline.output.epochs`).
 """
 
@@ -13,9 +14,12 @@ from dataclasses import asdict, astuple, dataclass, field
 
 import pyarrow as pa
 
+from configs.partition import Partition
 from pipeline.errors import OutputError
 from pipeline.filenames import printable
 from pipeline.output import epochs
+from pipeline.output.epochs import EpochSnapshot
+from pipeline.output.layout import control_path, partition_of
 from pipeline.shards import Shard, Span
 from pipeline.storage.filesystems import CONNECTIONS
 from pipeline.storage.folder import Folder
@@ -78,7 +82,7 @@ class Commit:
     @property
     def record(self) -> str:
         """Name of the commit record in the output folder."""
-        return f"{COMMITS}/{self.file.rpartition('.')[0]}{SUFFIX}"
+        return f"{control_path(partition_of(self.file))}{COMMITS}/{self.file.rpartition('.')[0]}{SUFFIX}"
 
     def encode(self) -> bytes:
         """Returns the contents of the commit record."""
@@ -115,10 +119,32 @@ class CommitLog:
     """Commits that do not count, written by drivers that had lost the output."""
 
     @classmethod
-    def load(cls, folder: Folder) -> CommitLog:
-        """Reads all commit records. Raises OutputError for a damaged one."""
+    def load(cls, folder: Folder, partition: Partition | None = None) -> CommitLog:
+        """Reads the commit records of an output, or of one of its partitions. Raises OutputError for a damaged one."""
+        if partition:
+            return cls._read(
+                folder, control_path(partition), epochs.read_snapshot(folder.below(control_path(partition)))
+            )
         snapshot = epochs.read_snapshot(folder)
-        names = [f"{COMMITS}/{name}" for name in folder.names(COMMITS) if name.endswith(SUFFIX) and name[0] != "."]
+        count = int(snapshot.division["count"]) if snapshot and snapshot.division else 0
+        partitions = [Partition(number, count) for number in range(1, count + 1)]
+        return cls.merged([cls._read(folder, "", snapshot), *(cls.load(folder, partition) for partition in partitions)])
+
+    @classmethod
+    def merged(cls, commit_logs: Iterable[CommitLog]) -> CommitLog:
+        """Returns the commits of several logs as one."""
+        whole = cls()
+        for commit_log in commit_logs:
+            for commit in commit_log.commits:
+                whole.add(commit)
+            whole.superseded += commit_log.superseded
+            whole.stale += commit_log.stale
+        return whole
+
+    @classmethod
+    def _read(cls, folder: Folder, control: str, snapshot: EpochSnapshot | None) -> CommitLog:
+        below = f"{control}{COMMITS}"
+        names = [f"{below}/{name}" for name in folder.names(below) if name.endswith(SUFFIX) and name[0] != "."]
         commits = []
         contents = prefetch_map(folder.read, names, threads=CONNECTIONS, depth=2 * CONNECTIONS)
         for name, content in zip(names, contents, strict=True):

@@ -6,6 +6,8 @@ _epochs/000007-ID.json    its snapshot: the commits that count besides its own, 
 Commit records carry their driver's epoch. A commit counts if it is of the newest epoch or in its snapshot. A driver
 that was paused, lost the output and resumes later therefore cannot add rows. This depends on the order of steps:
 claim, read the records, write the snapshot; and before any deletion: list, confirm, delete.
+
+The epoch of partitions (`pipeline.output.partitions`) is the last of an output: no other is claimed after it.
 """
 
 from __future__ import annotations
@@ -13,7 +15,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from pipeline.errors import OutputError
@@ -21,6 +23,7 @@ from pipeline.storage.folder import Folder
 
 EPOCHS = "_epochs"
 _NAME = re.compile(r"(\d{6,})(?:-(\w+)\.json)?")
+_SHARED = "partitions"
 
 
 @dataclass(frozen=True)
@@ -29,7 +32,18 @@ class Epoch:
 
     number: int
     driver: str
-    """`pipeline.output.lease.Owner.id`."""
+    """`pipeline.output.lease.Owner.id`; "partitions16" for the drivers of 16 partitions."""
+
+    @classmethod
+    def of_partitions(cls, number: int, count: int) -> Epoch:
+        """Returns the epoch that the drivers of all partitions share."""
+        return cls(number, f"{_SHARED}{count}")
+
+    @property
+    def partitions(self) -> int:
+        """Number of partitions whose drivers share it; 0 for the epoch of one driver."""
+        count = self.driver.removeprefix(_SHARED)
+        return int(count) if self.driver.startswith(_SHARED) and count.isdecimal() else 0
 
     @property
     def id(self) -> str:
@@ -56,10 +70,17 @@ class EpochSnapshot:
     """Parts whose commits count besides those of this epoch."""
     job: Mapping[str, Any]
     """The settings that determine the rows."""
+    division: Mapping[str, Any] = field(default_factory=dict)
+    """`pipeline.output.partitions.Division` of the partitions; empty if there are none."""
 
     def includes(self, epoch: str, file: str) -> bool:
         """Returns whether the commit of a part counts, given its epoch."""
         return epoch == self.epoch or file in self.files
+
+    def encode(self) -> bytes:
+        """Returns the contents of the snapshot's file."""
+        found = {"epoch": self.epoch, "files": sorted(self.files), "job": self.job}
+        return json.dumps(found | ({"division": self.division} if self.division else {}), ensure_ascii=False).encode()
 
 
 def claim(folder: Folder, driver: str) -> Epoch:
@@ -68,13 +89,24 @@ def claim(folder: Folder, driver: str) -> Epoch:
     If the filesystem cannot create files exclusively, the last of several claims of one number wins, and `is_newest`
     is False for the others.
     """
-    epoch = Epoch(max((number for number, _ in _listed(folder)), default=0) + 1, driver)
+    newest = newest_claim(folder)
+    if newest.partitions:
+        raise OutputError(
+            f"{folder.url} is written in {newest.partitions} partitions; give --partition i/{newest.partitions}"
+        )
+    epoch = Epoch(newest.number + 1, driver)
     try:
         if not folder.create(epoch.claim_file, driver.encode()):
             folder.write(epoch.claim_file, driver.encode())
     except FileExistsError as error:
         raise OutputError(f"{folder.url} is being written by another driver, which was faster") from error
     return epoch
+
+
+def newest_claim(folder: Folder) -> Epoch:
+    """Returns the newest epoch that was claimed; its number is 0 if there is none."""
+    number = max((number for number, _ in _listed(folder)), default=0)
+    return Epoch(number, _claimed_by(folder, number) if number else "")
 
 
 def is_newest(folder: Folder, epoch: Epoch) -> bool:
@@ -88,8 +120,7 @@ def is_newest(folder: Folder, epoch: Epoch) -> bool:
 
 def write_snapshot(folder: Folder, epoch: Epoch, files: Iterable[str], job: Mapping[str, Any]) -> None:
     """Writes which commits count besides those of this epoch. Writing it again with fewer files uncommits the rest."""
-    found = {"epoch": epoch.id, "files": sorted(files), "job": job}
-    folder.write(epoch.snapshot_file, json.dumps(found, ensure_ascii=False).encode())
+    folder.write(epoch.snapshot_file, EpochSnapshot(epoch.id, frozenset(files), job).encode())
 
 
 def read_snapshot(folder: Folder) -> EpochSnapshot | None:
@@ -104,7 +135,7 @@ def read_snapshot(folder: Folder) -> EpochSnapshot | None:
     name = Epoch(number, drivers[0]).snapshot_file
     try:
         found = json.loads(folder.read(name))
-        return EpochSnapshot(found["epoch"], frozenset(found["files"]), found["job"])
+        return EpochSnapshot(found["epoch"], frozenset(found["files"]), found["job"], found.get("division", {}))
     except (ValueError, KeyError, TypeError) as error:
         raise OutputError(f"{folder.url}/{name} is damaged: {error}") from error
 

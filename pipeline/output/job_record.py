@@ -60,13 +60,16 @@ def check_is_output(folder: Folder) -> None:
 
 
 def check_same_job(folder: Folder, commit_log: CommitLog, job: Mapping[str, Any]) -> None:
-    """Raises OutputError if the output was begun by a different job, naming the differences. Without rows, any job may.
+    """Raises OutputError if the output was begun by a different job, naming the differences.
+
+    Without rows, any job may, unless the output is divided into partitions: others may be running.
 
     Args:
         commit_log: the output's commits.
         job: the settings that determine the captions, as nested JSON.
     """
-    if not commit_log.commits:
+    snapshot = epochs.read_snapshot(folder)
+    if not commit_log.commits and not (snapshot and snapshot.division):
         return
     before = read_job(folder)
     check_reading_rules(folder, before, _rules(job))

@@ -140,7 +140,7 @@ def read_owner(folder: Folder) -> Owner | None:
 def acquire(folder: Folder, *, wait_s: float = 1.0) -> Lease:
     """Acquires the lease. Raises OutputError if its owner is alive; waits for renewals of an owner elsewhere."""
     owner = Owner.me()
-    _wait_until_free(folder, wait_s)
+    wait_until_free(folder, wait_s)
     try:
         if not folder.create(LEASE, _encoded(owner, 0)):
             folder.write(LEASE, _encoded(owner, 0))
@@ -157,7 +157,7 @@ def acquire(folder: Folder, *, wait_s: float = 1.0) -> Lease:
         raise
 
 
-def _wait_until_free(folder: Folder, wait_s: float) -> None:
+def wait_until_free(folder: Folder, wait_s: float = 1.0) -> None:
     """Returns once there is no lease or its owner is dead, and deletes it. Raises OutputError if the owner is alive."""
     found, waited = _read(folder), 0.0
     owner = _decoded(found)

@@ -8,22 +8,33 @@ from typing import Any
 
 import pyarrow as pa
 
+from configs.partition import Partition
 from pipeline.errors import OutputError
 from pipeline.output.cleanup import sweep
 from pipeline.output.commit_log import CommitLog
-from pipeline.output.layout import HUGGING_FACE, MANIFEST, PART
+from pipeline.output.layout import HUGGING_FACE, MANIFEST, PART, control_path
 from pipeline.schema import ROW, TOKEN_PROBS, extended
 from pipeline.storage.folder import Folder
 
 
-def is_finished(folder: Folder, commit_log: CommitLog) -> bool:
-    """Returns whether there is a manifest that lists these commits. A paused driver may have written an older one."""
-    if not folder.exists(MANIFEST):
-        return False
+def read_manifest(folder: Folder, partition: Partition | None = None) -> dict[str, Any] | None:
+    """Reads the manifest of an output, or of one of its partitions; returns None if there is none, or it is damaged."""
+    name = control_path(partition) + MANIFEST
     try:
-        return bool(json.loads(folder.read(MANIFEST))["files"] == _files(commit_log))
-    except (ValueError, KeyError, TypeError):
-        return False
+        found = json.loads(folder.read(name)) if folder.exists(name) else None
+    except ValueError:
+        return None
+    return found if isinstance(found, dict) and isinstance(found.get("files"), dict) else None
+
+
+def is_finished(folder: Folder, commit_log: CommitLog, partition: Partition | None = None) -> bool:
+    """Returns whether there is a manifest that lists these commits. A paused driver may have written an older one."""
+    return is_of(read_manifest(folder, partition), commit_log)
+
+
+def is_of(manifest: Mapping[str, Any] | None, commit_log: CommitLog) -> bool:
+    """Returns whether a manifest lists these commits."""
+    return manifest is not None and bool(manifest["files"] == _files(commit_log))
 
 
 def finish(
@@ -33,15 +44,43 @@ def finish(
     job: Mapping[str, Any],
     run: Mapping[str, Any],
     confirm: Callable[[], None],
+    partition: Partition | None = None,
 ) -> dict[str, Any]:
-    """Writes and returns the manifest.
+    """Writes and returns the manifest of an output, or of one of its partitions.
 
     Args:
+        commit_log: the commits of the output, or of the partition.
         job: the settings given to `write_job`.
         run: statistics, device and versions of the run that completed the output.
         confirm: raises if this process may no longer write, as for `sweep`.
+        partition: the partition; None for the whole output.
     """
-    sweep(folder, commit_log, confirm=confirm)
+    sweep(folder, commit_log, confirm=confirm, partition=partition)
+    name = control_path(partition) + MANIFEST
+    before = folder.version(name)
+    confirm()
+    try:
+        return write_manifest(folder, name, commit_log, job=job, run=run, before=before)
+    except FileExistsError as error:
+        raise OutputError(f"{folder.url} was completed by another driver in the meantime") from error
+
+
+def write_manifest(
+    folder: Folder,
+    name: str,
+    commit_log: CommitLog,
+    *,
+    job: Mapping[str, Any],
+    run: Mapping[str, Any],
+    before: str | None,
+) -> dict[str, Any]:
+    """Writes and returns a manifest of this name.
+
+    Args:
+        before: the `Folder.version` of the manifest that it replaces; None if there is none.
+
+    Raises FileExistsError if it has another version.
+    """
     manifest = {
         "totals": {
             "rows": commit_log.rows,
@@ -54,13 +93,9 @@ def finish(
         **run,
         "files": _files(commit_log),
     }
-    folder.write(HUGGING_FACE, json.dumps(_describe_to_datasets(job), indent=2).encode())
-    before = folder.version(MANIFEST)
-    confirm()
-    try:
-        folder.replace(MANIFEST, json.dumps(manifest, indent=2, ensure_ascii=False).encode(), before)
-    except FileExistsError as error:
-        raise OutputError(f"{folder.url} was completed by another driver in the meantime") from error
+    if name == MANIFEST:
+        folder.write(HUGGING_FACE, json.dumps(_describe_to_datasets(job), indent=2).encode())
+    folder.replace(name, json.dumps(manifest, indent=2, ensure_ascii=False).encode(), before)
     return manifest
 
 

@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 from pipeline.errors import DataError
 from pipeline.filenames import printable
 from pipeline.output.commit_log import Commit, CommitLog, RowRange
-from pipeline.output.layout import MANIFEST
+from pipeline.output.layout import MANIFEST, control_path, partition_of
 from pipeline.output.lease import Lease
 from pipeline.output.part_reader import read_part
 from pipeline.output.writer import write_part
@@ -45,8 +45,9 @@ def uncommit_errors(
     if not concerned:
         return 0
     mine.confirm()
-    if folder.exists(MANIFEST):
-        folder.remove(MANIFEST)  # from here on the output is incomplete
+    for manifest in sorted({control_path(partition_of(commit.file)) + MANIFEST for commit in concerned} | {MANIFEST}):
+        if folder.exists(manifest):
+            folder.remove(manifest)  # from here on the output is incomplete
     return sum(
         _replace(folder, commit_log, commit, named, mine, mended=mended, options=options) for commit in concerned
     )
@@ -99,7 +100,12 @@ def _replace(
     commit_log.remove(commit)
     if len(rest):
         writing = partial(
-            write_part, file_format=file_format, replaces=commit.file, confirm=mine.confirm, epoch=mine.epoch.id
+            write_part,
+            file_format=file_format,
+            replaces=commit.file,
+            confirm=mine.confirm,
+            epoch=mine.epoch.id,
+            partition=partition_of(commit.file),
         )
         changed = {path for path, _ in places}
         known = {shard: found for shard, found in commit.damage.items() if commit.paths[shard] not in changed}

@@ -14,8 +14,10 @@ from functools import partial
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from configs.partition import Partition
 from pipeline.errors import OutputError
 from pipeline.output.commit_log import Commit, CommitLog, Damage, RowRange, find_row_ranges, hash_keys
+from pipeline.output.layout import part_prefix
 from pipeline.output.lost_shards import find_damage
 from pipeline.schema import CAPTIONED, ROW, extended
 from pipeline.storage.folder import Folder
@@ -48,6 +50,7 @@ class PartWriter:
             costs at most this much work.
         confirm: called before a commit record is written; raises if this process may no longer commit.
         epoch: this driver's `Epoch.id`.
+        partition: this driver's partition; None if it writes the whole output.
         clock: monotonic time in seconds.
     """
 
@@ -61,10 +64,13 @@ class PartWriter:
         commit_interval_s: float = 60.0,
         confirm: Callable[[], None] = lambda: None,
         epoch: str = "",
+        partition: Partition | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._folder, self._ledger, self._clock = folder, commit_log, clock
-        self._write_part = partial(write_part, folder, file_format=file_format, confirm=confirm, epoch=epoch)
+        self._write_part = partial(
+            write_part, folder, file_format=file_format, confirm=confirm, epoch=epoch, partition=partition
+        )
         self._rows_per_file, self._commit_interval_s = rows_per_file, commit_interval_s
         self._waiting: list[pa.Table] = []
         self._since = 0.0
@@ -106,6 +112,7 @@ def write_part(
     damage: Mapping[str, Damage] | None = None,
     confirm: Callable[[], None] = lambda: None,
     epoch: str = "",
+    partition: Partition | None = None,
 ) -> Commit:
     """Writes rows as one part, then the commit record that makes it count.
 
@@ -119,9 +126,10 @@ def write_part(
         damage: unreadable places by shard id; None computes them from the rows, which then have `num_bytes`.
         confirm: called before the commit record is written; raises if this process may no longer commit.
         epoch: this driver's `Epoch.id`.
+        partition: this driver's partition; None if it writes the whole output.
     """
     # The name depends on rows and epoch, so a driver that was paused never overwrites another's part.
-    name = "part-" + hashlib.sha256(f"{epoch} {row_ranges!r}".encode()).hexdigest()[:16]
+    name = part_prefix(partition) + hashlib.sha256(f"{epoch} {row_ranges!r}".encode()).hexdigest()[:16]
     data = ENCODERS[file_format](rows.select(extended(ROW, rows.column_names).names))
     commit = Commit(
         file=f"{name}.{file_format}",

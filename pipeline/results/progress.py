@@ -7,9 +7,12 @@ import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
+from configs.partition import Partition
 from pipeline.output import lease
 from pipeline.output.commit_log import CommitLog
+from pipeline.output.layout import control_path
 from pipeline.output.manifest import is_finished
+from pipeline.output.partitions import read_division
 from pipeline.shards import Span
 from pipeline.storage.folder import Folder
 
@@ -35,6 +38,8 @@ class Status:
     """"complete", "running" or "stopped"."""
     driver: str
     """Description of the lease's owner; empty if there is none."""
+    partitions: dict[str, str]
+    """State of each partition: "finished", "running", "stopped" or "not started"; empty if there are none."""
     rows: int
     errors: dict[str, int]
     """Number of rows without a caption, by error code."""
@@ -66,25 +71,48 @@ def committed_bytes(commit_log: CommitLog) -> int:
 
 def read_status(folder: Folder) -> Status:
     """Reads the progress of a job. Raises OutputError for damaged records."""
-    commit_log, owner = CommitLog.load(folder), lease.read_owner(folder)
-    complete = is_finished(folder, commit_log) and owner is None
+    commit_log, division = CommitLog.load(folder), read_division(folder)
+    partitions = division.partitions if division else []
+    shares = [folder.below(control_path(partition)) for partition in partitions] or [folder]
+    owners = [lease.read_owner(share) for share in shares]
+    complete = is_finished(folder, commit_log) and not any(owners)
     done = committed_bytes(commit_log)
     finished = sum(any(row_range.last for row_range in row_ranges) for row_ranges in commit_log.row_ranges.values())
-    plan = Plan(**json.loads(folder.read(PLAN))) if folder.exists(PLAN) else Plan(len(commit_log.row_ranges), done)
+    planned = (
+        list(zip(division.files, division.bytes, strict=True)) if division else [(len(commit_log.row_ranges), done)]
+    )
+    plans = [_read_plan(share) or Plan(*first) for share, first in zip(shares, planned, strict=True)]
     rows_per_s, bytes_per_s = _rates(commit_log)
-    left = max(0, plan.bytes - done)
+    left = max(0, sum(plan.bytes for plan in plans) - done)
+    drivers = [str(owner) for owner in owners if owner]
     return Status(
-        state="complete" if complete else "running" if owner and not owner.is_dead else "stopped",
-        driver=str(owner or ""),
+        state="complete" if complete else "running" if any(o and not o.is_dead for o in owners) else "stopped",
+        driver=f"{len(drivers)} drivers" if len(drivers) > 1 else "".join(drivers),
+        partitions={
+            str(partition): _state(folder, partition, owner)
+            for partition, owner in zip(partitions, owners if partitions else [], strict=True)
+        },
         rows=commit_log.rows,
         errors=commit_log.errors,
         files=finished,
-        total_files=plan.files,
+        total_files=sum(plan.files for plan in plans),
         bytes=done,
-        total_bytes=plan.bytes,
+        total_bytes=sum(plan.bytes for plan in plans),
         rows_per_s=rows_per_s,
         seconds_left=0.0 if complete else left / bytes_per_s if bytes_per_s else None,
     )
+
+
+def _read_plan(share: Folder) -> Plan | None:
+    return Plan(**json.loads(share.read(PLAN))) if share.exists(PLAN) else None
+
+
+def _state(folder: Folder, partition: Partition, owner: lease.Owner | None) -> str:
+    if owner and not owner.is_dead:
+        return "running"
+    if is_finished(folder, CommitLog.load(folder, partition), partition):
+        return "finished"
+    return "stopped" if folder.below(control_path(partition)).exists(PLAN) else "not started"
 
 
 def _rates(commit_log: CommitLog) -> tuple[float, float]:

@@ -22,8 +22,6 @@ from pipeline.storage.filesystems import filesystem, is_s3, open_at
 SPOOLED_BYTES = 16 << 20
 """Maximum size of a remote file buffered in memory while it is written; larger ones are buffered on disk."""
 _CANNOT_SYNC = frozenset({errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EBADF})
-UNFINISHED = ".{}.tmp"
-"""Pattern of the temporary name of a file while it is written."""
 
 
 def _write_through(file: BinaryIO, data: bytes) -> None:
@@ -68,16 +66,24 @@ class Folder:
 
     Args:
         url: a local path, or the URL of a folder on another filesystem.
+        writer: the name of this process among those that write into the folder at the same time, so that their
+            temporary names differ; empty for the only one.
 
     Raises OutputError for a name that pyarrow cannot open.
     """
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, writer: str = "") -> None:
+        self.unfinished_end = f"-{writer}.tmp" if writer else ".tmp"
+        """The end of the temporary names of this process."""
         if not is_text(url):
             raise OutputError(f"{printable(url)} is not UTF-8; give another name")
         self.url = url = normalize_path(url)
         self.system, self.path = filesystem(url)
         self._local = isinstance(self.system, pafs.LocalFileSystem)
+
+    def below(self, path: str) -> Folder:
+        """Returns the folder at a relative path, which need not exist."""
+        return Folder(f"{self.url}/{path}".rstrip("/"))
 
     def names(self, below: str = "") -> list[str]:
         """Returns the sorted names of the files in it, or in a folder below it; empty if there is no such folder."""
@@ -125,7 +131,7 @@ class Folder:
         path = Path(self.path, name)
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            unfinished = path.with_name(UNFINISHED.format(f"{path.name}-{uuid.uuid4().hex}"))
+            unfinished = path.with_name(f".{path.name}-{uuid.uuid4().hex}{self.unfinished_end}")
             try:
                 with unfinished.open("xb") as file:
                     _write_through(file, data)
@@ -207,7 +213,7 @@ class Folder:
             return
         path = Path(target)
         path.parent.mkdir(parents=True, exist_ok=True)
-        unfinished = path.with_name(UNFINISHED.format(path.name))
+        unfinished = path.with_name(f".{path.name}{self.unfinished_end}")
         try:
             with unfinished.open("wb") as file:
                 yield file

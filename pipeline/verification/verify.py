@@ -30,7 +30,7 @@ THREADS, DEPTH = 8, 16
 """Number of shards that are compared concurrently, and ahead of the results."""
 DATA = (".parquet", ".jsonl", ".ndjson", ".json", ".csv", ".arrow", ".jsonl.gz", ".json.gz", ".csv.gz")
 """Extensions of files that readers of a folder take for data."""
-OWN_FOLDERS = ("_commits", "_epochs", "_exports")
+OWN_FOLDERS = ("_commits", "_epochs", "_exports", "_partitions")
 OWN_FILES = (JOB, MANIFEST, "_lease.json", "_plan.json")
 
 

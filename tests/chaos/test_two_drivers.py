@@ -8,100 +8,24 @@ from __future__ import annotations
 
 import hashlib
 import itertools
-import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable
 from typing import Any
 
-import pyarrow as pa
 import pytest
 from faults import Survived, chosen, is_full
+from memory_outputs import NEVER, Driver, Store, StoreWithoutExclusion, rows
 
-from pipeline.errors import OutputError
-from pipeline.output import commit_log, job_record, lease, retry_errors
+from pipeline.output import lease, retry_errors
 from pipeline.output.cleanup import sweep
 from pipeline.output.commit_log import CommitLog
 from pipeline.output.job_record import check_output_folder, check_same_job, write_job
-from pipeline.output.lease import Owner
 from pipeline.output.manifest import finish, is_finished
 from pipeline.output.writer import PartWriter
-from pipeline.schema import CAPTIONED
 from pipeline.shards import Shard
-from pipeline.storage.folder import Folder
 from pipeline.verification import verify
 
 JOB = {"captioner": "c", "format": "jsonl", "search": {}}
 SHARDS = [Shard(f"/in/{name}.jpg", f"{name}.jpg", 10, 1) for name in "abcd"]
-NEVER = 10_000
-
-
-class Store(Folder):
-    """An output in memory, which calls `step` before each operation."""
-
-    def __init__(self, files: dict[str, bytes], step: Callable[[], None] = lambda: None) -> None:
-        self.url, self.files, self.step = "memory://out", files, step
-
-    def names(self, below: str = "") -> list[str]:
-        self.step()
-        prefix = f"{below}/" if below else ""
-        found = [name.removeprefix(prefix) for name in self.files if name.startswith(prefix)]
-        return sorted(name for name in found if "/" not in name)
-
-    def folders(self, below: str) -> list[str]:
-        self.step()
-        prefix = f"{below}/" if below else ""
-        found = [name.removeprefix(prefix).split("/") for name in self.files if name.startswith(prefix)]
-        return sorted({parts[0] for parts in found if len(parts) > 1})
-
-    def exists(self, name: str) -> bool:
-        self.step()
-        return name in self.files
-
-    def read(self, name: str) -> bytes:
-        self.step()
-        try:
-            return self.files[name]
-        except KeyError:
-            raise FileNotFoundError(name) from None
-
-    def write(self, name: str, data: bytes) -> None:
-        self.step()
-        self.files[name] = data
-
-    def create(self, name: str, data: bytes) -> bool:
-        self.step()
-        if name in self.files:
-            raise FileExistsError(name)
-        self.files[name] = data
-        return True
-
-    def remove(self, name: str) -> None:
-        self.step()
-        self.files.pop(name, None)
-
-
-class StoreWithoutExclusion(Store):
-    """A store without exclusive creation."""
-
-    def create(self, name: str, data: bytes) -> bool:
-        return False
-
-
-def rows(shards: list[Shard], driver: str, failing: str) -> Iterator[pa.Table]:
-    """Builds a row per shard whose caption is the driver's name, or an error for shards that fail."""
-    for shard in shards:
-        failed = shard.image_id[0] in failing
-        row: Mapping[str, Any] = {
-            "image_id": shard.image_id,
-            "shard": shard.path,
-            "index": 0,
-            "shard_id": shard.id,
-            "next_offset": 10,
-            "last": True,
-            "caption": None if failed else driver,
-            "error_code": "unreadable" if failed else None,
-            "error_message": "try again" if failed else None,
-        }
-        yield pa.Table.from_pylist([row], schema=CAPTIONED)
 
 
 def run(folder: Store, name: str, *, failing: str = "", retrying: bool = False, part_rows: int = 1) -> CommitLog:
@@ -136,51 +60,13 @@ def run(folder: Store, name: str, *, failing: str = "", retrying: bool = False, 
     return found
 
 
-class Driver:
-    """A driver in its own thread that advances a number of steps on request."""
-
-    def __init__(self, kind: type[Store], files: dict[str, bytes], name: str, **options: Any) -> None:
-        self._go, self._stopped = threading.Semaphore(0), threading.Semaphore(0)
-        self.ended, self.left, self.files = False, 0, files
-        self.commit_log: CommitLog | None = None
-        self.failure: Exception | None = None
-        self.at_end: dict[str, bytes] = {}
-        self._work = lambda: run(kind(files, self._step), name, **options)
-        self._thread = threading.Thread(target=self._drive, daemon=True)
-        self._thread.start()
-
-    def go(self, steps: int) -> None:
-        """Advances the driver; returns once it has paused again or ended."""
-        if not self.ended and steps:
-            self.left = steps
-            self._go.release()
-            self._stopped.acquire()
-
-    def _step(self) -> None:
-        if not self.left:
-            self._stopped.release()
-            self._go.acquire()
-        self.left -= 1
-
-    def _drive(self) -> None:
-        self._go.acquire()
-        try:
-            self.commit_log = self._work()
-            self.at_end = dict(self.files)
-        except (OutputError, OSError) as error:
-            self.failure = error
-        self.ended = True
-        self._stopped.release()
+def driver(kind: type[Store], files: dict[str, bytes], name: str, **options: Any) -> Driver:
+    return Driver(lambda step: run(kind(files, step), name, **options))
 
 
 @pytest.fixture(autouse=True)
-def elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Puts every driver on its own machine, makes leases expire at once, and reads records one by one."""
-    numbers = itertools.count(1)
-    monkeypatch.setattr(Owner, "me", lambda: Owner(f"d{(n := next(numbers)):05}", f"host-{n}", "", n, "", "now"))
-    monkeypatch.setattr(lease.time, "sleep", lambda seconds: None)
-    monkeypatch.setattr(commit_log, "prefetch_map", lambda function, names, **_: map(function, names))
-    monkeypatch.setattr(job_record, "is_remote", lambda url: True)
+def _elsewhere(elsewhere: None) -> None:
+    """Puts every driver on its own machine."""
 
 
 BEFORE: dict[str, Callable[[], dict[str, bytes]]] = {
@@ -225,12 +111,12 @@ def assert_mended(files: dict[str, bytes]) -> None:
 
 
 def steps_of(kind: type[Store], before: dict[str, bytes], *, retrying: bool) -> int:
-    driver = Driver(kind, dict(before), "alone", retrying=retrying)
+    alone = driver(kind, dict(before), "alone", retrying=retrying)
     steps = 0
-    while not driver.ended:
-        driver.go(1)
+    while not alone.ended:
+        alone.go(1)
         steps += 1
-    assert driver.failure is None
+    assert alone.failure is None
     return steps
 
 
@@ -244,7 +130,7 @@ def test_a_driver_that_wakes_after_another_finished_spoils_nothing(
     steps = steps_of(kind, start, retrying=RETRYING[retrying][0])
     for stop in chosen(range(1, steps + 1), few=12):
         files = dict(start)
-        slow, other = (Driver(kind, files, "a driver", retrying=retries) for retries in RETRYING[retrying])
+        slow, other = (driver(kind, files, "a driver", retrying=retries) for retries in RETRYING[retrying])
         slow.go(stop)
         other.go(NEVER)
         assert other.failure is None and other.commit_log is not None, stop
@@ -266,9 +152,9 @@ def test_two_drivers_by_turns_leave_what_the_same_command_mends(before: str, ret
     steps = steps_of(Store, start, retrying=RETRYING[retrying][0])
     for first, second, third in itertools.product(*[chosen(range(1, steps + 1, 2 * is_full() + 1), few=3)] * 3):
         files = dict(start)
-        slow, other = (Driver(Store, files, "a driver", retrying=retries) for retries in RETRYING[retrying])
-        for driver, times in ((slow, first), (other, second), (slow, third), (other, NEVER)):
-            driver.go(times)
+        slow, other = (driver(Store, files, "a driver", retrying=retries) for retries in RETRYING[retrying])
+        for one, times in ((slow, first), (other, second), (slow, third), (other, NEVER)):
+            one.go(times)
         finished = counting(files)
         slow.go(NEVER)
         if other.failure is None and slow.failure is not None:

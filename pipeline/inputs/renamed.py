@@ -2,26 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 
 from pipeline.errors import OutputError
 from pipeline.filenames import printable
-from pipeline.output.commit_log import CommitLog
 from pipeline.shards import Shard
 
 MAX_SAME_NAME = 100
 """Maximum number of files compared by their last path component alone."""
 
 
-def check_not_renamed(commit_log: CommitLog, shards: Iterable[Shard]) -> None:
+def check_not_renamed(shard_ids: Mapping[str, str], shards: Iterable[Shard]) -> None:
     """Raises OutputError if the output holds some of the inputs under another path.
 
     Args:
-        commit_log: the output's commits.
+        shard_ids: shard id by path of all shards in the output.
         shards: all inputs.
     """
-    found = list(find_renamed(commit_log, shards))
+    found = list(find_renamed(shard_ids, shards))
     if found:
         now, then = found[0]
         others = f", and so it is with {len(found) - 1} others" if len(found) > 1 else ""
@@ -31,7 +30,7 @@ def check_not_renamed(commit_log: CommitLog, shards: Iterable[Shard]) -> None:
         )
 
 
-def find_renamed(commit_log: CommitLog, shards: Iterable[Shard]) -> Iterator[tuple[str, str]]:
+def find_renamed(shard_ids: Mapping[str, str], shards: Iterable[Shard]) -> Iterator[tuple[str, str]]:
     """Yields the path now and the path in the output of each shard that was renamed.
 
     A shard counts as renamed if last path component, size and time of change agree, and the old path is no longer
@@ -40,8 +39,8 @@ def find_renamed(commit_log: CommitLog, shards: Iterable[Shard]) -> Iterator[tup
     """
     listed = list(shards)
     names = [printable(shard.path) for shard in listed]
-    new = [shard for shard, name in zip(listed, names, strict=True) if name not in commit_log.shard_ids]
-    gone = commit_log.shard_ids.keys() - set(names) if new else set()
+    new = [shard for shard, name in zip(listed, names, strict=True) if name not in shard_ids]
+    gone = shard_ids.keys() - set(names) if new else set()
     endings: dict[int, dict[str, list[str]]] = {}
     for shard in new if gone else ():
         for parts in sorted({1, shard.image_id.count("/") + 1}):
@@ -51,7 +50,7 @@ def find_renamed(commit_log: CommitLog, shards: Iterable[Shard]) -> Iterator[tup
             paths = endings[parts].get(printable(ending), [])
             if parts == 1 and "/" in shard.image_id and len(paths) > MAX_SAME_NAME:
                 continue
-            then = next((path for path in paths if _was(shard, path, ending) == commit_log.shard_ids[path]), None)
+            then = next((path for path in paths if _was(shard, path, ending) == shard_ids[path]), None)
             if then is not None:
                 yield printable(shard.path), then
                 break
