@@ -11,6 +11,7 @@ import hashlib
 import json
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, astuple, dataclass, field
+from functools import partial
 
 import pyarrow as pa
 
@@ -26,6 +27,8 @@ from pipeline.storage.folder import Folder
 from pipeline.storage.prefetch import prefetch_map
 
 COMMITS = "_commits"
+PARTITIONS_AT_ONCE = 8
+"""Number of partitions whose records are read at the same time."""
 SUFFIX = ".commit"  # readers of JSON folders must not take records for data
 
 
@@ -127,8 +130,14 @@ class CommitLog:
             )
         snapshot = epochs.read_snapshot(folder)
         count = int(snapshot.division["count"]) if snapshot and snapshot.division else 0
+        return cls.merged([cls._read(folder, "", snapshot), *cls.load_partitions(folder, count).values()])
+
+    @classmethod
+    def load_partitions(cls, folder: Folder, count: int) -> dict[Partition, CommitLog]:
+        """Reads the commit records of all partitions, of several at the same time. Raises OutputError."""
         partitions = [Partition(number, count) for number in range(1, count + 1)]
-        return cls.merged([cls._read(folder, "", snapshot), *(cls.load(folder, partition) for partition in partitions)])
+        loaded = prefetch_map(partial(cls.load, folder), partitions, threads=PARTITIONS_AT_ONCE, depth=count)
+        return dict(zip(partitions, loaded, strict=True))
 
     @classmethod
     def merged(cls, commit_logs: Iterable[CommitLog]) -> CommitLog:

@@ -200,7 +200,7 @@ def finish_output(
     """
     while True:
         before = folder.version(MANIFEST)
-        logs = {partition: CommitLog.load(folder, partition) for partition in division.partitions}
+        logs = CommitLog.load_partitions(folder, division.count)
         found = {partition: read_manifest(folder, partition) for partition in division.partitions}
         manifests = {partition: its for partition, its in found.items() if its and is_of(its, logs[partition])}
         waiting = [partition for partition in division.partitions if partition not in manifests]

@@ -217,3 +217,36 @@ def test_no_file_that_deploys_holds_a_secret() -> None:
     names = ["cluster/aws.yaml", "cluster/kuberay.yaml", "cluster/kuberay-job.yaml", "cluster/Dockerfile", JOB_CONFIG]
     found = re.compile(r"AKIA[0-9A-Z]{16}|RAY_AUTH_TOKEN\b|(?i:secret|password)\w*\s*[:=]|BEGIN .*KEY")
     assert {name: hits for name in names if (hits := found.findall(text(name)))} == {}
+
+
+def told_to(script: list[str], name: str, tmp_path: Path, **environment: str) -> CaptionConfig:
+    """Runs a script with a command of this name that notes its arguments; returns the options that they are."""
+    notes = tmp_path / "arguments"
+    (command := tmp_path / name).write_text(f'#!/bin/sh\nprintf "%s\\n" "$@" > {notes}\n')
+    command.chmod(0o755)
+    subprocess.run(script, check=True, env={"PATH": f"{tmp_path}:/usr/bin:/bin", **environment})
+    arguments = notes.read_text().splitlines()
+    return parse(
+        CaptionConfig,
+        arguments[arguments.index("caption" if name == "shardtalk" else "jobs.caption") + 1 :],
+        COMMANDS["caption"],
+    )
+
+
+def test_an_array_of_slurm_is_all_partitions_of_one_output(tmp_path: Path) -> None:
+    script = text("cluster/slurm-array.sbatch")
+    array = re.search(r"^#SBATCH --array=1-(\d+)$", script, re.MULTILINE)
+    assert array
+    for task in ("1", array[1]):
+        run = ["bash", str(ROOT / "cluster/slurm-array.sbatch")]
+        assert told_to(run, "shardtalk", tmp_path, SLURM_ARRAY_TASK_ID=task).partition == f"{task}/{array[1]}"
+
+
+def test_an_indexed_job_of_kubernetes_is_all_partitions_of_one_output(tmp_path: Path) -> None:
+    job = manifests("cluster/kubernetes-indexed-job.yaml")["Job"]["spec"]
+    (container,) = job["template"]["spec"]["containers"]
+    assert (job["completionMode"], container["image"]) == ("Indexed", IMAGE)
+    for index in (0, job["completions"] - 1):
+        run = [*container["command"], *container["args"]]
+        config = told_to(run, "python", tmp_path, JOB_COMPLETION_INDEX=str(index))
+        assert config.partition == f"{index + 1}/{job['completions']}" and len(config.inputs) == 1
