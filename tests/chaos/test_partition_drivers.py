@@ -31,7 +31,7 @@ from pipeline.shards import Shard
 from pipeline.verification import verify
 
 CHECKOUT = Path(__file__).parents[2]
-DEADLINE_S = 120.0
+DEADLINE_S = 300.0
 JOB = {"captioner": "c", "format": "jsonl", "search": {}}
 RUN = {"run": {"started": "2026-01-01T00:00:00+00:00", "seconds": 1.0, "rows": 1}, "device": "cpu", "versions": {}}
 SHARDS = [Shard(f"/in/{name}.tar", "", 10, 1) for name in "abcd"]
