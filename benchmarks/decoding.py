@@ -28,7 +28,7 @@ def main(folder: str, size: str, way: str) -> None:
     torch.set_num_threads(1)
     side = int(size)
     images = [file.read_bytes() for file in sorted(Path(folder).glob("*.jpg"))]
-    stage = DecodeStage(Preprocessing(image_size=side, resize_size=side, resampling="antialias"))
+    stage = DecodeStage([Preprocessing(image_size=side, resize_size=side, resampling="antialias")])
 
     def by_stage(some: list[bytes]) -> None:
         nothing = pa.nulls(len(some), pa.string())

@@ -14,7 +14,7 @@ from configs.caption import CaptionConfig
 from configs.loading.parsing import parse
 from jobs.captioning.flow import caption_spans
 from jobs.cli import COMMANDS
-from model.captioner import checkpoint
+from pipeline.captioners.registry import build_captioner
 from pipeline.inputs.listing import list_inputs
 from pipeline.output.commit_log import CommitLog
 
@@ -26,8 +26,7 @@ def main(arguments: list[str]) -> None:
     started = time.perf_counter()
     resources = connect.connect() if config.runner == "ray" else None
     ready = [  # (when, how many)
-        (time.perf_counter(), len(rows))
-        for rows in caption_spans(config, [*map(checkpoint.find, config.captioner)], spans, resources)
+        (time.perf_counter(), len(rows)) for rows in caption_spans(config, build_captioner(config), spans, resources)
     ]
     steady = sum(images for _, images in ready[1:]) / (ready[-1][0] - ready[0][0])
     print(json.dumps({"images_per_s": steady, "startup_s": ready[0][0] - started}))

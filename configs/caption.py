@@ -53,7 +53,8 @@ class CaptionConfig(CaptioningOptions):
     another, write one output. Each captions its own shards; the last to finish completes the output. Empty: this
     command writes all of it."""
     retry_errors: bool = False
-    """Try the images again that ended in an error which may have passed: unreadable, out_of_memory."""
+    """Try the images again that ended in an error which may have passed: unreadable, out_of_memory,
+    captioner_failed."""
     rows_per_file: int = 10_000
     """Number of rows in a full output file."""
     commit_interval_s: float = 60.0

@@ -14,6 +14,7 @@ class CaptionersConfig:
     """
 
     folders: list[str] = field(default_factory=list)
-    """Folders of captioners; a captioner may also be a URL or the name of one that ships. Empty: all that ship."""
+    """Folders of captioners; a captioner may also be a URL, a name, or module:factory. Empty: all that ship, and those
+    that installed packages add."""
     json: bool = False
     """Print the captioners as JSON, with all scores."""

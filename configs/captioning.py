@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
+from pathlib import Path
 from typing import Any, Literal
 
 from configs.errors import ConfigError
@@ -49,13 +50,34 @@ def normalized_weights(weights: Sequence[float], captioners: Sequence[str]) -> l
     return [weight / sum(given) for weight in given]
 
 
+def _arguments(given: str | dict[str, Any]) -> dict[str, Any]:
+    import yaml
+
+    if isinstance(given, dict):
+        return given
+    if not given.strip():
+        return {}
+    try:
+        is_file = given.endswith((".yaml", ".yml"))
+        found = yaml.safe_load(Path(given).read_text(encoding="utf-8") if is_file else given)
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise ConfigError(f"captioner_args cannot be read: {' '.join(str(error).split())}") from error
+    if not isinstance(found, dict) or not all(isinstance(name, str) for name in found):
+        raise ConfigError(f"captioner_args is {given!r:.80}; it must be YAML of names and values: '{{name: value}}'")
+    return found
+
+
 @dataclass(frozen=True, kw_only=True)
 class CaptioningOptions:
     """The captioners, the search, and the runner that executes them."""
 
     captioner: list[str] = field(default_factory=lambda: ["flickr8k-mobilenet-v2"])
-    """Directory, URL or name of the captioner. A cluster's workers must be able to reach it. Given more than once, the
-    captioners form an ensemble and must have the same vocabulary."""
+    """Directory, URL or name of the captioner, which a cluster's workers must be able to reach; or module:factory, a
+    captioner of your own, importable from the working directory. Given more than once, captioners form an ensemble and
+    must be Shardtalk's networks with the same vocabulary."""
+    captioner_args: str | dict[str, Any] = ""
+    """Keyword arguments of a captioner of your own, in YAML, such as '{prompt: Describe it.}', or a YAML file of
+    them."""
     weights: list[float] = field(default_factory=list)
     """Weights of the captioners of an ensemble, such as 0.7,0.3. Empty: equal weights."""
     runner: Literal["auto", "local", "ray"] = "auto"
@@ -81,6 +103,11 @@ class CaptioningOptions:
         """The weight of each captioner, with a sum of 1."""
         return normalized_weights(self.weights, self.captioner)
 
+    @property
+    def captioner_arguments(self) -> dict[str, Any]:
+        """`captioner_args` as a dictionary. Raises ConfigError for what is none."""
+        return _arguments(self.captioner_args)
+
     def captioning_options(self) -> dict[str, Any]:
         """Returns these options by name, without those of a subclass."""
         return {each.name: getattr(self, each.name) for each in fields(CaptioningOptions)}
@@ -88,6 +115,7 @@ class CaptioningOptions:
     def __post_init__(self) -> None:
         normalized_weights(self.weights, self.captioner)
         check_reranking(self.rerank, self.search)
+        _arguments(self.captioner_args)
         if self.batch_size < 0 or self.local.num_threads < 0:
             raise ConfigError("need batch_size ≥ 0 and local.num_threads ≥ 0")
         if self.ray.min_actors < 0 or self.ray.max_actors < 0 or self.ray.num_cpus < 0:

@@ -22,12 +22,14 @@ from configs.caption import CaptionConfig
 from jobs import __version__, cli
 from jobs.captioning import placement
 from jobs.captioning.flow import caption_spans
-from jobs.captioning.job_description import describe, find_captioners, read_options
+from jobs.captioning.job_description import describe, read_options
 from jobs.captioning.progress import CaptionProgress, describe_job
 from jobs.captioning.share import Share
 from jobs.captioning.summary import find_failures, summarise
 from jobs.console.stop_requests import stop_on_signals
 from model.device import SINGLE_ARENA
+from pipeline.captioners.registry import build_captioner
+from pipeline.errors import CaptionerError
 from pipeline.exports.tables import write_beside_parts
 from pipeline.filenames import normalize_path
 from pipeline.inference.run_stats import RunStats
@@ -50,12 +52,13 @@ EARLY_STOP_ROWS = 1_000
 
 def run(config: CaptionConfig) -> int:
     """Captions the inputs; returns the exit code."""
-    searching, reranking = find_captioners(config)
+    captioner = build_captioner(config)
+    config = placement.with_hints(config, captioner)
     inputs = [normalize_path(given) for given in config.inputs]
     folder = Folder(config.output, writer=config.share.name if config.share else "")
     check_outside_inputs(folder.url, inputs)
     listing = list_inputs(inputs, read_options(config))
-    job = describe(config, searching, reranking)
+    job = describe(config, captioner)
     check_output_folder(folder)
     share = Share.find(folder, config.share, inputs, listing)
     on_ray = config.runner == "ray" or (config.runner == "auto" and connect.is_expected())
@@ -94,13 +97,13 @@ def run(config: CaptionConfig) -> int:
             epoch=mine.epoch.id,
             partition=share.partition,
         )
-        slots = placement.slots(config, resources)
+        slots = placement.slots(config, captioner, resources)
         stats = RunStats(commit_log, slots, expected_rows=_expected_rows(commit_log, spans))
         runner = "ray" if on_ray else "local"
         log.info(describe_job(config.inputs, share.input.shards, config.captioner, device, runner))
 
         stopped = _commit(
-            caption_spans(config, [*searching, *reranking], spans, resources),
+            caption_spans(config, captioner, spans, resources),
             part_writer,
             stats,
             CaptionProgress(stats, commit_log, plan, device),
@@ -151,17 +154,25 @@ def _commit(
     max_error_rate: float,
     shutdown_timeout_s: float,
 ) -> bool:
-    """Commits the tables; returns True if a signal asked to stop before the end."""
+    """Commits the tables; returns True if a signal asked to stop before the end.
+
+    Raises CaptionerError where the captioner cannot go on, once the captions before it are committed.
+    """
     announce, give_up = partial(log.info, "stopping: committing what is done"), partial(_give_up, shutdown_timeout_s)
     with stop_on_signals(announce, timeout_s=shutdown_timeout_s, give_up=give_up) as stop:
-        for rows in progress.shown(stop.until_requested(tables)):
-            stats.count(rows)
-            with stats.writing():
-                part_writer.write(rows)
-            if metrics:
-                metrics.publish(**stats.totals(), rows_waiting=part_writer.rows_waiting)
-            if stats.exceeds_error_rate(max_error_rate, EARLY_STOP_ROWS):
-                break
+        try:
+            for rows in progress.shown(stop.until_requested(tables)):
+                stats.count(rows)
+                with stats.writing():
+                    part_writer.write(rows)
+                if metrics:
+                    metrics.publish(**stats.totals(), rows_waiting=part_writer.rows_waiting)
+                if stats.exceeds_error_rate(max_error_rate, EARLY_STOP_ROWS):
+                    break
+        except CaptionerError:
+            if stats.run_rows > stats.run_errors.total():  # else the rows are errors of a captioner that never worked
+                part_writer.commit()
+            raise
         with stats.writing():
             part_writer.commit()
         if metrics:

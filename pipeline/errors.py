@@ -2,7 +2,8 @@
 
 PipelineError (a ValueError): a mistake that the user can fix; the command ends with one line
 ├── InputError    an input that is missing, empty, or of an unsupported format
-└── OutputError   an output directory that belongs to something else
+├── OutputError   an output directory that belongs to something else
+└── CaptionerError   a captioner that cannot be loaded or does not do what the protocol asks; stops the job
 WriteError (an OSError): the output cannot be written now: a full disk, a store that does not answer
 ChangedError (an OSError): a file was replaced after it was listed, or while it was read
 TrainingError (a RuntimeError): training cannot go on
@@ -26,6 +27,10 @@ class InputError(PipelineError):
 
 class OutputError(PipelineError):
     """An output directory that belongs to something else."""
+
+
+class CaptionerError(PipelineError):
+    """A captioner that cannot be loaded or does not do what its protocol asks. Captioners raise it to stop the job."""
 
 
 class WriteError(OSError):

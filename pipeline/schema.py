@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import Any
 
 import pyarrow as pa
 
@@ -26,6 +27,7 @@ class ErrorCode(StrEnum):
     TRUNCATED_SHARD = "truncated_shard"  # a tar that ends early; what came before it is captioned
     CORRUPT_SHARD = "corrupt_shard"  # a damaged place in a tar; the members before and behind it are captioned
     OUT_OF_MEMORY = "out_of_memory"  # too little memory to decode it, or on the device to caption this image alone
+    CAPTIONER_FAILED = "captioner_failed"  # the captioner raised an exception at this image, or took too long
     WORKER_DIED = "worker_died"  # the process was killed each time it worked on this image alone
     EMPTY_SHARD = "empty_shard"  # a tar or table without images
 
@@ -53,7 +55,7 @@ ROW = pa.schema(
 """A row of the output. (shard, index) is its identity; in a tar, so is (shard, image_id)."""
 
 TOKEN_PROBS = pa.field("token_probs", pa.list_(pa.float32()))
-"""Optional column: probability, in [0, 1], of each word of `caption` and of END; null if there is an error."""
+"""A column that our networks add on request: probability, in [0, 1], of each word of `caption` and of END."""
 
 POSITION = pa.schema(
     [
@@ -91,9 +93,22 @@ CAPTIONED = pa.schema([*ROW, *POSITION, *MEASURES])
 """Output of the caption stage, input of the part writer."""
 
 
-def extended(schema: pa.Schema, columns: Container[str]) -> pa.Schema:
-    """Returns `ROW` or `CAPTIONED` with the optional column appended if it is among `columns`."""
-    return schema.append(TOKEN_PROBS) if TOKEN_PROBS.name in columns else schema
+def extended(schema: pa.Schema, columns: Iterable[pa.Field]) -> pa.Schema:
+    """Returns `ROW` or `CAPTIONED`, followed by those of `columns` that are not in `CAPTIONED`: a captioner's own."""
+    return pa.schema([*schema, *(field for field in columns if field.name not in CAPTIONED.names)])
+
+
+_FLOATS = {"halffloat": "float16", "float": "float32", "double": "float64"}
+"""The names that Hugging Face `datasets` has for pyarrow's."""
+
+
+def describe_column(field: pa.Field) -> dict[str, Any]:
+    """Returns the name and the type of a column as JSON, as Hugging Face `datasets` describes features."""
+    if pa.types.is_list(field.type) and pa.types.is_struct(field.type.value_type):
+        return {"name": field.name, "list": [describe_column(inner) for inner in field.type.value_type]}
+    if pa.types.is_list(field.type):
+        return {"name": field.name, "list": describe_column(field.type.value_field)["dtype"]}
+    return {"name": field.name, "dtype": _FLOATS.get(str(field.type), str(field.type))}
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,8 +7,9 @@
 >>> shardtalk.verify("captions", "photos")
 []
 
-`Captioner` captions images that are in memory. What is not in `__all__` may change with any version. Importing this
-package takes no time: torch, pyarrow and Ray are imported once they are needed.
+`Captioner` captions images that are in memory; a subclass of `ImageCaptioner`, a captioner of your own, captions whole
+jobs. What is not in `__all__` may change with any version. Importing this package takes no time: torch, pyarrow and Ray
+are imported once they are needed.
 """
 
 from __future__ import annotations
@@ -20,17 +21,43 @@ from jobs import __version__
 from shardtalk.outputs import JobError, caption, read, verify
 
 if TYPE_CHECKING:
-    from model.captioner import Captioner, Ensemble
+    from model.captioner import Candidate, Caption, Captioner, Ensemble
+    from model.vision.preprocessing import Preprocessing
+    from pipeline.captioners.protocol import EncodedImages, ImageCaptioner, RgbImages
+    from pipeline.errors import CaptionerError
 
-__all__ = ["Captioner", "Ensemble", "JobError", "Search", "__version__", "caption", "read", "verify"]
+__all__ = [
+    "Candidate",
+    "Caption",
+    "Captioner",
+    "CaptionerError",
+    "EncodedImages",
+    "Ensemble",
+    "ImageCaptioner",
+    "JobError",
+    "Preprocessing",
+    "RgbImages",
+    "Search",
+    "__version__",
+    "caption",
+    "read",
+    "verify",
+]
 
 
 def __getattr__(name: str) -> Any:
-    """Imports the classes that need torch when they are first used."""
-    if name in ("Captioner", "Ensemble"):
-        from model import captioner
-
-        return getattr(captioner, name)
+    """Imports the classes that need torch or pyarrow when they are first used."""
+    found: Any = None
+    if name in ("Candidate", "Caption", "Captioner", "Ensemble"):
+        from model import captioner as found
+    elif name == "Preprocessing":
+        from model.vision import preprocessing as found
+    elif name == "CaptionerError":
+        from pipeline import errors as found
+    elif name in ("EncodedImages", "ImageCaptioner", "RgbImages"):
+        from pipeline.captioners import protocol as found
+    if found:
+        return getattr(found, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 

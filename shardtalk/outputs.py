@@ -81,7 +81,7 @@ def read(output: Location, columns: Sequence[str] | None = None) -> pa.Table:
     place = ["shard", "index"]
     wanted = None if columns is None else [*dict.fromkeys([*columns, *place])]
     tables = list(read_rows(folder, CommitLog.load(folder), wanted))
-    rows = pa.concat_tables(tables) if tables else ROW.empty_table()
+    rows = pa.concat_tables(tables, promote_options="permissive") if tables else ROW.empty_table()
     rows = rows.sort_by([(name, "ascending") for name in place])
     return rows if columns is None else rows.select(list(columns))
 

@@ -38,6 +38,7 @@ LAYERS = {
         "exports",
         "verification",
         "evaluation",
+        "captioners",
         "inference",
         "training",
     ],

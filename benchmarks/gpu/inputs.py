@@ -74,7 +74,7 @@ def encoded(bench: Bench, images: int) -> list[pa.Table]:
 
 def decoded(bench: Bench, images: int) -> list[pa.Table]:
     """Returns at least `images` images as the decode stage yields them."""
-    decode, threads = DecodeStage(preprocessing()), bench.cores
+    decode, threads = DecodeStage([preprocessing()]), bench.cores
     return list(prefetch_map(decode, encoded(bench, images), threads=threads, depth=threads))
 
 

@@ -19,6 +19,7 @@ from model.decoding.search import generate_from_state
 from model.device import autocast
 from model.nn.encoder import Encoder
 from model.vision.preprocessing import Preprocessing
+from pipeline.captioners.network_captioner import NetworkCaptioner
 from pipeline.inference.caption_stage import CaptionStage
 from pipeline.inference.decode_stage import DecodeStage
 from pipeline.readers.reader import read
@@ -47,7 +48,7 @@ def decoding(bench: Bench, threads: int) -> float:
     tables = inputs.encoded(
         bench, bench.scaled(TABLES_PER_THREAD * threads * inputs.batch_images(bench), least=threads)
     )
-    stage = DecodeStage(inputs.preprocessing())
+    stage = DecodeStage([inputs.preprocessing()])
     began = time.perf_counter()
     deque(prefetch_map(stage, tables, threads=threads, depth=threads + 1), maxlen=0)
     return sum(map(len, tables)) / (time.perf_counter() - began)
@@ -55,7 +56,7 @@ def decoding(bench: Bench, threads: int) -> float:
 
 def captioning(bench: Bench) -> float:
     """Measures images/s of the caption stage on decoded pixels: copy, CNN, search and rows."""
-    stage = CaptionStage(inputs.CAPTIONER, Search(), device=bench.device.type)
+    stage = CaptionStage(NetworkCaptioner([inputs.CAPTIONER]), device=bench.device.type)
     rows = inputs.decoded(bench, 1)[0]
     return len(rows) / bench.step_s(lambda: stage(rows), seconds=4)
 

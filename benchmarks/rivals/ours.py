@@ -33,11 +33,12 @@ class Timed:
         return getattr(self._stage, name)
 
 
-def timed_stage(**arguments: Any) -> Timed:
-    """Takes the place of `CaptionStage` in the local runner."""
+
+def timed_stage(*arguments: Any, **options: Any) -> Timed:
+    """Takes the place of `CaptionStage` with the local runner."""
     from pipeline.inference.caption_stage import CaptionStage
 
-    return Timed(CaptionStage(**arguments))
+    return Timed(CaptionStage(*arguments, **options))
 
 
 def timed_actor() -> type:
@@ -54,10 +55,12 @@ def timed_actor() -> type:
 
 def main(folder: str, captioner: str, output: str, runner: str) -> int:
     """Runs the command; returns its exit code."""
-    name, stage = ("local_runner", "CaptionStage") if runner == "local" else ("ray_runner", "CaptionActor")
-    replacement = timed_stage if runner == "local" else timed_actor()
+    local = ("jobs.captioning.flow", "CaptionStage", timed_stage)
+    module, stage, replacement = (
+        local if runner == "local" else ("pipeline.inference.ray_runner", "CaptionActor", timed_actor())
+    )
     arguments = ["--captioner", captioner, "--search.beam_size", "5", "--runner", runner, "--output", output]
-    with mock.patch.object(import_module(f"pipeline.inference.{name}"), stage, replacement):
+    with mock.patch.object(import_module(module), stage, replacement):
         return cli.main(["caption", folder, *arguments])
 
 

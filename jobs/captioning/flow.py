@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Generator
-from dataclasses import replace
-from pathlib import Path
+from functools import partial
 
 import pyarrow as pa
 
@@ -13,8 +12,10 @@ from configs.caption import CaptionConfig
 from jobs.captioning import placement
 from jobs.captioning.job_description import read_options
 from jobs.captioning.progress import report_startup
-from model.captioner import checkpoint
 from model.device import choose_device
+from pipeline.captioners.failures import STOP_AFTER
+from pipeline.captioners.protocol import ImageCaptioner
+from pipeline.inference.caption_stage import CaptionStage
 from pipeline.inference.decode_stage import DecodeStage
 from pipeline.shards import Span
 
@@ -23,24 +24,16 @@ CPU_BATCH_IMAGES, CUDA_BATCH_IMAGES = 32, 256
 
 
 def caption_spans(
-    config: CaptionConfig, captioners: list[Path], spans: list[Span], resources: Resources | None
+    config: CaptionConfig, captioner: ImageCaptioner, spans: list[Span], resources: Resources | None
 ) -> Generator[pa.Table]:
-    """Yields the captioned rows of the spans, on Ray if there are resources of a cluster, else in this process.
-
-    Args:
-        captioners: directories of all captioners, whose preprocessings the images need.
-    """
+    """Yields the captioned rows of the spans, on Ray if there are resources of a cluster, else in this process."""
     if not spans:
         return
-    decode = DecodeStage(*map(checkpoint.load_preprocessing, captioners))
-    caption = {
-        "captioner": [_location_for_workers(captioner) for captioner in config.captioner],
-        "search": config.search,
-        "weights": config.captioner_weights,
-        "rerank": replace(config.rerank, captioner=_location_for_workers(config.rerank.captioner)),
-        "device": placement.device(config.device, config.ray, resources),
-        "dtype": config.dtype,
-    }
+    decode = DecodeStage(captioner.inputs)
+    device = placement.device(config.device, config.ray, resources)
+    # A job that may end with errors only is not stopped by them.
+    stop_after = 0 if config.max_error_rate == 1.0 else STOP_AFTER
+    make_caption_stage = partial(CaptionStage, captioner, device=device, stop_after=stop_after)
     if not resources:
         from pipeline.inference.local_runner import run_local
 
@@ -48,27 +41,24 @@ def caption_spans(
         yield from run_local(
             spans,
             decode,
-            caption,
+            make_caption_stage,
             batch_size=config.batch_size or (CUDA_BATCH_IMAGES if on_cuda else CPU_BATCH_IMAGES),
             options=read_options(config),
             num_threads=placement.num_threads(config.local),
         )
         return
     from pipeline.inference.ray_runner import run_ray
+    from pipeline.inference.shipping import make_shippable
 
+    make_shippable(captioner)
     num_gpus, max_actors = placement.actors(config.ray, resources)
     yield from run_ray(
         spans,
         decode,
-        caption,
+        make_caption_stage,
         batch_size=config.batch_size or (CUDA_BATCH_IMAGES if num_gpus else CPU_BATCH_IMAGES),
         options=read_options(config),
         actors=(min(config.ray.min_actors or max_actors, max_actors), max_actors),
-        actor_resources={"num_cpus": config.ray.num_cpus, "num_gpus": num_gpus},
+        actor_resources={"num_cpus": config.ray.num_cpus, "num_gpus": num_gpus, "memory": captioner.memory_bytes},
         report_startup=report_startup,
     )
-
-
-def _location_for_workers(captioner: str) -> str:
-    """Returns an absolute path for a directory; workers look up a name in the zoo of the code shipped to them."""
-    return str(Path(captioner).absolute()) if captioner and Path(captioner).exists() else captioner

@@ -3,15 +3,24 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 
 import torch
 
 from cluster.connect import Resources
+from configs.caption import CaptionConfig
 from configs.captioning import CaptioningOptions, LocalConfig, RayConfig
 from model.device import choose_device, describe_device
+from pipeline.captioners.protocol import ImageCaptioner
 
 GPU_WAIT_S = 120.0
 """Seconds to wait for a worker with the requested GPUs: a cluster may have to start a node."""
+
+
+def with_hints(config: CaptionConfig, captioner: ImageCaptioner) -> CaptionConfig:
+    """Returns the options with the captioner's batch size, unless there is one, and the CPU if it uses no GPU."""
+    config = replace(config, batch_size=config.batch_size or captioner.batch_size)
+    return config if captioner.uses_gpu else replace(config, device="cpu", ray=replace(config.ray, num_gpus=0.0))
 
 
 def actors(ray: RayConfig, resources: Resources) -> tuple[float, int]:
@@ -26,11 +35,12 @@ def num_threads(local: LocalConfig) -> int:
     return local.num_threads or torch.get_num_threads()
 
 
-def slots(config: CaptioningOptions, resources: Resources | None) -> dict[str, float]:
+def slots(config: CaptioningOptions, captioner: ImageCaptioner, resources: Resources | None) -> dict[str, float]:
     """Returns the parallelism of each stage, by name. Without GPUs, the captioners decode, too."""
     if not resources:
         threads = num_threads(config.local)
-        return {"read": 1, "decode": threads, "caption": threads if choose_device(config.device).type == "cpu" else 1}
+        on_cores = captioner.is_thread_safe and choose_device(config.device).type == "cpu"
+        return {"read": 1, "decode": threads, "caption": threads if on_cores else 1}
     num_gpus, max_actors = actors(config.ray, resources)
     return {"read": resources.num_cpus, "decode": resources.num_cpus if num_gpus else max_actors, "caption": max_actors}
 

@@ -9,7 +9,8 @@ import zlib
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import torch
@@ -34,20 +35,22 @@ class Candidate:
     """A caption and its log-probability."""
 
     text: str
-    log_prob: float
-    """Sum of the natural-log probabilities of its words and of END."""
-    num_tokens: int
-    """Number of its words, plus one for END."""
+    log_prob: float | None = None
+    """Sum of the natural-log probabilities of its tokens, END included. None if the captioner does not know it."""
+    num_tokens: int | None = None
+    """Number of its tokens: of a network of Shardtalk, its words, plus one for END. None if unknown."""
     token_log_probs: list[float] | None = None
     """Natural-log probability of each word and of END; None unless the search has `token_probs`."""
 
 
 @dataclass(frozen=True)
 class Caption:
-    """The captions that a search found for an image."""
+    """The captions that a search, or another captioner, found for an image."""
 
-    candidates: list[Candidate]
+    candidates: Sequence[Candidate]
     """The captions, best first; at least one."""
+    columns: Mapping[str, Any] = field(default_factory=dict)
+    """Values of the further columns that a captioner declares (`ImageCaptioner.columns`), by name."""
 
     @property
     def text(self) -> str:

@@ -1,87 +1,64 @@
-"""The caption stage: uint8 pixels → rows of `schema.CAPTIONED`. A picklable callable from table to table."""
+"""The caption stage: a captioner's inputs → rows of `schema.CAPTIONED`. A callable from table to table."""
 
 from __future__ import annotations
 
-import math
 import time
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import torch
 
-from configs.rerank import Rerank
-from configs.search import Search
 from model.captioner.base import Caption
-from model.device import keep_freed_memory
-from model.vision.preprocessing import Pixels
-from pipeline.inference import captioner_store
-from pipeline.inference.pixel_columns import as_pixels, as_views, time_shares
-from pipeline.inference.reranking import build_reranker
-from pipeline.schema import CAPTIONED, TOKEN_PROBS, ErrorCode, extended
+from model.device import choose_device, keep_freed_memory
+from model.errors import ModelError
+from pipeline.captioners.failures import STOP_AFTER, FailureLimit, describe
+from pipeline.captioners.protocol import ImageCaptioner
+from pipeline.captioners.results import Result, checked, result_columns
+from pipeline.errors import CaptionerError, DataError, PipelineError
+from pipeline.inference.input_columns import input_column
+from pipeline.inference.pixel_columns import time_shares
+from pipeline.schema import CAPTIONED, ErrorCode, extended
 
 
 class CaptionStage:
-    """Captions decoded images. Holds the captioner, so there is one per process that captions.
+    """Captions decoded images. Loads the captioner, so there is one per process that captions.
 
     Args:
-        captioner: directory, name or URL of a captioner, or those of an ensemble.
-        search: options of the search.
-        weights: weights of the captioners of an ensemble; None for equal ones.
-        rerank: options of reranking.
-        device, dtype: as for `Captioner.load`.
+        captioner: any captioner.
+        device: as for `ImageCaptioner.load`.
+        stop_after: as for `FailureLimit`.
     """
 
-    def __init__(
-        self,
-        captioner: str | Sequence[str],
-        search: Search,
-        *,
-        weights: Sequence[float] | None = None,
-        rerank: Rerank = Rerank(),  # noqa: B008
-        device: str = "auto",
-        dtype: str = "auto",
-    ) -> None:
+    def __init__(self, captioner: ImageCaptioner, *, device: str = "auto", stop_after: int = STOP_AFTER) -> None:
         keep_freed_memory()
-        names = [captioner] if isinstance(captioner, str) else captioner
-        self._captioner = captioner_store.load(names, weights=weights, device=device, dtype=dtype)
-        self._search = search
-        self._scorer = build_reranker(rerank, search, device=device, dtype=dtype)
-        self._views = list(
-            dict.fromkeys([*self._captioner.pixel_keys, *(self._scorer.pixel_keys if self._scorer else ())])
-        )
-        self._schema = extended(CAPTIONED, [TOKEN_PROBS.name] if self._search.token_probs else [])
+        self._captioner, self._device, self._column = captioner, device, input_column(captioner.inputs)
+        self._schema = extended(CAPTIONED, captioner.columns)
+        self._limit = FailureLimit(captioner.name, stop_after)
+        _load(captioner, device)
 
     @property
-    def device(self) -> torch.device:
-        """The device that computes captions."""
-        return self._captioner.device
+    def runs_on_cores(self) -> bool:
+        """Whether several threads may call it at once, and each computes on cores of its own."""
+        return self._captioner.is_thread_safe and choose_device(self._device).type == "cpu"
 
     def __call__(self, rows: pa.Table) -> pa.Table:
-        """Maps the output of a `DecodeStage` for the same preprocessings to rows of `schema.CAPTIONED`."""
+        """Maps the output of a `DecodeStage` for the same inputs to rows of `schema.CAPTIONED`.
+
+        Raises CaptionerError for a captioner that fails at every image, or does not do what the protocol asks.
+        """
         began = time.perf_counter()
-        good = rows["pixels"].is_valid().to_numpy()
-        captions: list[Caption | None] = [None] * len(rows)
+        good = rows["pixels"].is_valid()
+        results: list[Result | None] = [None] * len(rows)
         errors = {name: rows[name].to_pylist() for name in ("error_code", "error_message")}
-        if good.any():
-            found = self._bisected(as_pixels(rows["pixels"])[good])
-            for i, caption in zip(np.flatnonzero(good), found, strict=True):
-                captions[i] = caption
-                if caption is None:
-                    errors["error_code"][i] = ErrorCode.OUT_OF_MEMORY
-                    errors["error_message"][i] = "the device has not enough memory to caption this image alone"
-        columns: dict[str, Any] = errors | {
-            "caption": [caption and caption.text for caption in captions],
-            "log_prob": [caption and caption.candidates[0].log_prob for caption in captions],
-            "num_tokens": [caption and caption.candidates[0].num_tokens for caption in captions],
-            "candidates": [
-                caption and [{"caption": c.text, "log_prob": c.log_prob} for c in caption.candidates]
-                for caption in captions
-            ],
-            "token_probs": [caption and _token_probs(caption) for caption in captions],
-            "batch_images": [len(rows)] * len(rows),
-        }
+        for i, result in zip(
+            np.flatnonzero(good.to_numpy()), self._captioned(rows["pixels"].filter(good)), strict=True
+        ):
+            results[i] = result
+            if isinstance(result, DataError):
+                errors["error_code"][i], errors["error_message"][i] = result.code, result.message
+        columns: dict[str, Any] = errors | result_columns(self._captioner, results)
+        columns["batch_images"] = [len(rows)] * len(rows)
         columns["caption_s"] = time_shares(time.perf_counter() - began, len(rows))
         return pa.table(
             {
@@ -91,17 +68,51 @@ class CaptionStage:
             schema=self._schema,
         )
 
-    def _bisected(self, pixels: Pixels) -> list[Caption | None]:
-        """Captions a batch, in halves if device memory is too small; None for an image that does not fit alone."""
+    def close(self) -> None:
+        """Closes the captioner."""
+        self._captioner.close()
+
+    def _captioned(self, images: pa.ChunkedArray) -> list[Result]:
+        """Captions a batch, in halves where it fails, so that a failure at one image costs only that one.
+
+        Without memory for a batch, its halves need less. An image costs at most two calls more in each half.
+        """
+        if not len(images):
+            return []
+        is_out_of_memory = False
         try:
-            return list(self._captioner.caption_pixels(as_views(pixels, self._views), self._search, self._scorer))
+            returned = self._captioner.caption(self._column.batch(images))
+        except CaptionerError:
+            raise
         except torch.OutOfMemoryError:
-            pass  # outside of the handler, where the exception no longer holds tensors
-        torch.cuda.empty_cache()
-        half = len(pixels) // 2
-        return [*self._bisected(pixels[:half]), *self._bisected(pixels[half:])] if half else [None]
+            is_out_of_memory = True
+        except Exception as error:  # noqa: BLE001 - the captioner may be anybody's code
+            failure = DataError(ErrorCode.CAPTIONER_FAILED, describe(error))
+        else:
+            return self._counted(checked(self._captioner, returned, len(images)))
+        if is_out_of_memory:  # outside of the handler, where the exception no longer holds tensors
+            torch.cuda.empty_cache()
+            failure = DataError(ErrorCode.OUT_OF_MEMORY, "the device has not enough memory to caption this image alone")
+        half = len(images) // 2
+        if half:
+            return [*self._captioned(images[:half]), *self._captioned(images[half:])]
+        return self._counted([failure])
+
+    def _counted(self, results: list[Result]) -> list[Result]:
+        if any(isinstance(result, Caption) for result in results):
+            self._limit.captioned()
+        for result in results:
+            if isinstance(result, DataError) and result.code == ErrorCode.CAPTIONER_FAILED:
+                self._limit.failed(result.message)
+        return results
 
 
-def _token_probs(caption: Caption) -> list[float] | None:
-    each = caption.candidates[0].token_log_probs
-    return None if each is None else [math.exp(log_prob) for log_prob in each]
+def _load(captioner: ImageCaptioner, device: str) -> None:
+    try:
+        captioner.load(device)
+    except (ModelError, PipelineError):
+        raise
+    except Exception as error:
+        raise CaptionerError(
+            f"captioner {captioner.name} cannot be loaded on the device {device}: {describe(error)}"
+        ) from error

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterable, Mapping
+from collections.abc import Callable, Generator, Iterable
 from contextlib import closing
-from typing import Any
 
 import pyarrow as pa
 import torch
@@ -23,7 +22,7 @@ MAX_WORKERS = 8
 def run_local(
     spans: Iterable[Span],
     decode: DecodeStage,
-    caption_arguments: Mapping[str, Any],
+    make_caption_stage: Callable[[], CaptionStage],
     *,
     batch_size: int,
     options: ReadOptions = DEFAULTS,
@@ -34,18 +33,18 @@ def run_local(
     Args:
         spans: the spans to caption.
         decode: the decode stage.
-        caption_arguments: arguments of `CaptionStage`.
+        make_caption_stage: called in the process that captions.
         batch_size: number of images per batch.
         options: the options by which the shards are read.
         num_threads: number of cores to compute on, with a CPU as the device, or of threads that decode for a GPU.
     """
-    caption = CaptionStage(**caption_arguments)
+    caption = make_caption_stage()
     encoded = prefetch(read(spans, batch_size=batch_size, options=options), depth=2)
-    if caption.device.type == "cpu":
+    if caption.runs_on_cores:
         captioned = _caption_on_cores(encoded, decode, caption, num_threads)
     else:
         captioned = _caption_decoded(encoded, decode, caption, num_threads)
-    with closing(encoded), closing(captioned):
+    with closing(caption), closing(encoded), closing(captioned):
         yield from captioned
 
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
-from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -16,6 +17,7 @@ from ray.data.block import BlockMetadata
 from ray.data.datasource import Datasource, ReadTask
 
 from model.device import SINGLE_ARENA
+from pipeline.errors import CaptionerError
 from pipeline.inference.actor_startup import ReportStartup, report_until_first
 from pipeline.inference.caption_stage import CaptionStage
 from pipeline.inference.fault_isolation import CrashIsolated, Stage
@@ -108,8 +110,11 @@ def _are_images(spans: Sequence[Span]) -> bool:
 class CaptionActor:
     """Creates a `CaptionStage` in its actor, and divides the rows of several batches evenly among them."""
 
-    def __init__(self, state: RemoteRunState, arguments: Mapping[str, Any], batch_size: int) -> None:
-        self._caption = CrashIsolated(CaptionStage(**arguments), "caption", state)
+    def __init__(self, state: RemoteRunState, make_caption_stage: Callable[[], CaptionStage], batch_size: int) -> None:
+        self._state = state
+        with self._reported():
+            self._stage = make_caption_stage()
+        self._caption = CrashIsolated(self._stage, "caption", state)
         self._batch_size = batch_size
         state.add_this_actor()
 
@@ -117,7 +122,22 @@ class CaptionActor:
         """As `CaptionStage`."""
         batches = max(1, -(-len(rows) // self._batch_size))
         size = -(-len(rows) // batches)
-        return pa.concat_tables([self._caption(rows.slice(i * size, size)) for i in range(batches)])
+        with self._reported():
+            return pa.concat_tables([self._caption(rows.slice(i * size, size)) for i in range(batches)])
+
+    @contextlib.contextmanager
+    def _reported(self) -> Iterator[None]:
+        """Reports why the captioner cannot go on, which Ray's own exceptions lose on their way to the driver."""
+        try:
+            yield
+        except CaptionerError as error:
+            self._state.give_up(str(error))
+            raise
+
+    def __del__(self) -> None:
+        """Closes the captioner, where Ray Data ends the actor."""
+        if stage := getattr(self, "_stage", None):
+            stage.close()
 
 
 def _single_arena() -> dict[str, Any]:
@@ -131,6 +151,7 @@ def _single_arena() -> dict[str, Any]:
 
 def _configure(context: ray.data.DataContext, limits: FlowLimits, actors: int) -> None:
     logging.getLogger("ray.data").setLevel(logging.WARNING)
+    logging.getLogger(ray.data.exceptions.__name__).setLevel(logging.CRITICAL)  # they are raised as well
     logging.getLogger("ray.data._internal.progress").setLevel(logging.ERROR)  # it warns that its progress bar is off
     context.enable_progress_bars = False  # the job shows its own progress
     context.target_max_block_size = limits.block_bytes
@@ -149,7 +170,7 @@ def _batches_at_once(spans: Sequence[Span], limits: FlowLimits, images_per_round
 def run_ray(
     spans: Iterable[Span],
     decode: Stage,
-    caption_arguments: Mapping[str, Any],
+    make_caption_stage: Callable[[], CaptionStage],
     *,
     batch_size: int,
     options: ReadOptions = DEFAULTS,
@@ -162,11 +183,11 @@ def run_ray(
     Args:
         spans: the spans to caption.
         decode: the decode stage.
-        caption_arguments: arguments of `CaptionStage`, which each actor creates.
+        make_caption_stage: called in each actor.
         batch_size: number of images per batch of the captioner.
         options: the options by which the shards are read.
         actors: minimum and maximum number of actors that hold a captioner.
-        actor_resources: `num_cpus` and `num_gpus` of each actor.
+        actor_resources: `num_cpus`, `num_gpus` and `memory` in bytes of each actor.
         report_startup: called with the number of captioners that are up, and the total, until there are rows.
     """
     limits = GPU_LIMITS if actor_resources.get("num_gpus") else CPU_LIMITS
@@ -189,7 +210,7 @@ def run_ray(
         .map_batches(CrashIsolated(decode, "decode", state), batch_format="pyarrow", batch_size=None, **decoding)
         .map_batches(
             CaptionActor,
-            fn_constructor_args=(state, dict(caption_arguments), batch_size),
+            fn_constructor_args=(state, make_caption_stage, batch_size),
             batch_format="pyarrow",
             batch_size=_batches_at_once(pieces, limits, batch_size * actors[1]) * batch_size,
             compute=ray.data.ActorPoolStrategy(min_size=min_actors, max_size=actors[1]),
@@ -197,4 +218,9 @@ def run_ray(
         )
     )
     tables = rows.iter_batches(batch_format="pyarrow", batch_size=None)
-    yield from report_until_first(tables, state.count, min_actors, report_startup)
+    try:
+        yield from report_until_first(tables, state.count, min_actors, report_startup)
+    except Exception as error:
+        if message := state.fatal_error():
+            raise CaptionerError(message) from error
+        raise

@@ -1,4 +1,4 @@
-"""What the workers of a run on Ray share: the rows in progress, and the captioners that are up.
+"""What the workers of a run on Ray share: the rows in progress, the captioners that are up, and a reason to end.
 
 It is in one actor, as each actor takes a process; this module imports little, as that process imports it.
 """
@@ -19,11 +19,20 @@ ANSWER_TIMEOUT_S = 5.0
 
 
 class RunState(AttemptTracker, StartupCounter):
-    """An `AttemptTracker` and a `StartupCounter`. Runs in an actor."""
+    """An `AttemptTracker` and a `StartupCounter`, and the reason why the captioner cannot go on. Runs in an actor."""
 
     def __init__(self) -> None:
         AttemptTracker.__init__(self)
         StartupCounter.__init__(self)
+        self._fatal_error = ""
+
+    def give_up(self, message: str) -> None:
+        """Records why the captioner cannot go on; the first message counts."""
+        self._fatal_error = self._fatal_error or message
+
+    def fatal_error(self) -> str:
+        """Returns why the captioner cannot go on; "" if it can."""
+        return self._fatal_error
 
 
 class RemoteRunState:
@@ -50,6 +59,14 @@ class RemoteRunState:
     def end(self, rows: Sequence[RowId]) -> None:
         """As `AttemptTracker.end`."""
         self._actor.end.remote(rows)
+
+    def give_up(self, message: str) -> None:
+        """As `RunState.give_up`. Waits, so that the message arrives before this process fails."""
+        ray.get(self._actor.give_up.remote(message))
+
+    def fatal_error(self) -> str:
+        """As `RunState.fatal_error`."""
+        return str(ray.get(self._actor.fatal_error.remote()))
 
     def add_this_actor(self) -> None:
         """Records that the calling actor is up."""

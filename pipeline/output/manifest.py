@@ -13,7 +13,7 @@ from pipeline.errors import OutputError
 from pipeline.output.cleanup import sweep
 from pipeline.output.commit_log import CommitLog
 from pipeline.output.layout import HUGGING_FACE, MANIFEST, PART, control_path
-from pipeline.schema import ROW, TOKEN_PROBS, extended
+from pipeline.schema import ROW, TOKEN_PROBS, describe_column, extended
 from pipeline.storage.folder import Folder
 
 
@@ -109,15 +109,9 @@ def _files(commit_log: CommitLog) -> dict[str, dict[str, Any]]:
 def _describe_to_datasets(job: Mapping[str, Any]) -> dict[str, Any]:
     """Describes data files and column types to Hugging Face `datasets`, which infers JSON types from the first part."""
 
-    def feature(field: pa.Field) -> dict[str, Any]:
-        if pa.types.is_list(field.type) and pa.types.is_struct(field.type.value_type):
-            return {"name": field.name, "list": [feature(inner) for inner in field.type.value_type]}
-        if pa.types.is_list(field.type):
-            return {"name": field.name, "list": feature(field.type.value_field)["dtype"]}
-        return {"name": field.name, "dtype": "float32" if pa.types.is_float32(field.type) else str(field.type)}
-
-    fields = extended(ROW, [TOKEN_PROBS.name] if job.get("search", {}).get("token_probs") else [])
+    fields = extended(ROW, [TOKEN_PROBS] if job.get("search", {}).get("token_probs") else [])
+    features = [*map(describe_column, fields), *job.get("columns", [])]
     return {
         "configs": [{"config_name": "default", "data_files": f"{PART}*.{job['format']}"}],
-        "dataset_info": {"config_name": "default", "features": [feature(field) for field in fields]},
+        "dataset_info": {"config_name": "default", "features": features},
     }

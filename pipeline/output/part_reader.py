@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline.output.commit_log import CommitLog
-from pipeline.schema import ROW, extended
+from pipeline.schema import ROW, TOKEN_PROBS, extended
 from pipeline.storage.folder import Folder
 
 
@@ -26,5 +27,12 @@ def read_part(folder: Folder, name: str, columns: list[str] | None = None) -> pa
         # With threads, a process that ends soon after may abort while pyarrow's pool is still starting (26.0).
         return pq.ParquetFile(pa.BufferReader(data)).read(columns=columns, use_threads=False)
     records = [json.loads(line) for line in data.splitlines()]
-    rows = pa.Table.from_pylist(records, schema=extended(ROW, records[0] if records else ()))
+    rows = pa.Table.from_pylist(records, schema=extended(ROW, _added_columns(records)))
     return rows.select(columns) if columns else rows
+
+
+def _added_columns(records: Sequence[Mapping[str, Any]]) -> pa.Schema:
+    """Returns the fields that a captioner added to those of `ROW`; JSON does not say their types, but values do."""
+    added = [name for name in (records[0] if records else ()) if name not in ROW.names]
+    inferred = pa.Table.from_pylist([{name: record.get(name) for name in added} for record in records]).schema
+    return pa.schema([TOKEN_PROBS if field.name == TOKEN_PROBS.name else field for field in inferred])

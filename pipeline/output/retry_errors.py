@@ -23,7 +23,7 @@ from pipeline.shards import Shard, ShardFormat
 from pipeline.storage.folder import Folder
 from pipeline.tar.rows import tar_rows
 
-RETRYABLE = frozenset({ErrorCode.UNREADABLE, ErrorCode.OUT_OF_MEMORY})
+RETRYABLE = frozenset({ErrorCode.UNREADABLE, ErrorCode.OUT_OF_MEMORY, ErrorCode.CAPTIONER_FAILED})
 
 
 def uncommit_errors(

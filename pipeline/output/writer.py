@@ -94,7 +94,7 @@ class PartWriter:
         if not self._waiting:
             return
         rows = pa.concat_tables(self._waiting)
-        rows = rows.cast(extended(CAPTIONED, rows.column_names))
+        rows = rows.cast(extended(CAPTIONED, rows.schema))
         rows = rows.sort_by([("shard", "ascending"), ("index", "ascending")])
         self._waiting = []
         paths = dict(zip(rows["shard_id"].to_pylist(), rows["shard"].to_pylist(), strict=True))
@@ -130,7 +130,7 @@ def write_part(
     """
     # The name depends on rows and epoch, so a driver that was paused never overwrites another's part.
     name = part_prefix(partition) + hashlib.sha256(f"{epoch} {row_ranges!r}".encode()).hexdigest()[:16]
-    data = ENCODERS[file_format](rows.select(extended(ROW, rows.column_names).names))
+    data = ENCODERS[file_format](rows.select(extended(ROW, rows.schema).names))
     commit = Commit(
         file=f"{name}.{file_format}",
         rows=len(rows),

@@ -8,9 +8,9 @@ from model.captioner import checkpoint
 from model.nn.captioning_network import Architecture, Network
 from model.vision.preprocessing import Preprocessing
 from model.vocabulary import Vocabulary
+from pipeline.captioners import captioner_store
 from pipeline.datasets.prepared_split import PreparedSplit
 from pipeline.errors import InputError
-from pipeline.inference import captioner_store
 
 
 def initialize_network(config: TrainConfig, vocabulary: Vocabulary) -> tuple[Network, Architecture, Preprocessing]:

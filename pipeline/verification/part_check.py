@@ -72,7 +72,7 @@ def _check_part(folder: Folder, commit: Commit) -> Iterator[str | pa.Table]:
         return
     rows = read_part(folder, commit.file)
     names = rows.schema.names
-    if names != extended(ROW, names).names or len(rows) != commit.rows or hash_keys(rows) != commit.keys_sha256:
+    if names != extended(ROW, rows.schema).names or len(rows) != commit.rows or hash_keys(rows) != commit.keys_sha256:
         yield f"{commit.file}: its rows do not match its commit record"
         return
     recorded = sorted((commit.paths[i.shard], index) for i in commit.row_ranges for index in range(i.start, i.stop))

@@ -3,6 +3,7 @@
 import os
 import signal
 import sys
+from functools import partial
 from pathlib import Path
 
 import pyarrow as pa
@@ -10,8 +11,9 @@ import ray
 from conftest import pictures
 
 from cluster.connect import Resources
-from configs.search import Search
 from model.captioner import checkpoint
+from pipeline.captioners.network_captioner import NetworkCaptioner
+from pipeline.inference.caption_stage import CaptionStage
 from pipeline.inference.decode_stage import DecodeStage
 from pipeline.inference.ray_runner import run_ray
 from pipeline.inputs.listing import list_inputs
@@ -33,8 +35,8 @@ def test_only_the_image_that_kills_the_actor_is_an_error(local_ray: Resources, c
     listing = list_inputs([str(pictures(tmp_path / "in", 3))])
     tables = run_ray(
         map(Span, listing.shards),
-        PoisonedDecode(checkpoint.load_preprocessing(captioner)),
-        {"captioner": str(captioner), "search": Search()},
+        PoisonedDecode([checkpoint.load_preprocessing(captioner)]),
+        partial(CaptionStage, NetworkCaptioner([str(captioner)])),
         batch_size=3,
         actors=(1, 1),
         actor_resources={"num_cpus": 0.9},

@@ -1,16 +1,16 @@
 """The local runner on a CPU: threads that decode and caption side by side."""
 
 import threading
+from functools import partial
 from pathlib import Path
 
 import pyarrow as pa
 import pytest
 import torch
 from conftest import jpeg, tar_bytes
-from stage_rows import SEARCH
+from stage_rows import caption_stage, decode_stage
 from tolerances import same_log_prob
 
-from model.captioner import checkpoint
 from pipeline.inference.decode_stage import DecodeStage
 from pipeline.inference.local_runner import run_local
 from pipeline.inputs.listing import list_inputs
@@ -29,9 +29,8 @@ def spans(tmp_path: Path) -> list[Span]:
 
 
 def run(spans: list[Span], captioner: Path, *, num_threads: int, batch_size: int = 2) -> list[pa.Table]:
-    decode = DecodeStage(checkpoint.load_preprocessing(captioner))
-    options = {"captioner": str(captioner), "search": SEARCH, "device": "cpu", "dtype": "float32"}
-    return list(run_local(spans, decode, options, batch_size=batch_size, num_threads=num_threads))
+    stage = partial(caption_stage, captioner)
+    return list(run_local(spans, decode_stage(captioner), stage, batch_size=batch_size, num_threads=num_threads))
 
 
 @pytest.mark.parametrize("num_threads", [2, 3, 19])
@@ -68,9 +67,8 @@ def test_the_caller_computes_with_as_many_threads_as_before(
     stopped_early: bool, spans: list[Span], captioner: Path
 ) -> None:
     before, running = torch.get_num_threads(), threading.active_count()
-    decode = DecodeStage(checkpoint.load_preprocessing(captioner))
-    options = {"captioner": str(captioner), "search": SEARCH, "device": "cpu"}
-    tables = run_local(spans, decode, options, batch_size=1, num_threads=4)
+    stage = partial(caption_stage, captioner)
+    tables = run_local(spans, decode_stage(captioner), stage, batch_size=1, num_threads=4)
     next(tables)
     if stopped_early:
         tables.close()

@@ -8,7 +8,7 @@ import pyarrow as pa
 import pytest
 import torch
 from conftest import encoded, jpeg, picture
-from stage_rows import SEARCH, encoded_rows
+from stage_rows import SEARCH, caption_stage, decode_stage, encoded_rows
 from tolerances import same_log_prob
 
 from configs.search import Search
@@ -16,7 +16,6 @@ from model.captioner import Caption, Captioner, Ensemble, checkpoint
 from model.decoding.reranking import PixelsByKey, Reranker
 from model.vision.preprocessing import Preprocessing
 from pipeline.images.decoding import load
-from pipeline.inference.caption_stage import CaptionStage
 from pipeline.inference.decode_stage import DecodeStage
 from pipeline.inference.pixel_columns import as_pixels
 from pipeline.schema import CAPTIONED
@@ -24,7 +23,7 @@ from pipeline.schema import CAPTIONED
 
 def test_decoding_replaces_images_by_pixels() -> None:
     preprocessing = Preprocessing(image_size=7, resize="shorter_side", resize_size=9)
-    found = DecodeStage(preprocessing)(encoded_rows(jpeg(0), None, b"", encoded(picture(3, 20, 50), "PNG")))
+    found = DecodeStage([preprocessing])(encoded_rows(jpeg(0), None, b"", encoded(picture(3, 20, 50), "PNG")))
     assert "image" not in found.column_names
     assert found["error_code"].to_pylist() == [None, "unreadable", "empty_file", None]
     assert found["width"].to_pylist() == [33, None, None, 20]
@@ -41,7 +40,7 @@ def test_each_way_of_looking_has_its_pixels_side_by_side() -> None:
     two = Preprocessing(image_size=5, resize_size=6, mean=(0.1, 0.2, 0.3))
     like_two = Preprocessing(image_size=5, resize_size=6, std=[0.5, 0.5, 0.5])
     data = encoded(picture(1, 90, 70))
-    found = DecodeStage(one, two, like_two)(encoded_rows(data, b"x"))
+    found = DecodeStage([one, two, like_two])(encoded_rows(data, b"x"))
     assert found["pixels"].type == pa.binary(7 * 7 * 3 + 5 * 5 * 3)
     assert found["error_code"].to_pylist() == [None, "not_an_image"]
     seen = np.frombuffer(found["pixels"][0].as_py(), np.uint8)
@@ -58,7 +57,7 @@ def through_ipc(table: pa.Table) -> pa.Table:
 
 @pytest.mark.parametrize("start", [0, 1, 3])
 def test_pixels_survive_slicing_joining_and_travelling(start: int) -> None:
-    decode = DecodeStage(Preprocessing(image_size=5, resize_size=5))  # 75 bytes: no multiple of Arrow's padding
+    decode = DecodeStage([Preprocessing(image_size=5, resize_size=5)])  # 75 bytes: no multiple of Arrow's padding
     images = [jpeg(i) for i in range(5)]
     whole = decode(encoded_rows(*images))
     parts = pa.concat_tables([decode(encoded_rows(*images[:2])), decode(encoded_rows(*images[2:]))])
@@ -69,9 +68,9 @@ def test_pixels_survive_slicing_joining_and_travelling(start: int) -> None:
 
 
 def test_captioning_gives_the_captioners_captions(captioner: Path) -> None:
-    decode = DecodeStage(checkpoint.load_preprocessing(captioner))
+    decode = decode_stage(captioner)
     images = [jpeg(0), b"not an image", jpeg(2), None, jpeg(4)]
-    found = CaptionStage(str(captioner), SEARCH, device="cpu")(decode(encoded_rows(*images)))
+    found = caption_stage(captioner)(decode(encoded_rows(*images)))
     assert found.schema == CAPTIONED
     assert found["error_code"].to_pylist() == [None, "not_an_image", None, "unreadable", None]
     oracle = Captioner.load(captioner, device="cpu")
@@ -87,9 +86,9 @@ def test_captioning_gives_the_captioners_captions(captioner: Path) -> None:
 
 
 def test_tokens_are_counted_of_the_best_candidate(captioner: Path) -> None:
-    rows = DecodeStage(checkpoint.load_preprocessing(captioner))(encoded_rows(*map(jpeg, range(5))))
+    rows = decode_stage(captioner)(encoded_rows(*map(jpeg, range(5))))
     search = Search(beam_size=5, num_candidates=3, max_tokens=12)
-    found = CaptionStage(str(captioner), search, device="cpu")(rows).to_pylist()
+    found = caption_stage(captioner, search=search)(rows).to_pylist()
     words = [[len(candidate["caption"].split()) for candidate in row["candidates"]] for row in found]
     assert [row["num_tokens"] for row in found] == [best + 1 for best, *_ in words]
     assert any(best != second for best, second, _ in words)
@@ -97,8 +96,8 @@ def test_tokens_are_counted_of_the_best_candidate(captioner: Path) -> None:
 
 def test_the_probability_of_each_token_comes_on_request(captioner: Path) -> None:
     search = replace(SEARCH, token_probs=True)
-    rows = DecodeStage(checkpoint.load_preprocessing(captioner))(encoded_rows(b"not an image", *map(jpeg, range(4))))
-    found = CaptionStage(str(captioner), replace(SEARCH, token_probs=True), device="cpu")(rows)
+    rows = decode_stage(captioner)(encoded_rows(b"not an image", *map(jpeg, range(4))))
+    found = caption_stage(captioner, search=search)(rows)
     assert found.schema.names == [*CAPTIONED.names, "token_probs"]
     oracle = Captioner.load(captioner, device="cpu")
     images = [load(jpeg(i), draft=oracle.preprocessing.draft)[0] for i in range(4)]
@@ -111,8 +110,8 @@ def test_the_probability_of_each_token_comes_on_request(captioner: Path) -> None
 
 def test_each_captioner_of_an_ensemble_is_given_its_own_pixels(captioner: Path, second_captioner: Path) -> None:
     both = [captioner, second_captioner]
-    rows = DecodeStage(*map(checkpoint.load_preprocessing, both))(encoded_rows(*map(jpeg, range(3))))
-    found = CaptionStage([str(path) for path in both], SEARCH, device="cpu")(rows)
+    rows = decode_stage(*both)(encoded_rows(*map(jpeg, range(3))))
+    found = caption_stage(*both)(rows)
     draft = checkpoint.load_preprocessing(captioner).draft
     images = [load(jpeg(i), draft=draft)[0] for i in range(3)]
     expected = Ensemble.load(both, device="cpu").caption(images, SEARCH)
@@ -123,7 +122,7 @@ def test_each_captioner_of_an_ensemble_is_given_its_own_pixels(captioner: Path, 
 def test_rows_share_the_time_that_their_stage_took(
     count: int, captioner: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    decode, caption = DecodeStage(checkpoint.load_preprocessing(captioner)), CaptionStage(str(captioner), SEARCH)
+    decode, caption = decode_stage(captioner), caption_stage(captioner)
     clock = SimpleNamespace(perf_counter=iter([10.0, 13.0, 20.0, 25.0]).__next__)
     for stage in ("decode_stage", "caption_stage"):
         monkeypatch.setattr(f"pipeline.inference.{stage}.time", clock)
@@ -134,8 +133,8 @@ def test_rows_share_the_time_that_their_stage_took(
 
 @pytest.mark.parametrize("images", [[], [None], [b"", b"x", None]])
 def test_a_batch_without_a_good_image_passes(images: list[bytes | None], captioner: Path) -> None:
-    decode = DecodeStage(checkpoint.load_preprocessing(captioner))
-    found = CaptionStage(str(captioner), SEARCH, device="cpu")(decode(encoded_rows(*images)))
+    decode = decode_stage(captioner)
+    found = caption_stage(captioner)(decode(encoded_rows(*images)))
     assert found.schema == CAPTIONED
     assert found["image_id"].to_pylist() == [f"{i}.jpg" for i in range(len(images))]
     assert found["caption"].null_count == len(images)
@@ -145,8 +144,8 @@ def test_a_batch_without_a_good_image_passes(images: list[bytes | None], caption
 def test_what_the_device_cannot_hold_is_halved(
     too_much: set[int], captioner: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    rows = DecodeStage(checkpoint.load_preprocessing(captioner))(encoded_rows(*map(jpeg, range(5))))
-    caption = CaptionStage(str(captioner), SEARCH)
+    rows = decode_stage(captioner)(encoded_rows(*map(jpeg, range(5))))
+    caption = caption_stage(captioner)
     whole, expected = Captioner.caption_pixels, caption(rows).to_pylist()
     heavy = {rows["pixels"][i].as_py() for i in too_much}
 
@@ -167,5 +166,5 @@ def test_what_the_device_cannot_hold_is_halved(
 
 
 def test_decoding_travels_to_workers() -> None:
-    decode = pickle.loads(pickle.dumps(DecodeStage(Preprocessing(image_size=6, resize_size=8))))
+    decode = pickle.loads(pickle.dumps(DecodeStage([Preprocessing(image_size=6, resize_size=8)])))
     assert decode(encoded_rows(jpeg(1)))["pixels"].type == pa.binary(6 * 6 * 3)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ import pytest
 import torch
 from conftest import jpeg, tar_bytes
 from devices import near_log_prob
-from stage_rows import SEARCH, encoded_rows
+from stage_rows import caption_stage, decode_stage, encoded_rows
 from test_data_loader import members, shard
 from test_objectives import NUMBERS, VOCABULARY
 
@@ -23,8 +24,6 @@ from model.nn.captioning_network import Architecture
 from model.nn.encoder import Encoder
 from model.vision.preprocessing import Preprocessing
 from pipeline.datasets.prepared_split import PreparedSplit, read_split
-from pipeline.inference.caption_stage import CaptionStage
-from pipeline.inference.decode_stage import DecodeStage
 from pipeline.inference.local_runner import run_local
 from pipeline.inputs.listing import list_inputs
 from pipeline.output.commit_log import CommitLog
@@ -55,12 +54,12 @@ def test_the_local_runners_rows_are_those_of_the_cpu(
 ) -> None:
     named = {f"{i}.jpg": jpeg(i) if i != 4 else b"no image" for i in range(8)}
     (tmp_path / "s.tar").write_bytes(tar_bytes(named))
-    decode = DecodeStage(checkpoint.load_preprocessing(captioner))
+    decode = decode_stage(captioner)
 
     def rows(where: torch.device, batch_size: int) -> pa.Table:
         spans = CommitLog().remaining_work(list_inputs([str(tmp_path / "s.tar")]).shards)
-        options = {"captioner": str(captioner), "search": SEARCH, "device": str(where), "dtype": "float32"}
-        return pa.concat_tables(run_local(spans, decode, options, batch_size=batch_size, num_threads=2))
+        stage = partial(caption_stage, captioner, device=str(where))
+        return pa.concat_tables(run_local(spans, decode, stage, batch_size=batch_size, num_threads=2))
 
     expected = rows(CPU, 3)
     assert len(set(expected["caption"].to_pylist())) > 5
@@ -93,11 +92,11 @@ def batches(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
 @pytest.fixture
 def caption(cuda: torch.device) -> Callable[[pa.Table], pa.Table]:
-    return CaptionStage(SHIPPED, SEARCH, device=str(cuda), dtype="float32")
+    return caption_stage(SHIPPED, device=str(cuda))
 
 
 def decoded(count: int) -> pa.Table:
-    return DecodeStage(checkpoint.load_preprocessing(checkpoint.find(SHIPPED)))(encoded_rows(*map(jpeg, range(count))))
+    return decode_stage(checkpoint.find(SHIPPED))(encoded_rows(*map(jpeg, range(count))))
 
 
 def test_a_batch_that_the_gpu_cannot_hold_is_halved(

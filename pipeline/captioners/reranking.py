@@ -10,8 +10,8 @@ from model.captioner.rescoring import CaptionerReranker
 from model.decoding.hypothesis import Hypothesis
 from model.decoding.reranking import PixelsByKey, Reranker
 from model.vision.preprocessing import Preprocessing
+from pipeline.captioners import captioner_store
 from pipeline.evaluation.cider import CiderD
-from pipeline.inference import captioner_store
 
 
 class Consensus:

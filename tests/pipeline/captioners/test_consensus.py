@@ -7,8 +7,8 @@ from pycocoevalcap.cider.cider_scorer import CiderScorer
 
 from model.decoding.hypothesis import Hypothesis
 from model.decoding.reranking import rerank
+from pipeline.captioners.reranking import Consensus
 from pipeline.evaluation.cider import CiderD
-from pipeline.inference.reranking import Consensus
 
 CAPTIONS = [[1, 2, 3, 4, 5], [1, 2, 3, 4], [9, 8, 7], [1, 2, 6, 4, 5, 5], [1, 2, 3, 4]]
 
