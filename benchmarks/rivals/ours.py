@@ -33,7 +33,6 @@ class Timed:
         return getattr(self._stage, name)
 
 
-
 def timed_stage(*arguments: Any, **options: Any) -> Timed:
     """Takes the place of `CaptionStage` with the local runner."""
     from pipeline.inference.caption_stage import CaptionStage
