@@ -6,8 +6,6 @@ import json
 from collections.abc import Callable, Mapping
 from typing import Any
 
-import pyarrow as pa
-
 from configs.partition import Partition
 from pipeline.errors import OutputError
 from pipeline.output.cleanup import sweep

@@ -169,4 +169,9 @@ def test_an_installed_package_may_add_one(
 
 def test_it_is_described(own: str, shardtalk: Run) -> None:
     code, said = shardtalk("captioners", f"{own}:Own")
-    assert code == 0 and said.startswith("Own\n") and "identity       own rgb" in said and "mean float32, sizes int32, note string" in said
+    assert (
+        code == 0
+        and said.startswith("Own\n")
+        and "identity       own rgb" in said
+        and "mean float32, sizes int32, note string" in said
+    )
