@@ -151,7 +151,8 @@ def _single_arena() -> dict[str, Any]:
 
 def _configure(context: ray.data.DataContext, limits: FlowLimits, actors: int) -> None:
     logging.getLogger("ray.data").setLevel(logging.WARNING)
-    logging.getLogger(ray.data.exceptions.__name__).setLevel(logging.CRITICAL)  # they are raised as well
+    for reporter in ("exceptions", "_internal.execution.streaming_executor_state"):  # what they log is raised as well
+        logging.getLogger(f"{ray.data.__name__}.{reporter}").setLevel(logging.CRITICAL)
     logging.getLogger("ray.data._internal.progress").setLevel(logging.ERROR)  # it warns that its progress bar is off
     context.enable_progress_bars = False  # the job shows its own progress
     context.target_max_block_size = limits.block_bytes
