@@ -60,8 +60,8 @@ COMMANDS = {
             "status:StatusConfig",
             positional="output",
             metavar="OUT",
-            main=("json",),
-            examples=("captions",),
+            main=("json", "watch", "interval_s"),
+            examples=("captions", "captions --watch"),
         ),
         Command(
             "gallery",
@@ -116,6 +116,19 @@ COMMANDS = {
             main=("references", "data", "split", "captioner", "output"),
             extra="evaluate",
             examples=("captions --references captions.json", "--captioner run/best --data data --split val"),
+        ),
+        Command(
+            "compare",
+            "compare the captions of two outputs",
+            "compare:CompareConfig",
+            positional="paths",
+            metavar="A B",
+            main=("references", "page", "output"),
+            extra="evaluate",
+            examples=(
+                "captions captions-of-mine --page compared.html",
+                "captions captions-of-mine --references captions.json",
+            ),
         ),
         Command(
             "captioners",

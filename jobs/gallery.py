@@ -67,7 +67,7 @@ def run(config: GalleryConfig) -> int:
     files = page.with_name(f"{page.stem}_files")
     try:
         _clear(page, files)
-        pictures = _write_thumbnails(files / "thumbnails", shown.rows, config.thumbnail_size, read_options(folder))
+        pictures = write_thumbnails(files / "thumbnails", shown.rows, config.thumbnail_size, read_options(folder))
         _write_data(files, shown, pictures, summary)
         _write_page(page, files)
     except OSError as error:
@@ -85,8 +85,15 @@ def _clear(page: Path, files: Path) -> None:
             path.unlink()
 
 
-def _write_thumbnails(folder: Path, rows: pa.Table, size: int, options: ReadOptions) -> list[bool]:
-    """Writes the thumbnails; returns for each row whether it has one."""
+def write_thumbnails(folder: Path, rows: pa.Table, size: int, options: ReadOptions) -> list[bool]:
+    """Writes `NNN/NNNNNN.jpg` for each row, by thousands; returns for each row whether it has one.
+
+    Args:
+        folder: a local folder.
+        rows: with the columns shard, index and error_code; ascending by shard and index, or else tars are read again.
+        size: longer side in pixels.
+        options: the options by which the job read its inputs.
+    """
     shards, codes = rows["shard"].to_pylist(), rows["error_code"].to_pylist()
     # Images that could not be decoded for captioning are not tried again.
     places = locate_images(zip(shards, rows["index"].to_pylist(), strict=True), options)

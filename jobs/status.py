@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+import time
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import asdict
@@ -17,26 +18,37 @@ from pipeline.results.progress import Status, read_status
 from pipeline.storage.folder import Folder
 
 MEGABYTE = 1e6
+CURSOR_UP_AND_CLEAR = "\x1b[{}F\x1b[J"
+"""Moves a terminal's cursor to the beginning of a line above, and clears what follows."""
 
 
 def run(config: StatusConfig) -> int:
-    """Prints the progress of a job; returns the exit code."""
+    """Prints the progress of a job, once or until it ends; returns the exit code."""
     folder = Folder(config.output)
     if not folder.exists(JOB):
         raise OutputError(f"{config.output} is no output of `shardtalk caption`")
-    status = read_status(folder)
-    sys.stdout.write(json.dumps(asdict(status)) + "\n" if config.json else describe(status))
-    return 0
+    status, shown = read_status(folder), ""
+    while True:
+        text = json.dumps(asdict(status)) + "\n" if config.json else describe(status)
+        if shown and not config.json and sys.stdout.isatty():
+            sys.stdout.write(CURSOR_UP_AND_CLEAR.format(shown.count("\n")))
+        sys.stdout.write(text)
+        sys.stdout.flush()
+        if not config.watch or status.state == "complete":
+            return 0
+        if status.state == "stopped":
+            return cli.FAILED
+        time.sleep(config.interval_s)
+        status, shown = read_status(folder), text
 
 
 def describe(status: Status) -> str:
     """Formats the status as a few lines of text."""
-    share = status.bytes / status.total_bytes if status.total_bytes else 1.0
     lines = [
         f"{status.state}{f': {status.driver}' if status.driver else ''}",
         f"{status.rows:,} rows, {sum(status.errors.values()):,} of them errors"
         + (f" ({', '.join(f'{code} {count:,}' for code, count in status.errors.items())})" if status.errors else ""),
-        f"{share:.1%} of the bytes ({status.bytes / MEGABYTE:,.1f} of {status.total_bytes / MEGABYTE:,.1f} MB),"
+        f"{status.share:.1%} of the bytes ({status.bytes / MEGABYTE:,.1f} of {status.total_bytes / MEGABYTE:,.1f} MB),"
         f" {status.files:,} of {status.total_files:,} files",
     ]
     if status.partitions:

@@ -72,8 +72,6 @@ def score(
     Raises InputError if no reference has a word.
     """
     scores, ours, theirs = _tokenized(captions, references, java, without_java)
-    if not any(text.split() for texts in theirs.values() for text in texts):
-        raise InputError(f"none of the references of {len(captions)} images has a word")
     for metric, result in zip(BLEU, zip(*Bleu(4).compute_score(theirs, ours, verbose=0), strict=True), strict=True):
         scores.add(metric, result)
     scores.add("ROUGE_L", Rouge().compute_score(theirs, ours))
@@ -91,10 +89,26 @@ def score(
     return scores
 
 
+def score_cider(
+    captions: Mapping[str, str],
+    references: Mapping[str, Sequence[str]],
+    *,
+    java: Java | None = None,
+    without_java: str = "Java was not asked for",
+) -> Scores:
+    """Scores one caption per image by CIDEr alone; as `score` otherwise."""
+    scores, ours, theirs = _tokenized(captions, references, java, without_java)
+    scores.add("CIDEr", Cider().compute_score(theirs, ours))
+    return scores
+
+
 def _tokenized(
     captions: Mapping[str, str], references: Mapping[str, Sequence[str]], java: Java | None, without_java: str
 ) -> tuple[Scores, Tokens, Tokens]:
-    """Tokenizes captions and references as the Penn Treebank does if Java works, else with our own tokenizer."""
+    """Tokenizes captions and references as the Penn Treebank does if Java works, else with our own tokenizer.
+
+    Raises InputError if no reference has a word.
+    """
     texts = [*captions.values(), *(text for image in captions for text in references[image])]
     try:
         if java is None:
@@ -104,4 +118,7 @@ def _tokenized(
         scores, found = Scores("own"), (" ".join(tokenize(text)) for text in texts)
         scores.add_missing("PTB tokens", error)
     ours = {image: [next(found)] for image in captions}
-    return scores, ours, {image: [next(found) for _ in references[image]] for image in captions}
+    theirs = {image: [next(found) for _ in references[image]] for image in captions}
+    if not any(text.split() for texts in theirs.values() for text in texts):
+        raise InputError(f"none of the references of {len(captions)} images has a word")
+    return scores, ours, theirs

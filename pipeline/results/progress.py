@@ -49,6 +49,8 @@ class Status:
     bytes: int
     """Committed bytes."""
     total_bytes: int
+    share: float
+    """Committed share of the bytes, in [0, 1]."""
     rows_per_s: float
     """Rate of the recent commits; 0 if there are too few."""
     seconds_left: float | None
@@ -83,7 +85,8 @@ def read_status(folder: Folder) -> Status:
     )
     plans = [_read_plan(share) or Plan(*first) for share, first in zip(shares, planned, strict=True)]
     rows_per_s, bytes_per_s = _rates(commit_log)
-    left = max(0, sum(plan.bytes for plan in plans) - done)
+    total_bytes = sum(plan.bytes for plan in plans)
+    left = max(0, total_bytes - done)
     drivers = [str(owner) for owner in owners if owner]
     return Status(
         state="complete" if complete else "running" if any(o and not o.is_dead for o in owners) else "stopped",
@@ -97,7 +100,8 @@ def read_status(folder: Folder) -> Status:
         files=finished,
         total_files=sum(plan.files for plan in plans),
         bytes=done,
-        total_bytes=sum(plan.bytes for plan in plans),
+        total_bytes=total_bytes,
+        share=1.0 if complete or not total_bytes else min(1.0, done / total_bytes),
         rows_per_s=rows_per_s,
         seconds_left=0.0 if complete else left / bytes_per_s if bytes_per_s else None,
     )

@@ -49,10 +49,41 @@ def test_a_half_done_job_says_what_is_left(
     assert found["state"] == "running" and "process" in str(found["driver"])
     assert (found["rows"], found["files"], found["total_files"]) == (6, 0, 1)
     assert found["total_bytes"] == tar.stat().st_size
+    assert found["share"] == pytest.approx(int(str(found["bytes"])) / tar.stat().st_size) and found["share"] < 1
     assert found["rows_per_s"] == pytest.approx(0.2)  # two rows every ten seconds
     left = tar.stat().st_size - int(str(found["bytes"]))
     assert found["seconds_left"] == pytest.approx(left / (int(str(found["bytes"])) / 6 * 0.2))
     assert status(shardtalk, tmp_path / "out")["state"] == "stopped"
+
+
+def test_watching_ends_with_the_job(
+    tmp_path: Path, caption: Run, shardtalk: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert caption(pictures(tmp_path / "in", 3), "--rows_per_file", 1)[0] == 0
+    manifest = tmp_path / "out" / "_manifest.json"
+    finished = manifest.read_bytes()
+    manifest.unlink()
+    waits = []
+
+    def finish(seconds: float) -> None:
+        waits.append(seconds)
+        if len(waits) == 2:
+            manifest.write_bytes(finished)
+            holder.__exit__(None, None, None)
+
+    monkeypatch.setattr("jobs.status.time.sleep", finish)
+    holder = lease.hold(Folder(str(tmp_path / "out")))
+    holder.__enter__()
+    code, said = shardtalk("status", tmp_path / "out", "--watch", "--json", "--interval_s", 7)
+    assert code == 0 and waits == [7.0, 7.0]
+    assert [json.loads(line)["state"] for line in said.splitlines()] == ["running", "running", "complete"]
+
+
+def test_watching_ends_if_nobody_works(tmp_path: Path, caption: Run, shardtalk: Run) -> None:
+    assert caption(pictures(tmp_path / "in", 2))[0] == 0
+    (tmp_path / "out" / "_manifest.json").unlink()
+    code, said = shardtalk("status", tmp_path / "out", "--watch")
+    assert code == 1 and said.startswith("stopped\n2 rows") and "100.0% of the bytes" in said
 
 
 def test_a_folder_of_something_else_is_refused(tmp_path: Path, shardtalk: Run) -> None:
