@@ -15,7 +15,7 @@ from contextlib import closing
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline.exports.rows import CONFIDENCE, Row
+from pipeline.exports.rows import CONFIDENCE, Row, confidence_of
 from pipeline.exports.units import THREADS, ImageReader, Unit, image_extension
 from pipeline.schema import ROW
 from pipeline.storage.folder import Folder
@@ -45,8 +45,8 @@ def write_image_folder(folder: Folder, unit: Unit, rows: Iterator[Row], images: 
         number, (row, image) = item
         name = f"{number:09}.{image_extension(row, image)}"
         folder.write(f"{unit.name}/{name}", image)
-        return {"file_name": name, CONFIDENCE: row.get(CONFIDENCE)} | {
-            key: row[key] for key in COLUMNS.names if key in row
+        return {"file_name": name, CONFIDENCE: confidence_of(row)} | {
+            key: row[key] for key in COLUMNS.names if key in ROW.names
         }
 
     found: Iterator[tuple[int, tuple[Row, bytes]]] = enumerate(images.images(unit, rows), unit.start)

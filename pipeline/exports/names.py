@@ -32,7 +32,7 @@ class SidecarNames:
     """
 
     def __init__(self, commit_log: CommitLog, *, extension: str, as_bytes: bool) -> None:
-        self._extension, self._as_bytes = extension, as_bytes
+        self._extension, self._as_bytes, self._paths = extension, as_bytes, commit_log.shard_ids
         self.root = common_folder(path for path in commit_log.shard_ids if format_of(path) != ShardFormat.IMAGE)
         seen = set[str]()
         self._shared = set[str]()
@@ -46,8 +46,9 @@ class SidecarNames:
         """Returns the name of the file of a row, relative to the destination."""
         kind = format_of(row["shard"])
         if kind == ShardFormat.IMAGE:
-            is_shared = os.path.splitext(row["shard"])[0] in self._shared  # noqa: PTH122
-            found = row["image_id"] if is_shared else os.path.splitext(row["image_id"])[0]  # noqa: PTH122
+            stem = os.path.splitext(row["shard"])[0]  # noqa: PTH122
+            is_taken = stem in self._shared or stem in self._paths  # `dog.jpg` is the name of another image, too
+            found = row["image_id"] if is_taken else os.path.splitext(row["image_id"])[0]  # noqa: PTH122
         else:
             inside = row["image_id"] if kind == ShardFormat.TAR else f"{row['index']:09}"
             found = f"{below(row['shard'], self.root)}/{inside}"

@@ -19,7 +19,7 @@ from pipeline.storage.folder import Folder
 Row = dict[str, Any]
 """A row of an output by column."""
 CONFIDENCE = "confidence"
-"""Name of the column in [0, 1] that outputs of some captioners have."""
+"""Name of the column that outputs of some captioners have: the probability, in [0, 1], that a caption is right."""
 HELD_PARTS = 4
 """Number of parts held in memory, as neighbouring shards often have rows in the same ones."""
 
@@ -116,6 +116,12 @@ class SelectedRows:
             self.left_out.improbable += len(rows) - len(kept)
             rows = kept
         return list(rows.sort_by([("shard", "ascending"), ("index", "ascending")]).to_pylist())
+
+
+def confidence_of(row: Row) -> float | None:
+    """Returns the confidence of a row; None if the output has no such column of numbers."""
+    found = row.get(CONFIDENCE)
+    return found if isinstance(found, float) else None
 
 
 def _first_row(commit: Commit) -> tuple[str, int]:

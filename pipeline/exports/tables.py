@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any, BinaryIO
 
 from pipeline.datasets.annotations import coco_number
-from pipeline.exports.rows import CONFIDENCE, Row, SelectedRows, Selection
+from pipeline.exports.rows import Row, SelectedRows, Selection, confidence_of
 from pipeline.output.commit_log import CommitLog
 from pipeline.storage.folder import Folder
 
@@ -39,7 +39,7 @@ def write_csv(file: BinaryIO, parts: Iterable[list[Row]]) -> int:
 
 def _csv_cells(row: Row) -> list[Any]:
     error = f"{row['error_code']}: {row['error_message']}" if row["error_code"] else None
-    texts = (row["image_id"], row["caption"], row.get(CONFIDENCE), error, row["shard"], row["index"])
+    texts = (row["image_id"], row["caption"], confidence_of(row), error, row["shard"], row["index"])
     return [defused(cell) if isinstance(cell, str) else cell for cell in texts]
 
 
@@ -55,7 +55,8 @@ def write_jsonl(file: BinaryIO, parts: Iterable[list[Row]]) -> int:
     """Writes an object per row with all columns of the output, in UTF-8."""
     count = 0
     for rows in parts:
-        file.write("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows).encode())
+        # A captioner may have columns of its own, of times say, for which JSON has no type.
+        file.write("".join(json.dumps(row, ensure_ascii=False, default=str) + "\n" for row in rows).encode())
         count += len(rows)
     return count
 

@@ -73,14 +73,18 @@ def find_units(rows: SelectedRows, *, as_tars: bool) -> Iterator[Unit]:
             `7.parquet-00000`, `7.parquet-00001`, …, in the folders below that which all shards of many images have in
             common. Otherwise units are called by their shard's id, as `datasets` takes a folder "test" for a split.
     """
-    paths = {shard: path for path, shard in rows.commit_log.shard_ids.items()}
+    paths, taken = {shard: path for path, shard in rows.commit_log.shard_ids.items()}, set[str]()
     root = common_folder(paths[shard] for shard, _ in rows.shards())
     for shard, stop in sorted(rows.shards(), key=lambda found: paths[found[0]]):
         path = paths[shard]
-        relative = below(path, root)
-        name = relative if as_tars and is_file_name(relative) else shard
-        if as_tars and format_of(path) == ShardFormat.TAR:
-            yield Unit(name[: -len(".tar")] if name.lower().endswith(".tar") else name, shard, path, 0, stop)
+        is_whole, name = as_tars and format_of(path) == ShardFormat.TAR, below(path, root)
+        name = name[: -len(".tar")] if is_whole else name
+        # Names that differ in case only are the same on some filesystems.
+        is_free = is_file_name(name) and name.lower() not in taken
+        name = name if as_tars and is_free else shard
+        taken.add(name.lower())
+        if is_whole:
+            yield Unit(name, shard, path, 0, stop)
             continue
         for number, start in enumerate(range(0, stop, UNIT_ROWS)):
             yield Unit(f"{name}-{number:05}", shard, path, start, min(start + UNIT_ROWS, stop))

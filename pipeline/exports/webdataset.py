@@ -17,7 +17,7 @@ from itertools import chain, groupby
 from typing import BinaryIO
 
 from pipeline.errors import DataError, InputError, OutputError
-from pipeline.exports.rows import Row
+from pipeline.exports.rows import CONFIDENCE, Row, confidence_of
 from pipeline.exports.units import ImageReader, Unit, find_shard, image_extension
 from pipeline.filenames import printable
 from pipeline.read_options import ReadOptions
@@ -32,8 +32,8 @@ from pipeline.tar.sample_rows import Row as TarRow
 from pipeline.tar.samples import Sample, group_samples
 from pipeline.tar.walk import walk
 
-METADATA = ("image_id", "shard", "index", "caption", "log_prob", "num_tokens", "width", "height", "confidence")
-"""Columns in the JSON members of new tars, as far as the output has them."""
+METADATA = ("image_id", "shard", "index", "caption", "log_prob", "num_tokens", "width", "height")
+"""Columns in the JSON members of new tars, beside the confidence."""
 
 
 def write_tar(folder: Folder, unit: Unit, rows: Iterator[Row], images: ImageReader, *, extension: str) -> int:
@@ -86,7 +86,7 @@ def _caption(name: str, row: Row) -> _Entry:
 def _packed(unit: Unit, rows: Iterator[Row], images: ImageReader, extension: str) -> Iterator[_Entry]:
     """Yields the members of a new tar."""
     for number, (row, image) in enumerate(images.images(unit, rows), unit.start):
-        record = {name: row[name] for name in METADATA if name in row}
+        record = {name: row[name] for name in METADATA} | {CONFIDENCE: confidence_of(row)}
         yield _entry(f"{number:09}.{image_extension(row, image)}", image)
         yield _entry(f"{number:09}.json", json.dumps(record, ensure_ascii=False).encode())
         yield _caption(f"{number:09}.{extension}", row)

@@ -129,6 +129,15 @@ def test_files_tables_and_lists_become_tars(tmp_path: Path, shardtalk: Run) -> N
     assert sum("png" in sample for sample in found) == 1 and set(captions.values()) >= {r["caption"] for r in records}
 
 
+def test_tars_of_one_name_stay_apart(tmp_path: Path, shardtalk: Run) -> None:
+    for i, name in enumerate(("a.tar", "a.TAR", "b/a.tar")):
+        tar_of_pictures(tmp_path / "in" / name, 1, first=i)
+    captions = captioned(tmp_path / "out", tmp_path / "in")
+    assert shardtalk("export", tmp_path / "out", tmp_path / "w", "--to", "webdataset")[0] == 0
+    found = samples(*(tmp_path / "w").rglob("*.tar"))
+    assert {sample["__key__"]: sample["txt"].decode() for sample in found} == captions and len(found) == 3
+
+
 def test_the_same_command_writes_the_rest(tmp_path: Path, shardtalk: Run) -> None:
     for i in range(3):
         tar_of_pictures(tmp_path / "in" / f"{i}.tar", 4, first=4 * i)
