@@ -12,6 +12,17 @@ from contextlib import contextmanager
 import torch
 
 
+class Timing:
+    """The times at which a CUDA device begins and ends some work."""
+
+    def __init__(self) -> None:
+        self.begin, self.end = (torch.cuda.Event(enable_timing=True) for _ in range(2))  # type: ignore[no-untyped-call]
+
+    def seconds(self) -> float:
+        """Returns the duration; only after the end."""
+        return float(self.begin.elapsed_time(self.end)) / 1000
+
+
 class CudaStreams:
     """A stream on which pixels are copied, one on which they are encoded, and one of searches.
 
@@ -38,22 +49,23 @@ class CudaStreams:
         return on_device
 
     @contextmanager
-    def encoding(self) -> Iterator[torch.cuda.Event]:
-        """Makes the stream of encoding the current one; the event happens when the work of this context is done."""
-        done = torch.cuda.Event()  # type: ignore[no-untyped-call]
+    def encoding(self) -> Iterator[Timing]:
+        """Makes the stream of encoding the current one; yields the time that the work of this context takes."""
+        timing = Timing()
         self._encoding.wait_stream(torch.cuda.current_stream(self._device))  # on which the weights may have been made
         with torch.cuda.stream(self._encoding):
-            yield done
-            done.record()
+            timing.begin.record()
+            yield timing
+            timing.end.record()
 
     @contextmanager
-    def searching(self, encoded: torch.cuda.Event, tensors: Iterable[torch.Tensor]) -> Iterator[None]:
-        """Makes the stream of searches the current one, after an event of `encoding`, for tensors from there.
+    def searching(self, encoded: Timing, tensors: Iterable[torch.Tensor]) -> Iterator[None]:
+        """Makes the stream of searches the current one, after the end of some `encoding`, for tensors from there.
 
         One thread at a time: the graphs of a search have one set of arguments.
         """
         with self._one_search, torch.cuda.stream(self._searching):
-            self._searching.wait_event(encoded)  # which came after all work on the weights
+            self._searching.wait_event(encoded.end)  # which came after all work on the weights
             for tensor in tensors:
                 tensor.record_stream(self._searching)
             yield

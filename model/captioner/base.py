@@ -10,15 +10,18 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
 from PIL import Image
 
+from configs.captioning import CompileCnn
 from configs.search import Search
+from model.captioner.compilation import Compilation
 from model.cuda_graphs import CudaGraphs
-from model.cuda_streams import CudaStreams
+from model.cuda_streams import CudaStreams, Timing
 from model.decoding.hypothesis import Hypothesis
 from model.decoding.reranking import PixelsByKey, Reranker, rerank
 from model.decoding.search import CaptionSearch
@@ -59,14 +62,14 @@ class Caption:
 
 
 @dataclass(frozen=True)
-class EncodedImages:
+class EncodedPixels:
     """B images that are encoded, or will be as soon as the device has done so."""
 
     pixels: PixelsByKey
     state: DecoderState
     """The decoder's state before START."""
-    done: torch.cuda.Event | None
-    """The time when the device has done so; None on devices that compute at once."""
+    timing: Timing | None
+    """The times when the device begins and ends; None on devices that compute at once."""
 
 
 class BaseCaptioner(ABC):
@@ -76,11 +79,15 @@ class BaseCaptioner(ABC):
         vocabulary: that of the decoder.
         device: the device on which all of it is.
         dtype: precision of matrix products.
+        compile_cnn: when its CNN is compiled: "always" for the first batch, "auto" on a GPU after minutes of its work.
     """
 
-    def __init__(self, vocabulary: Vocabulary, device: torch.device, dtype: torch.dtype) -> None:
+    def __init__(
+        self, vocabulary: Vocabulary, device: torch.device, dtype: torch.dtype, *, compile_cnn: CompileCnn = "never"
+    ) -> None:
         self.vocabulary, self.device, self.dtype = vocabulary, device, dtype
         self._streams = CudaStreams(device) if device.type == "cuda" else None
+        self.compilation = Compilation(compile_cnn, device)
         self._searches: dict[Search, CaptionSearch] = {}
 
     @property
@@ -99,6 +106,16 @@ class BaseCaptioner(ABC):
 
         Args:
             pixels: (B, image_size, image_size, 3) uint8 by pixel key.
+        """
+
+    @abstractmethod
+    def compile(self, pixels: PixelsByKey) -> None:
+        """Compiles the CNN for batches of the size of this one, which takes a minute on a GPU.
+
+        Args:
+            pixels: as for `initial_state`.
+
+        Raises OptionError where that fails, as without a C compiler.
         """
 
     def caption(
@@ -132,7 +149,7 @@ class BaseCaptioner(ABC):
         """
         return self.caption_encoded(self.encode(pixels), search, reranker)
 
-    def encode(self, pixels: Pixels | PixelsByKey) -> EncodedImages:
+    def encode(self, pixels: Pixels | PixelsByKey) -> EncodedPixels:
         """Computes the part of `caption_pixels` that needs no search. On a CUDA device it does not wait for the result.
 
         Captioning other images meanwhile is allowed: the device then does both at once.
@@ -143,12 +160,13 @@ class BaseCaptioner(ABC):
         Raises OptionError for an array where there are several pixel keys.
         """
         by_key = pixels if isinstance(pixels, Mapping) else self._by_only_key(pixels)
-        encoding = self._streams.encoding() if self._streams else nullcontext()
-        with torch.inference_mode(), autocast(self.device, self.dtype), encoding as done:
-            return EncodedImages(by_key, self.initial_state(by_key), done)
+        with torch.inference_mode(), autocast(self.device, self.dtype):
+            self.compilation.run_when_due(partial(self.compile, by_key))
+            with self._streams.encoding() if self._streams else nullcontext() as timing:
+                return EncodedPixels(by_key, self.initial_state(by_key), timing)
 
     def caption_encoded(
-        self, images: EncodedImages, search: Search | None = None, reranker: Reranker | None = None
+        self, images: EncodedPixels, search: Search | None = None, reranker: Reranker | None = None
     ) -> list[Caption]:
         """Captions images that `encode` returned; each only once.
 
@@ -159,12 +177,15 @@ class BaseCaptioner(ABC):
         first = by_key[self.pixel_keys[0]]
         seeds = torch.tensor([zlib.crc32(image.data) for image in first]) if search.method == "sample" else None
         tensors = (*state.recurrent, *state.memory, state.image_index)
-        searching = self._streams.searching(images.done, tensors) if self._streams and images.done else nullcontext()
+        streams, timing = self._streams, images.timing
+        searching = streams.searching(timing, tensors) if streams and timing else nullcontext()
         with torch.inference_mode(), autocast(self.device, self.dtype), searching:
             hypotheses = self._prepared(search)(state, seeds)
             if reranker:
                 hypotheses = rerank(hypotheses, reranker(by_key, hypotheses))
             each = token_log_probs(self.decoder, state, hypotheses) if search.token_probs else None
+        if timing:
+            self.compilation.count(timing.seconds())
         return [
             Caption([self._candidate(h, each[i][j] if each else None) for j, h in enumerate(candidates)])
             for i, candidates in enumerate(hypotheses)

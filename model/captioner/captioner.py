@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 
+from configs.captioning import CompileCnn
 from model.captioner import checkpoint
 from model.captioner.base import BaseCaptioner, Candidate, Caption
 from model.decoding.reranking import PixelsByKey
@@ -39,8 +40,9 @@ class Captioner(BaseCaptioner):
         *,
         device: torch.device,
         dtype: torch.dtype,
+        compile_cnn: CompileCnn = "never",
     ) -> None:
-        super().__init__(vocabulary, device, dtype)
+        super().__init__(vocabulary, device, dtype, compile_cnn=compile_cnn)
         self.preprocessing = preprocessing
         network = network.eval().requires_grad_(False).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self._network = network
@@ -49,7 +51,12 @@ class Captioner(BaseCaptioner):
 
     @classmethod
     def load(
-        cls, directory: str | Path, *, device: str | torch.device = "auto", dtype: str | torch.dtype = "auto"
+        cls,
+        directory: str | Path,
+        *,
+        device: str | torch.device = "auto",
+        dtype: str | torch.dtype = "auto",
+        compile_cnn: CompileCnn = "never",
     ) -> Captioner:
         """Loads the captioner in `directory`, or the one of that name in `model/zoo`.
 
@@ -57,16 +64,18 @@ class Captioner(BaseCaptioner):
             directory: a folder with `model.safetensors`, `vocabulary.json` and `config.json`, or a name in the zoo.
             device: name of a torch device; "auto" is cuda if available, else cpu.
             dtype: precision of matrix products: "auto", "float32", "bfloat16" or "float16".
+            compile_cnn: as in `BaseCaptioner`.
 
         Raises CheckpointError if `directory` is no captioner, OptionError for an unavailable device or dtype.
         """
         network, vocabulary, preprocessing = checkpoint.load(checkpoint.find(directory))
         chosen = choose_device(device)
-        return cls(network, vocabulary, preprocessing, device=chosen, dtype=choose_dtype(dtype, chosen))
+        precision = choose_dtype(dtype, chosen)
+        return cls(network, vocabulary, preprocessing, device=chosen, dtype=precision, compile_cnn=compile_cnn)
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickles the network; it is frozen anew where it is unpickled."""
-        made = partial(Captioner, device=self.device, dtype=self.dtype)
+        made = partial(Captioner, device=self.device, dtype=self.dtype, compile_cnn=self.compilation.when)
         return made, (self._network, self.vocabulary, self.preprocessing)
 
     @property
@@ -79,10 +88,16 @@ class Captioner(BaseCaptioner):
         """As `BaseCaptioner.decoder`."""
         return self._step_decoder
 
+    def compile(self, pixels: PixelsByKey) -> None:
+        """As `BaseCaptioner.compile`."""
+        self._features.compile(self._normalized(pixels))
+
+    def _normalized(self, pixels: PixelsByKey) -> torch.Tensor:
+        host = torch.from_numpy(pixels[self.preprocessing.pixel_key])
+        return self.preprocessing.normalize(self._streams.copy(host) if self._streams else host.to(self.device))
+
     def initial_state(self, pixels: PixelsByKey) -> DecoderState:
         """As `BaseCaptioner.initial_state`."""
-        host = torch.from_numpy(pixels[self.preprocessing.pixel_key])
-        on_device = self._streams.copy(host) if self._streams else host.to(self.device)
-        embeddings = self._network.encoder.project(self._features(self.preprocessing.normalize(on_device)))
+        embeddings = self._network.encoder.project(self._features(self._normalized(pixels)))
         state: DecoderState = self._network.decoder.initial_state(embeddings)
         return state

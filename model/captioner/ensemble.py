@@ -12,12 +12,14 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from configs.captioning import CompileCnn
 from model.captioner import checkpoint
 from model.captioner.base import BaseCaptioner
 from model.captioner.captioner import Captioner
@@ -84,13 +86,21 @@ class Ensemble(BaseCaptioner):
     Args:
         captioners: on the same device.
         weights: as in `EnsembleDecoder`.
+        compile_cnn: as in `BaseCaptioner`.
     """
 
-    def __init__(self, captioners: Sequence[Captioner], weights: Sequence[float] | None = None) -> None:
+    def __init__(
+        self,
+        captioners: Sequence[Captioner],
+        weights: Sequence[float] | None = None,
+        *,
+        compile_cnn: CompileCnn = "never",
+    ) -> None:
         self._captioners, self._weights = captioners, weights
         self._decoder = EnsembleDecoder([captioner.decoder for captioner in captioners], weights)
         check_same_vocabulary({f"captioner {i}": one.vocabulary for i, one in enumerate(captioners, start=1)})
-        super().__init__(captioners[0].vocabulary, captioners[0].device, captioners[0].dtype)
+        first = captioners[0]
+        super().__init__(first.vocabulary, first.device, first.dtype, compile_cnn=compile_cnn)
 
     @classmethod
     def load(
@@ -100,22 +110,24 @@ class Ensemble(BaseCaptioner):
         weights: Sequence[float] | None = None,
         device: str | torch.device = "auto",
         dtype: str | torch.dtype = "auto",
+        compile_cnn: CompileCnn = "never",
     ) -> Ensemble:
         """Loads captioners, each from a directory or by its name in the zoo, as one ensemble.
 
         Args:
             weights: as in `EnsembleDecoder`.
-            device, dtype: as in `Captioner.load`.
+            device, dtype, compile_cnn: as in `Captioner.load`.
 
         Raises as `Captioner.load` does, OptionError for invalid weights, VocabularyError if vocabularies differ.
         """
         found = [checkpoint.find(directory) for directory in directories]
         check_same_vocabulary({str(directory): checkpoint.load_vocabulary(directory) for directory in found})
-        return cls([Captioner.load(directory, device=device, dtype=dtype) for directory in found], weights)
+        captioners = [Captioner.load(directory, device=device, dtype=dtype) for directory in found]
+        return cls(captioners, weights, compile_cnn=compile_cnn)
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickles the captioners; the rest is built anew where they are unpickled."""
-        return Ensemble, (self._captioners, self._weights)
+        return partial(Ensemble, compile_cnn=self.compilation.when), (self._captioners, self._weights)
 
     @property
     def pixel_keys(self) -> Sequence[Preprocessing]:
@@ -126,6 +138,11 @@ class Ensemble(BaseCaptioner):
     def decoder(self) -> StepDecoder:
         """As `BaseCaptioner.decoder`."""
         return self._decoder
+
+    def compile(self, pixels: PixelsByKey) -> None:
+        """As `BaseCaptioner.compile`: all of its CNNs."""
+        for captioner in self._captioners:
+            captioner.compile(pixels)
 
     def initial_state(self, pixels: PixelsByKey) -> DecoderState:
         """As `BaseCaptioner.initial_state`."""

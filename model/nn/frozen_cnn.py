@@ -13,6 +13,7 @@ import torch
 from torch import fx, nn
 from torch.nn.utils import fuse_conv_bn_eval
 
+from model.nn.compiled_cnn import CompiledCnn
 from model.nn.encoder import Encoder
 
 IMAGES_AT_ONCE = 4
@@ -37,28 +38,22 @@ class FrozenFeatures:
         if weight.dtype == torch.float32:
             self._cnn = freeze_cnn(self._cnn, dtype=dtype, with_onednn=with_onednn)
         self._images_at_once = IMAGES_AT_ONCE if with_onednn else 0  # 0: all of a batch
-        self._compiled: Callable[[torch.Tensor], torch.Tensor] | None = None
+        self._compiled: CompiledCnn | None = None
 
-    def compile(self, batch_size: int) -> None:
-        """Compiles the CNN for batches of one size; smaller ones, from half of it on, are padded.
-
-        It happens when the first batch comes, takes a minute on a GPU, and needs a C compiler.
-        """
-        self._images_at_once = batch_size
-        self._compiled = torch.compile(self._cnn.eval(), dynamic=False)
+    def compile(self, images: torch.Tensor) -> None:
+        """Compiles the CNN for batches of the size of this one, (B, 3, H, W). Raises OptionError where that fails."""
+        compiled = CompiledCnn(self._cnn.eval(), len(images))
+        compiled.warm_up(images)
+        self._compiled = compiled
 
     def __call__(self, images: torch.Tensor) -> torch.Tensor:
         """Maps normalised images (B, 3, H, W) to pooled features (B, F), or to those of regions (B, P, F)."""
-        self._cnn.eval()
-        parts = torch.split(images, self._images_at_once or max(1, len(images)))
-        return self._arrange(torch.cat([self._features(part) for part in parts]))
-
-    def _features(self, images: torch.Tensor) -> torch.Tensor:
-        missing = self._images_at_once - len(images)
-        if self._compiled is None or missing > len(images):
-            return self._cnn(images)  # type: ignore[no-any-return]
-        padded = torch.cat([images, images[:1].expand(missing, -1, -1, -1)]) if missing else images
-        return self._compiled(padded.contiguous(memory_format=torch.channels_last))[: len(images)]
+        cnn: Callable[[torch.Tensor], torch.Tensor] = self._cnn.eval()
+        at_once = self._images_at_once or max(1, len(images))
+        if self._compiled:
+            cnn, at_once = self._compiled, self._compiled.batch_size
+        starts = range(0, len(images), at_once)
+        return self._arrange(torch.cat([cnn(images[start : start + at_once]) for start in starts]))
 
 
 def freeze_cnn(cnn: nn.Module, *, dtype: torch.dtype, with_onednn: bool) -> nn.Module:
