@@ -20,9 +20,11 @@ class Row:
 ROWS: dict[str, Row] = {  # the most important first
     "tests": Row("benchmarks.gpu.suite:marked", 50, "tests marked cuda: captions, losses and memory against the CPU"),
     "local": Row("benchmarks.gpu.end_to_end:local", 50, "local runner end to end, on tars of 640×480 JPEGs"),
-    "cnn": Row("benchmarks.gpu.limits:cnn", 45, "CNN alone, eager"),
+    "cnn": Row("benchmarks.gpu.limits:cnn", 45, "CNN alone, frozen"),
     "decode": Row("benchmarks.gpu.limits:decode", 25, "reading alone; decoding alone by 1, 4 and 16 threads"),
-    "search": Row("benchmarks.gpu.limits:search", 25, "search alone, greedy and beam 5"),
+    "search": Row(
+        "benchmarks.gpu.limits:search", 25, "search alone, greedy and beam 5: beams removed, fixed shapes, graphs"
+    ),
     "finetuning": Row("benchmarks.gpu.training:finetuning", 45, "steps of finetuning ResNet-101 and VGG-16"),
     "self_critical": Row("benchmarks.gpu.training:self_critical", 30, "steps of self-critical training of ResNet-101"),
     "ray": Row("benchmarks.gpu.end_to_end:ray", 60, "Ray runner end to end, on the same tars; needs Ray's wheels"),

@@ -131,7 +131,8 @@ def test_the_search_is_measured_by_method_and_batch(
 ) -> None:
     monkeypatch.setattr(limits, "SEARCH_BATCHES", (1024,))
     figures, notes = measured(limits.search)
-    assert set(figures) == {"encoder, batch 1024", "greedy, batch 1024", "beam 5, batch 1024"} and not notes
+    ways = [f"{method}, {way}" for method in ("greedy", "beam 5") for way in ("finished beams removed", "fixed shapes")]
+    assert set(figures) == {f"{name}, batch 1024" for name in ("encoder", *ways)} and not notes
 
 
 @pytest.mark.parametrize(
