@@ -97,7 +97,8 @@ class CaptioningOptions:
     """Compile the CNN with torch.compile, which takes a minute and makes it faster on a GPU: auto does so there, after
     four minutes of the CNN's work. In 16 bits, rounding may then differ."""
     batch_size: int = 0
-    """Number of images captioned together. 0: 256 on cuda, 32 on the CPU."""
+    """Number of images captioned together. 0: on cuda found by trial in a job of many images, or else 256; 32 on the
+    CPU."""
     local: LocalConfig = field(default_factory=LocalConfig)
     """The local runner."""
     ray: RayConfig = field(default_factory=RayConfig)

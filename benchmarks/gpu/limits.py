@@ -13,6 +13,7 @@ import torch
 
 from benchmarks.gpu import inputs
 from benchmarks.gpu.bench import Bench
+from configs.captioning import CompileCnn
 from configs.search import Search
 from model.captioner import Captioner
 from model.cuda_graphs import CudaGraphs
@@ -33,6 +34,7 @@ BATCHES = (256, 1024, 64, 128, 512)  # the most important first
 SEARCH_BATCHES = (256, 1024, 64)
 THREADS = (16, 4, 1)
 TABLES_PER_THREAD = 4
+BATCHES_IN_TURN = 4
 SEARCHES = {"greedy": Search(method="greedy"), "beam 5": Search(beam_size=5)}
 
 
@@ -58,10 +60,24 @@ def decoding(bench: Bench, threads: int) -> float:
 
 
 def captioning(bench: Bench) -> float:
-    """Measures images/s of the caption stage on decoded pixels: copy, CNN, search and rows."""
-    stage = CaptionStage(NetworkCaptioner([inputs.CAPTIONER]), device=bench.device.type)
+    """Measures images/s of the caption stage on decoded pixels: copy, CNN, search and rows.
+
+    Records them for one batch after the other, and with a compiled CNN; returns them as a job has them, where a batch is
+    begun while the one before it is searched.
+    """
     rows = inputs.decoded(bench, 1)[0]
-    return len(rows) / bench.step_s(lambda: stage(rows), seconds=4)
+
+    def images_per_s(compile_cnn: CompileCnn, *, begin_ahead: bool) -> float:
+        network = NetworkCaptioner([inputs.CAPTIONER], compile_cnn=compile_cnn)
+        stage = CaptionStage(network, device=bench.device.type, begin_ahead=begin_ahead)
+        step_s = bench.step_s(lambda: deque(stage.in_turn([rows] * BATCHES_IN_TURN), maxlen=0), seconds=4)
+        return BATCHES_IN_TURN * len(rows) / step_s
+
+    bench.figure("caption stage, one batch after the other", images_per_s("never", begin_ahead=False), "images/s")
+    ahead = images_per_s("never", begin_ahead=True)
+    if bench.device.type == "cuda":  # compiling takes minutes on a CPU
+        bench.figure("caption stage, CNN compiled", images_per_s("always", begin_ahead=True), "images/s")
+    return ahead
 
 
 def cnn(bench: Bench) -> None:

@@ -20,7 +20,9 @@ from pipeline.inference.decode_stage import DecodeStage
 from pipeline.shards import Span
 
 CPU_BATCH_IMAGES, CUDA_BATCH_IMAGES = 32, 256
-"""Default batch sizes."""
+"""Default batch sizes; that of CUDA until another one is found by trial."""
+LOCAL_TRIAL_ROWS, RAY_TRIAL_ROWS = 4 * CUDA_BATCH_IMAGES, 2 * CUDA_BATCH_IMAGES
+"""Rows on which the batch size is found: on Ray, those that an actor is given at once."""
 
 
 def caption_spans(
@@ -38,10 +40,11 @@ def caption_spans(
         from pipeline.inference.local_runner import run_local
 
         on_cuda = choose_device(config.device).type == "cuda"
+        trial_rows = LOCAL_TRIAL_ROWS if on_cuda and not config.batch_size else 0
         yield from run_local(
             spans,
             decode,
-            make_caption_stage,
+            partial(make_caption_stage, trial_rows=trial_rows),
             batch_size=config.batch_size or (CUDA_BATCH_IMAGES if on_cuda else CPU_BATCH_IMAGES),
             options=read_options(config),
             num_threads=placement.num_threads(config.local),
@@ -52,10 +55,11 @@ def caption_spans(
 
     make_shippable(captioner)
     num_gpus, max_actors = placement.actors(config.ray, resources)
+    trial_rows = RAY_TRIAL_ROWS if num_gpus and not config.batch_size else 0
     yield from run_ray(
         spans,
         decode,
-        make_caption_stage,
+        partial(make_caption_stage, trial_rows=trial_rows),
         batch_size=config.batch_size or (CUDA_BATCH_IMAGES if num_gpus else CPU_BATCH_IMAGES),
         options=read_options(config),
         actors=(min(config.ray.min_actors or max_actors, max_actors), max_actors),

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pyarrow.fs as pafs
 
+from configs.captioning import CompileCnn
 from model.captioner import checkpoint
 from model.captioner.base import BaseCaptioner
 from model.captioner.captioner import Captioner
@@ -28,18 +29,23 @@ def find(captioner: str) -> Path:
 
 
 def load(
-    captioners: Sequence[str], *, weights: Sequence[float] | None = None, device: str = "auto", dtype: str = "auto"
+    captioners: Sequence[str],
+    *,
+    weights: Sequence[float] | None = None,
+    device: str = "auto",
+    dtype: str = "auto",
+    compile_cnn: CompileCnn = "never",
 ) -> BaseCaptioner:
     """Loads one captioner, or several as an ensemble.
 
     Args:
         captioners: directories, names or URLs, as for `find`.
-        weights, device, dtype: as for `Ensemble.load`.
+        weights, device, dtype, compile_cnn: as for `Ensemble.load`.
     """
     found = [find(captioner) for captioner in captioners]
     if len(found) == 1:
-        return Captioner.load(found[0], device=device, dtype=dtype)
-    return Ensemble.load(found, weights=weights, device=device, dtype=dtype)
+        return Captioner.load(found[0], device=device, dtype=dtype, compile_cnn=compile_cnn)
+    return Ensemble.load(found, weights=weights, device=device, dtype=dtype, compile_cnn=compile_cnn)
 
 
 def _copied(url: str) -> Path:

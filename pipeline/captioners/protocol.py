@@ -62,12 +62,15 @@ class ImageCaptioner(ABC):
     columns: pa.Schema = pa.schema([])
     """Columns that it adds to the rows, filled from `Caption.columns`; null where there is an error."""
     batch_size: int = 0
-    """Number of images per call of `caption` unless the user says otherwise. 0: 256 on cuda, 32 on the CPU."""
+    """Number of images per call of `caption` unless the user says otherwise. 0: 256 on cuda, 32 on the CPU; see
+    `may_be_tried`."""
     uses_gpu: bool = True
     """Whether it computes on a GPU where there is one. False: none is reserved, and `load` is given "cpu"."""
     is_thread_safe: bool = False
     """Whether several threads may call `caption` at once. On a CPU, the local runner then has each core decode and
     caption by itself."""
+    may_be_tried: bool = False
+    """Whether a job on a GPU may caption some images several times, to find the fastest batch size for all others."""
     memory_bytes: int = 0
     """Main memory of a process that captions, in bytes, which Ray then reserves. 0 if unknown."""
 
@@ -92,12 +95,20 @@ class ImageCaptioner(ABC):
             device: name of a torch device, such as "cpu" or "cuda"; "auto" is cuda if available, else cpu.
         """
 
+    def begin(self, images: Any) -> Any:
+        """Begins a batch on a GPU while the batch before it is captioned, and returns what `caption` is given for it.
+
+        Worth overriding where something can be started without waiting for it. Called in the same thread as `caption`,
+        for some batches only. After an exception, the batch is captioned without.
+        """
+        return images
+
     @abstractmethod
     def caption(self, images: Any) -> Sequence[Caption | Exception]:
         """Captions a batch. A caption must not depend on the other images of the batch.
 
         Args:
-            images: B images, at least one, in the form that `inputs` names.
+            images: B images, at least one, in the form that `inputs` names, or what `begin` made of them.
 
         Returns B captions in the order of the images; an exception stands for an image that cannot be captioned, and
         becomes a row with the error code `captioner_failed`.

@@ -31,7 +31,7 @@ from pipeline.schema import CAPTIONED, ENCODED
 
 ENTRY_POINTS = "shardtalk.captioners"
 _FACTORY = re.compile(r"[^\W\d][\w.]*:[^\W\d][\w.]*")
-_OPTIONS_OF_NETWORKS = {"search": Search(), "rerank": Rerank(), "weights": [], "dtype": "auto"}
+_OPTIONS_OF_NETWORKS = {"search": Search(), "rerank": Rerank(), "weights": [], "dtype": "auto", "compile_cnn": "auto"}
 """Options that only Shardtalk's own networks have, with their defaults."""
 
 Factory = Callable[..., ImageCaptioner]
@@ -57,6 +57,7 @@ def build_captioner(options: CaptioningOptions) -> ImageCaptioner:
         weights=options.captioner_weights,
         rerank=options.rerank,
         dtype=options.dtype,
+        compile_cnn=options.compile_cnn,
     )
 
 

@@ -53,7 +53,7 @@ def _caption_decoded(
 ) -> Generator[pa.Table]:
     """Threads decode ahead, the calling thread captions."""
     with closing(prefetch_map(decode, encoded, threads=num_threads, depth=num_threads + 1)) as decoded:
-        yield from map(caption, decoded)
+        yield from caption.in_turn(decoded)
 
 
 def _caption_on_cores(

@@ -114,16 +114,23 @@ class CaptionActor:
         self._state = state
         with self._reported():
             self._stage = make_caption_stage()
-        self._caption = CrashIsolated(self._stage, "caption", state)
+        self._caption = CrashIsolated(self._caption_divided, "caption", state)
         self._batch_size = batch_size
         state.add_this_actor()
 
     def __call__(self, rows: pa.Table) -> pa.Table:
         """As `CaptionStage`."""
+        parts = [rows] if self._stage.begins_ahead else self._divided(rows)
+        with self._reported():
+            return pa.concat_tables([self._caption(part) for part in parts])
+
+    def _caption_divided(self, rows: pa.Table) -> pa.Table:
+        return pa.concat_tables(self._stage.in_turn(self._divided(rows)))
+
+    def _divided(self, rows: pa.Table) -> list[pa.Table]:
         batches = max(1, -(-len(rows) // self._batch_size))
         size = -(-len(rows) // batches)
-        with self._reported():
-            return pa.concat_tables([self._caption(rows.slice(i * size, size)) for i in range(batches)])
+        return [rows.slice(i * size, size) for i in range(batches)]
 
     @contextlib.contextmanager
     def _reported(self) -> Iterator[None]:
