@@ -62,22 +62,20 @@ def decoding(bench: Bench, threads: int) -> float:
 def captioning(bench: Bench) -> float:
     """Measures images/s of the caption stage on decoded pixels: copy, CNN, search and rows.
 
-    Records them for one batch after the other, and with a compiled CNN; returns them as a job has them, where a batch is
-    begun while the one before it is searched.
+    Records them for one batch after the other; returns them as a job has them, where a batch is begun while the one
+    before it is searched.
     """
-    rows = inputs.decoded(bench, 1)[0]
+    alone = _captioning(bench, "never", begin_ahead=False)
+    bench.figure("caption stage, one batch after the other", alone, "images/s")
+    return _captioning(bench, "never", begin_ahead=True)
 
-    def images_per_s(compile_cnn: CompileCnn, *, begin_ahead: bool) -> float:
-        network = NetworkCaptioner([inputs.CAPTIONER], compile_cnn=compile_cnn)
-        stage = CaptionStage(network, device=bench.device.type, begin_ahead=begin_ahead)
-        step_s = bench.step_s(lambda: deque(stage.in_turn([rows] * BATCHES_IN_TURN), maxlen=0), seconds=4)
-        return BATCHES_IN_TURN * len(rows) / step_s
 
-    bench.figure("caption stage, one batch after the other", images_per_s("never", begin_ahead=False), "images/s")
-    ahead = images_per_s("never", begin_ahead=True)
-    if bench.device.type == "cuda":  # compiling takes minutes on a CPU
-        bench.figure("caption stage, CNN compiled", images_per_s("always", begin_ahead=True), "images/s")
-    return ahead
+def _captioning(bench: Bench, compile_cnn: CompileCnn, *, begin_ahead: bool) -> float:
+    network = NetworkCaptioner([inputs.CAPTIONER], compile_cnn=compile_cnn)
+    stage = CaptionStage(network, device=bench.device.type, begin_ahead=begin_ahead)
+    tables = [inputs.decoded(bench, 1)[0]] * bench.scaled(BATCHES_IN_TURN)
+    step_s = bench.step_s(lambda: deque(stage.in_turn(tables), maxlen=0), seconds=4)
+    return sum(map(len, tables)) / step_s
 
 
 def cnn(bench: Bench) -> None:
@@ -86,7 +84,10 @@ def cnn(bench: Bench) -> None:
 
 
 def cnn_compiled(bench: Bench) -> None:
-    """Measures images/s of each CNN's features, compiled for each batch size."""
+    """Measures images/s of the caption stage and of each CNN's features, compiled for each batch size."""
+    if bench.device.type == "cuda":  # on a CPU, it takes minutes
+        captioning_compiled = _captioning(bench, "always", begin_ahead=True)
+        bench.figure("caption stage", captioning_compiled, "images/s")
     _cnn(bench, compiled=True)
 
 
