@@ -37,7 +37,7 @@ class TimedRunStats(RunStats):
 
 
 def local(bench: Bench) -> None:
-    """Measures the local runner with a decoding thread per core."""
+    """Measures the local runner with a decoding thread per core; with one on a CPU, whose threads caption as well."""
     _job(bench, "local")
 
 
@@ -62,7 +62,7 @@ def _job(bench: Bench, runner: str) -> None:
         captioner=[inputs.CAPTIONER],
         runner=runner,  # type: ignore[arg-type]
         device=bench.device.type,
-        local=LocalConfig(num_threads=bench.cores),
+        local=LocalConfig(num_threads=bench.cores if bench.device.type == "cuda" else 1),
         ray=RayConfig(num_gpus=float(bench.device.type == "cuda")),
     )
     TimedRunStats.ready.clear()
