@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,8 @@ from pipeline.captioners.protocol import ImageCaptioner
 from pipeline.errors import CaptionerError
 from pipeline.inference.caption_stage import CaptionStage
 from pipeline.inference.decode_stage import DecodeStage
+from pipeline.inference.ray_runner import CaptionActor
+from pipeline.inference.run_state import RunState
 from pipeline.schema import MEASURES
 
 
@@ -101,6 +104,30 @@ def test_the_captioners_own_work_ahead_changes_no_caption(captioner: Path, secon
     assert found.drop(inexact).equals(expected.drop(inexact))
     for log_prob, row in zip(found["log_prob"].to_pylist(), expected.to_pylist(), strict=True):
         assert log_prob == (row["log_prob"] and same_log_prob(row["log_prob"], row["num_tokens"]))
+
+
+class LocalRunState(RunState):
+    """The state of a run whose captioner is in this process."""
+
+    def add_this_actor(self) -> None:
+        self.add("here")
+
+
+@pytest.mark.parametrize(
+    ("begin_ahead", "calls"),
+    [(False, ["whole"] * 3), (True, ["begin", "begin", "begun", "begin", "begun", "begun"])],
+    ids=["cpu", "gpu"],
+)
+def test_an_actor_divides_its_rows_evenly_and_captions_them_in_turn(begin_ahead: bool, calls: list[str]) -> None:
+    captioner, state = Recording(), LocalRunState()
+    make_stage = partial(CaptionStage, captioner, device="cpu", begin_ahead=begin_ahead)
+    actor = CaptionActor(state, make_stage, 4)  # type: ignore[arg-type]
+    (rows,) = tables(captioner, range(1, 10))
+    found = actor(rows)
+    assert captions([found]) == [str(width) for width in range(1, 10)]
+    assert [kind for kind, _ in captioner.calls] == calls
+    assert sorted({len(widths) for _, widths in captioner.calls}) == [3]
+    assert state.plan([("caption", "0", 0)]) is None and state.count() == 1
 
 
 def test_with_rows_enough_the_batch_size_is_found_by_trial(caplog: pytest.LogCaptureFixture) -> None:
