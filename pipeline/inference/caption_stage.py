@@ -17,11 +17,11 @@ import torch
 from model.captioner.base import Caption
 from model.device import choose_device, keep_freed_memory
 from model.errors import ModelError
+from pipeline.captioners.batch_size import find_batch_size, in_batches, take_rows
 from pipeline.captioners.failures import STOP_AFTER, FailureLimit, describe
 from pipeline.captioners.protocol import ImageCaptioner
 from pipeline.captioners.results import Result, checked, result_columns
 from pipeline.errors import CaptionerError, DataError, PipelineError
-from pipeline.inference.batch_size import find_batch_size, in_batches, take_rows
 from pipeline.inference.input_columns import input_column
 from pipeline.inference.pixel_columns import time_shares
 from pipeline.schema import CAPTIONED, ErrorCode, extended

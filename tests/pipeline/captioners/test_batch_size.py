@@ -10,7 +10,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.inference.batch_size import ROUNDS, SMALLEST, find_batch_size, in_batches, take_rows
+from pipeline.captioners.batch_size import ROUNDS, SMALLEST, find_batch_size, in_batches, take_rows
 
 
 class Device:
