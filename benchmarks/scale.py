@@ -25,46 +25,20 @@ import pyarrow as pa
 from PIL import Image
 
 import pipeline.inference.ray_runner
+from benchmarks.stubs import StubCaption, make_captioner
 from jobs import cli
-from model.captioner import checkpoint
-from model.nn.captioning_network import Architecture
-from model.vision.preprocessing import Preprocessing
-from model.vocabulary import Vocabulary
 from pipeline.inference.ray_runner import SpanDatasource
 from pipeline.inputs.listing import list_inputs
 from pipeline.output.commit_log import CommitLog
 from pipeline.read_options import DEFAULTS
 from pipeline.readers.reader import read
-from pipeline.schema import CAPTIONED
 from pipeline.storage.folder import Folder
 
 CHECKOUT = Path(__file__).parents[1]
-CAPTION = "a stub"
 MIB = 1 << 20
 MANY_SHARDS = 100_000
 EVERY_S = 1.0
 """Seconds between two samples of memory use."""
-
-
-class StubCaption:
-    """Gives every image the same caption. Takes the place of `ray_runner.CaptionActor`."""
-
-    def __init__(self, *_: object) -> None:
-        pass
-
-    def __call__(self, rows: pa.Table) -> pa.Table:
-        """Maps decoded rows to `schema.CAPTIONED`."""
-        count = len(rows)
-        values = {"caption": [CAPTION] * count, "num_tokens": [3] * count, "batch_images": [count] * count}
-        columns = {
-            field.name: pa.array(values[field.name], field.type)
-            if field.name in values
-            else rows[field.name]
-            if field.name in rows.column_names
-            else pa.nulls(count, field.type)
-            for field in CAPTIONED
-        }
-        return pa.table(columns, schema=CAPTIONED)
 
 
 class CountedRead:
@@ -136,21 +110,6 @@ def make_shards(folder: Path, shards: int, samples: int, bytes_each: int) -> Non
             tar.addfile(info, io.BytesIO(data))
     for i in range(1, shards):
         os.link(first, folder / f"{i:06}.tar")
-
-
-def make_captioner(directory: Path) -> None:
-    """Saves a captioner, of which only the preprocessing is used."""
-    vocabulary = Vocabulary(("stub",))
-    architecture = Architecture(vocabulary_size=vocabulary.size, cnn="squeezenet1_1", embedding_size=4, hidden_size=4)
-    checkpoint.save(
-        directory,
-        architecture.build(),
-        architecture=architecture,
-        vocabulary=vocabulary,
-        preprocessing=Preprocessing(image_size=8, resize_size=8),
-        provenance={},
-        scores={},
-    )
 
 
 def anonymous_bytes(pid: int) -> int:

@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline.output.commit_log import CommitLog
-from pipeline.output.lost_shards import SHARD_ERRORS, SHARD_OR_IMAGE_ERRORS
+from pipeline.output.part_summary import SHARD_ERRORS, SHARD_OR_IMAGE_ERRORS, count_errors
 
 STAGES = ("read", "decode", "caption")
 """Stages whose time the rows report in the columns of `schema.MEASURES`."""
@@ -48,7 +48,7 @@ class RunStats:
         if not self.run_rows:
             self.busy_s[START_UP] = self.seconds
         self.run_rows += len(rows)
-        self.run_errors.update(code for code in rows["error_code"].to_pylist() if code)
+        self.run_errors.update(count_errors(rows))
         for kinds in rows["ignored"].drop_null().to_pylist():
             self.ignored.update(json.loads(kinds))
         of_images = pc.invert(pc.is_in(rows["error_code"], pa.array(sorted(SHARD_ERRORS | SHARD_OR_IMAGE_ERRORS))))

@@ -7,13 +7,10 @@ A part without a record is garbage. So is a record of a driver that had lost the
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, astuple, dataclass, field
 from functools import partial
-
-import pyarrow as pa
 
 from configs.partition import Partition
 from pipeline.errors import OutputError
@@ -69,7 +66,7 @@ class Commit:
     """Rows without a caption, by error code."""
     file_sha256: str
     keys_sha256: str
-    """Hash of its rows' shard, index and image_id (`hash_keys`)."""
+    """Hash of its rows' shard, index and image_id (`part_summary.hash_keys`)."""
     row_ranges: list[RowRange]
     paths: dict[str, str]
     """Path of each shard, as text, by shard id."""
@@ -244,25 +241,3 @@ def missing_ranges(shard: Shard, row_ranges: Sequence[RowRange]) -> Iterator[Spa
         if row_range.last:
             return
     yield Span(shard, index, offset)
-
-
-def find_row_ranges(rows: pa.Table) -> list[RowRange]:
-    """Returns the row ranges that the rows of a table (with the columns of `schema.POSITION`) form."""
-    columns = [rows[name].to_pylist() for name in ("shard_id", "index", "next_offset", "last")]
-    row_ranges: list[RowRange] = []
-    for shard, index, next_offset, last in sorted(zip(*columns, strict=True)):
-        previous = row_ranges[-1] if row_ranges else None
-        if previous and previous.shard == shard and previous.stop == index:
-            row_ranges[-1] = RowRange(shard, previous.start, index + 1, next_offset, last)
-        else:
-            row_ranges.append(RowRange(shard, index, index + 1, next_offset, last))
-    return row_ranges
-
-
-def hash_keys(rows: pa.Table) -> str:
-    """Returns the SHA-256 of shard, index and image_id of all rows, in hexadecimal; independent of their order."""
-    keys = zip(*(rows[name].to_pylist() for name in ("shard", "index", "image_id")), strict=True)
-    digest = hashlib.sha256()
-    for shard, index, image_id in sorted(keys):
-        digest.update(json.dumps([shard, index, image_id]).encode())
-    return digest.hexdigest()

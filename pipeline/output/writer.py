@@ -7,7 +7,6 @@ import hashlib
 import io
 import json
 import time
-from collections import Counter
 from collections.abc import Callable, Mapping
 from functools import partial
 
@@ -16,9 +15,9 @@ import pyarrow.parquet as pq
 
 from configs.partition import Partition
 from pipeline.errors import OutputError
-from pipeline.output.commit_log import Commit, CommitLog, Damage, RowRange, find_row_ranges, hash_keys
+from pipeline.output.commit_log import Commit, CommitLog, Damage, RowRange
 from pipeline.output.layout import part_prefix
-from pipeline.output.lost_shards import find_damage
+from pipeline.output.part_summary import count_errors, find_damage, find_paths, find_row_ranges, hash_keys
 from pipeline.schema import CAPTIONED, ROW, extended
 from pipeline.storage.folder import Folder
 
@@ -73,6 +72,8 @@ class PartWriter:
         )
         self._rows_per_file, self._commit_interval_s = rows_per_file, commit_interval_s
         self._waiting: list[pa.Table] = []
+        self.rows_waiting = 0
+        """Number of buffered rows that are not yet committed."""
         self._since = 0.0
 
     def write(self, rows: pa.Table) -> None:
@@ -80,14 +81,10 @@ class PartWriter:
         if not self._waiting:
             self._since = self._clock()
         self._waiting.append(rows)
+        self.rows_waiting += len(rows)
         enough = self.rows_waiting >= self._rows_per_file
         if enough or self._clock() - self._since >= self._commit_interval_s:
             self.commit()
-
-    @property
-    def rows_waiting(self) -> int:
-        """Number of buffered rows that are not yet committed."""
-        return sum(map(len, self._waiting))
 
     def commit(self) -> None:
         """Commits all buffered rows. A crash before the last line leaves the old state, a crash after it the new."""
@@ -96,9 +93,8 @@ class PartWriter:
         rows = pa.concat_tables(self._waiting)
         rows = rows.cast(extended(CAPTIONED, rows.schema))
         rows = rows.sort_by([("shard", "ascending"), ("index", "ascending")])
-        self._waiting = []
-        paths = dict(zip(rows["shard_id"].to_pylist(), rows["shard"].to_pylist(), strict=True))
-        self._ledger.add(self._write_part(rows, find_row_ranges(rows), paths))
+        self._waiting, self.rows_waiting = [], 0
+        self._ledger.add(self._write_part(rows, find_row_ranges(rows), find_paths(rows)))
 
 
 def write_part(
@@ -134,7 +130,7 @@ def write_part(
     commit = Commit(
         file=f"{name}.{file_format}",
         rows=len(rows),
-        errors=dict(Counter(code for code in rows["error_code"].to_pylist() if code)),
+        errors=count_errors(rows),
         file_sha256=hashlib.sha256(data).hexdigest(),
         keys_sha256=hash_keys(rows),
         row_ranges=row_ranges,

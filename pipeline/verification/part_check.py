@@ -9,8 +9,9 @@ from dataclasses import dataclass, field
 
 import pyarrow as pa
 
-from pipeline.output.commit_log import Commit, CommitLog, hash_keys
+from pipeline.output.commit_log import Commit, CommitLog
 from pipeline.output.part_reader import read_part
+from pipeline.output.part_summary import hash_keys
 from pipeline.schema import ROW, ErrorCode, extended
 from pipeline.shards import Shard
 from pipeline.storage.folder import Folder

@@ -6,8 +6,9 @@ import pytest
 
 from pipeline.errors import OutputError
 from pipeline.output import epochs
-from pipeline.output.commit_log import Commit, CommitLog, RowRange, find_row_ranges, hash_keys, missing_ranges
+from pipeline.output.commit_log import Commit, CommitLog, RowRange, missing_ranges
 from pipeline.output.epochs import Epoch
+from pipeline.output.part_summary import find_row_ranges, hash_keys
 from pipeline.shards import Shard, Span
 from pipeline.storage.folder import Folder
 
