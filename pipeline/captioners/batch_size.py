@@ -12,6 +12,8 @@ SMALLEST = 64
 """Number of images in the first trial."""
 ROUNDS = 4
 """Runs of a trial, of which the fastest counts; the first ones choose kernels and capture graphs."""
+WAIT_S = 10.0
+"""Seconds to wait for the rows of a trial: slow ones are better captioned as they come."""
 LEAST_GAIN = 1.03
 """Factor of the images/s by which a batch of twice the size must be faster."""
 
@@ -50,10 +52,12 @@ def _seconds(caption: Callable[[int], object], size: int, clock: Callable[[], fl
     return clock() - began
 
 
-def take_rows(tables: Iterator[pa.Table], count: int) -> list[pa.Table]:
-    """Takes tables until they have that many rows, or there are no more."""
-    taken = list[pa.Table]()
-    while sum(map(len, taken)) < count and (rows := next(tables, None)) is not None:
+def take_rows(
+    tables: Iterator[pa.Table], count: int, *, clock: Callable[[], float] = time.perf_counter
+) -> list[pa.Table]:
+    """Takes tables until they have that many rows, or there are no more, or they come slowly."""
+    taken, began = list[pa.Table](), clock()
+    while sum(map(len, taken)) < count and clock() - began < WAIT_S and (rows := next(tables, None)) is not None:
         taken.append(rows)
     return taken
 

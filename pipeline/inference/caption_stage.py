@@ -85,12 +85,12 @@ class CaptionStage:
         yield from map(self._finish, begun)
 
     def _in_best_batches(self, tables: Iterator[pa.Table]) -> Iterator[pa.Table]:
-        """Returns the rows of the tables in batches of the best size; the tables if they have few rows."""
+        """Returns the rows of the tables in batches of the best size; the tables if rows are few or slow."""
         first = list[pa.Table]()
         if not self._batch_size:
             first = take_rows(tables, self._trial_rows)
             if sum(map(len, first)) < self._trial_rows:
-                return iter(first)
+                return chain(first, tables)
             images = pa.concat_tables(first)["pixels"].drop_null()
             batch = cache(lambda size: self._column.batch(images[:size]))
             try:

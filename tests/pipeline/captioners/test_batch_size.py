@@ -10,7 +10,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.captioners.batch_size import ROUNDS, SMALLEST, find_batch_size, in_batches, take_rows
+from pipeline.captioners.batch_size import ROUNDS, SMALLEST, WAIT_S, find_batch_size, in_batches, take_rows
 
 
 class Device:
@@ -79,6 +79,13 @@ def test_batches_have_all_rows_in_order(counts: list[int], batch_size: int) -> N
     assert [number for batch in batches for number in batch["number"].to_pylist()] == list(range(sum(counts)))
     assert all(len(batch) == batch_size for batch in batches[:-1])
     assert all(0 < len(batch) <= batch_size for batch in batches)
+
+
+def test_slow_tables_are_not_waited_for() -> None:
+    times = iter([0.0, 1.0, 2.0, 9.0, WAIT_S + 1.0])
+    tables = iter(numbered(3, 2, 4, 5, 6))
+    assert [len(rows) for rows in take_rows(tables, 99, clock=times.__next__)] == [3, 2, 4]
+    assert len(next(tables)) == 5
 
 
 def test_no_more_tables_are_taken_than_needed() -> None:
