@@ -5,7 +5,7 @@ PAGE_files/
   data.js       the fields shown on tiles and searched in: all rows, one per line
   data-NNN.js   the other fields of 1,000 rows each, loaded when one of them is opened
   thumbnails/NNN/NNNNNN.jpg
-  gallery.js, gallery.css
+  gallery.css, and the scripts of `SCRIPTS`
 
 Data are scripts because a page on disk may not fetch files. Captions, names and messages are untrusted: they are stored
 as JSON without `<`, `>` and `&`, and the page inserts them as text.
@@ -13,6 +13,7 @@ as JSON without `<`, `>` and `&`, and the page inserts them as text.
 
 from __future__ import annotations
 
+import hashlib
 import html
 import json
 import logging
@@ -36,21 +37,27 @@ from jobs.console import messages
 from pipeline.errors import DataError, InputError, OutputError
 from pipeline.images.thumbnails import thumbnail
 from pipeline.read_options import ReadOptions
-from pipeline.results.gallery_rows import GalleryRows, describe_job, read_options, select_rows
+from pipeline.results.gallery_rows import CONFIDENCE, GalleryRows, describe_job, read_options, select_rows
 from pipeline.results.image_sources import ImageSource, locate_images, read_image_source
+from pipeline.storage.filesystems import is_remote
 from pipeline.storage.folder import Folder
 from pipeline.storage.prefetch import prefetch_map
 
 log = logging.getLogger("shardtalk.gallery")
 
 TEMPLATES = Path(__file__).with_name("templates")
+SCRIPTS = ("elements.js", "review.js", "views.js", "viewer.js", "gallery.js")
+"""The page's code, in the order in which it is loaded."""
 GROUP = 1_000
 """Rows per `data-NNN.js`, and thumbnails per folder."""
 THREADS = min(4, os.cpu_count() or 1)
 
-INDEX = ("image_id", "caption", "log_prob", "num_tokens", "error_code", "error_message")
+INDEX = (
+    *("image_id", "shard", "index", "caption", "log_prob", "num_tokens", CONFIDENCE.name),
+    *("error_code", "error_message"),
+)
 """Fields of a row in `data.js`, followed by 1 if it has a thumbnail, else 0."""
-DETAILS = ("shard", "index", "width", "height")
+DETAILS = ("width", "height")
 """Fields of a row in `data-NNN.js`, followed by [caption, log_prob] of each candidate."""
 
 
@@ -60,6 +67,9 @@ def run(config: GalleryConfig) -> int:
     shown = select_rows(folder, max_images=config.max_images, seed=config.seed)
     summary = describe_job(folder, shown.total) | {
         "output": config.output.rstrip("/").rpartition("/")[2] or config.output,
+        # Under this the browser keeps the decisions on this output; the path itself is nobody's business.
+        "id": hashlib.sha256(os.fsencode(_absolute(folder.url))).hexdigest()[:16],
+        "has_confidence": shown.has_confidence,
         "total": shown.total,
         "errors": shown.errors,
     }
@@ -75,6 +85,10 @@ def run(config: GalleryConfig) -> int:
     _summarise(shown, pictures)
     messages.print_line(str(page))
     return 0
+
+
+def _absolute(url: str) -> str:
+    return url if is_remote(url) else str(Path(url).absolute())
 
 
 def _clear(page: Path, files: Path) -> None:
@@ -161,7 +175,7 @@ def _rounded(value: Any) -> Any:
 
 def _write_page(page: Path, files: Path) -> None:
     """Writes the page, last: once it exists, all its files do."""
-    for name in ("gallery.js", "gallery.css"):
+    for name in (*SCRIPTS, "gallery.css"):
         (files / name).write_bytes((TEMPLATES / name).read_bytes())
     template = Template((TEMPLATES / "gallery.html").read_text(encoding="utf-8"))
     folder = html.escape("./" + quote(os.fsencode(files.name)))

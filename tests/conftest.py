@@ -28,7 +28,7 @@ from pipeline.output.commit_log import CommitLog
 from pipeline.output.part_reader import read_rows
 from pipeline.storage.folder import Folder
 
-pytest_plugins = ["devices", "faults", "memory_outputs", "own_captioners", "s3_store", "web_server"]
+pytest_plugins = ["browser", "devices", "faults", "memory_outputs", "own_captioners", "s3_store", "web_server"]
 
 Run = Callable[..., tuple[int, str]]
 """Arguments of a command → exit code, and what it said."""

@@ -1,213 +1,203 @@
-// The page of `shardtalk gallery`. data.js calls gallery.show once, data-NNN.js call gallery.detail.
-// Whatever comes from the rows is set as text, never as HTML.
+// The page of `shardtalk gallery`: chooses, orders and pages the rows. data.js calls gallery.show once.
 "use strict";
 
 const gallery = (() => {
-  const PAGE_TILES = 60;
-  const GROUP = 1000; // rows of a data-NNN.js, thumbnails of a folder
-  const base = new URL(".", document.currentScript.src).href;
-  const find = (id) => document.getElementById(id);
+  const PAGE_ROWS = 60;
+  const { count, element, facts, find } = elements;
   const collator = new Intl.Collator(undefined, { numeric: true });
 
-  let rows = []; // all, in the order of the data
+  let rows = []; // all, ordered by name
   let found = []; // those that match, in the order chosen
   let first = 0; // of `found`, on this page
-  let open = -1; // of `found`, in the viewer; -1 while it is closed
-  const details = new Map(); // number of a group → promise of its rows
-  const arrived = new Map(); // number of a group → what fulfils that promise
+  let columns = []; // of the table
+  let perToken = []; // log-probabilities per token of all rows, ascending
+  let cameByLink = false; // whether the viewer was opened by a link on this page, so that going back closes it
 
   // ---- data
 
   function show(summary, values) {
-    rows = values.map(([id, caption, logProb, tokens, code, message, picture], number) => ({
-      number, id, caption, logProb, tokens, code, message, picture,
+    rows = values.map(([id, shard, index, caption, logProb, tokens, confidence, code, message, picture], number) => ({
+      number, id, shard, index, caption, logProb, tokens, confidence, code, message, picture,
+      key: JSON.stringify([shard, index, id]),
       perToken: logProb === null || !tokens ? null : logProb / tokens,
       text: `${id}\n${caption ?? ""}\n${code ?? ""}`.toLowerCase(),
     }));
+    const names = new Map();
+    for (const { id } of rows) names.set(id, (names.get(id) ?? 0) + 1);
+    for (const row of rows) row.isUnique = names.get(row.id) === 1;
     rows.sort((a, b) => collator.compare(a.id, b.id));
+    perToken = rows.map((row) => row.perToken).filter((value) => value !== null).sort((a, b) => a - b);
+    columns = ["path", "caption", ...(summary.has_confidence ? ["confidence"] : []), "error"];
+    review.begin(summary);
     describe(summary);
+    offerOrders(summary.has_confidence ? "confidence" : "probability");
     choose();
+    follow();
   }
 
-  function detail(start, values) {
-    arrived.get(start / GROUP)(values);
+  function describe(summary) {
+    const errors = Object.entries(summary.errors);
+    const failed = errors.reduce((sum, [, rowsOfIt]) => sum + rowsOfIt, 0);
+    const totals = [["captions", count(summary.total - failed)], ["errors", count(failed)]];
+    if (rows.length < summary.total) totals.unshift(["shown, a sample", count(rows.length)]);
+    if (summary.images_per_s) totals.push(["images/s", summary.images_per_s.toFixed(1)]);
+    if (summary.captioner) totals.push(["captioner", String(summary.captioner)]);
+    find("totals").replaceChildren(...totals.map((fact) =>
+      element("div", { className: fact[0] === "errors" && failed ? "failed" : "" }, ...facts([fact]))));
+    find("totals").title = errors.map(([code, rowsOfIt]) => `${code}: ${count(rowsOfIt)}`).join("\n");
+    find("title").textContent = summary.output;
+    document.title = `${summary.output} · captions`;
+    find("state").hidden = summary.finished;
   }
 
-  function loadDetails(row) {
-    const group = Math.floor(row.number / GROUP);
-    if (!details.has(group)) {
-      details.set(group, new Promise((resolve) => {
-        arrived.set(group, resolve);
-        const script = document.createElement("script");
-        script.src = `${base}data-${String(group).padStart(3, "0")}.js`;
-        script.onerror = () => resolve([]);
-        document.head.append(script);
-      }));
-    }
-    return details.get(group).then((values) => values[row.number % GROUP]);
+  // A log-probability alone means little, and no threshold is right for all captioners: it is compared.
+  function rank(row) {
+    const less = perToken.filter((value) => value < row.perToken).length;
+    return perToken.length < 2 ? "" : `per word, higher than for ${count(less)} of the ${count(perToken.length - 1)} other captions`;
   }
 
   // ---- choice and order
 
-  const orders = {
-    name: () => 0, // as they are; sorting is stable
-    best: (a, b) => (b.perToken ?? -Infinity) - (a.perToken ?? -Infinity) || 0, // two infinities give NaN
-    worst: (a, b) => (a.perToken ?? Infinity) - (b.perToken ?? Infinity) || 0,
-    errors: (a, b) => (b.code !== null) - (a.code !== null),
+  const filters = {
+    all: () => true,
+    errors: (row) => row.code !== null,
+    ...Object.fromEntries(["undecided", "kept", "edited", "rejected"].map((state) =>
+      [state, (row) => review.state(row) === state])),
   };
+
+  // Rows without the value come last, whatever the direction; sorting is stable, so equal ones stay ordered by name.
+  const values = {
+    path: (row) => row.id,
+    caption: (row) => review.captionOf(row),
+    probability: (row) => row.perToken,
+    confidence: (row) => row.confidence,
+    error: (row) => row.code,
+  };
+
+  function compare(column, descending) {
+    const value = values[column];
+    return (a, b) => {
+      const [one, other] = [value(a), value(b)];
+      if (one === null || other === null) return (one === null) - (other === null);
+      const order = typeof one === "string" ? collator.compare(one, other) : one - other || 0; // infinities give NaN
+      return descending ? -order : order;
+    };
+  }
+
+  function offerOrders(score) {
+    const names = {
+      path: "name, A to Z", "-path": "name, Z to A", caption: "caption, A to Z", "-caption": "caption, Z to A",
+      [score]: `${score}, lowest first`, [`-${score}`]: `${score}, highest first`,
+      error: "error, A to Z", "-error": "error, Z to A",
+    };
+    find("sort").replaceChildren(...Object.entries(names).map(([value, textContent]) =>
+      element("option", { value, textContent })));
+  }
+
+  function order() {
+    const [, minus, column] = /^(-?)(.*)$/.exec(find("sort").value);
+    return { column, descending: minus !== "" };
+  }
+
+  // By the heading of a column: ascending, then descending.
+  function sortBy(column) {
+    find("sort").value = find("sort").value === column ? `-${column}` : column;
+    choose();
+    find("rows").querySelector(`th.${column} button`).focus();
+  }
 
   function choose() {
     const words = find("query").value.toLowerCase().split(/\s+/).filter(Boolean);
-    const onlyErrors = find("only-errors").checked;
-    found = rows.filter((row) => (!onlyErrors || row.code !== null) && words.every((word) => row.text.includes(word)));
-    found.sort(orders[find("sort").value]);
+    const isShown = filters[find("shown").value];
+    const has = (row, word) => row.text.includes(word) || review.of(row)?.caption?.toLowerCase().includes(word);
+    found = rows.filter((row) => isShown(row) && words.every((word) => has(row, word)));
+    const { column, descending } = order();
+    found.sort(compare(column, descending));
     turnTo(0);
   }
 
   function turnTo(start) {
     first = Math.max(0, Math.min(start, found.length - 1));
-    first -= first % PAGE_TILES;
-    find("tiles").replaceChildren(...found.slice(first, first + PAGE_TILES).map(tile));
-    const pages = Math.ceil(found.length / PAGE_TILES);
+    first -= first % PAGE_ROWS;
+    paint();
+    const pages = Math.ceil(found.length / PAGE_ROWS);
     find("found").textContent = found.length === rows.length ? "" : found.length
       ? `${count(found.length)} of ${count(rows.length)}` : "Nothing matches";
-    find("place").textContent = `${count(first / PAGE_TILES + 1)} of ${count(pages)}`;
+    find("place").textContent = `${count(first / PAGE_ROWS + 1)} of ${count(pages)}`;
     find("pages").hidden = pages < 2;
     find("previous").disabled = first === 0;
-    find("next").disabled = first + PAGE_TILES >= found.length;
+    find("next").disabled = first + PAGE_ROWS >= found.length;
   }
 
   function turnBy(pages) {
-    const start = first + pages * PAGE_TILES;
+    const start = first + pages * PAGE_ROWS;
     if (start < 0 || start >= found.length) return;
     turnTo(start);
     window.scrollTo(0, 0);
   }
 
-  // ---- elements
-
-  function element(name, properties = {}, ...children) {
-    const made = Object.assign(document.createElement(name), properties);
-    made.append(...children);
-    return made;
+  function paint() {
+    const shown = found.slice(first, first + PAGE_ROWS);
+    find("rows").replaceChildren(find("view").value === "table"
+      ? views.table(shown, columns, order(), sortBy) : views.tiles(shown));
+    countDecisions();
   }
 
-  const count = (number) => number.toLocaleString("en");
-  const score = (number) => (number === null ? "–" : number.toFixed(2).replace("-", "−"));
-
-  function describe(summary) {
-    const errors = Object.entries(summary.errors);
-    const failed = errors.reduce((sum, [, rowsOfIt]) => sum + rowsOfIt, 0);
-    const facts = [["captions", count(summary.total - failed)], ["errors", count(failed)]];
-    if (rows.length < summary.total) facts.unshift(["shown, a sample", count(rows.length)]);
-    if (summary.images_per_s) facts.push(["images/s", summary.images_per_s.toFixed(1)]);
-    if (summary.captioner) facts.push(["captioner", String(summary.captioner)]);
-    find("totals").replaceChildren(...facts.map(([name, value]) =>
-      element("div", { className: name === "errors" && failed ? "failed" : "" },
-        element("dd", { textContent: value }), element("dt", { textContent: name }))));
-    find("totals").title = errors.map(([code, rowsOfIt]) => `${code}: ${count(rowsOfIt)}`).join("\n");
-    find("title").textContent = summary.output;
-    document.title = `${summary.output} · captions`;
-    find("state").hidden = summary.finished;
-    find("only-errors").disabled = !rows.some((row) => row.code !== null);
+  function countDecisions() {
+    const numbers = { kept: 0, edited: 0, rejected: 0, undecided: 0 };
+    for (const row of rows) numbers[review.state(row)] += 1;
+    find("review-counts").textContent = Object.entries(numbers)
+      .map(([state, number]) => `${count(number)} ${state === "undecided" ? "to review" : state}`).join(" · ");
+    find("download").disabled = review.size === 0;
+    find("review-problem").textContent = review.problem;
   }
 
-  function thumbnail(row, properties) {
-    const number = String(row.number).padStart(6, "0");
-    const folder = String(Math.floor(row.number / GROUP)).padStart(3, "0");
-    return element("img", { src: `${base}thumbnails/${folder}/${number}.jpg`, alt: row.caption ?? "", ...properties });
-  }
+  // ---- links to an image, as `views.href` makes them
 
-  function placeholder(row) {
-    const text = row.code === null ? "image not found" : row.code.replaceAll("_", " ");
-    return element("span", { className: "placeholder", textContent: text });
-  }
-
-  function tile(row, position) {
-    const picture = row.picture
-      ? thumbnail(row, { loading: "lazy", decoding: "async" })
-      : placeholder(row);
-    const scores = row.logProb === null ? []
-      : [element("span", { className: "score", title: "log-probability, in all and per token",
-        textContent: `log-prob ${score(row.logProb)}, ${score(row.perToken)}/token` })];
-    const button = element("button", { type: "button", className: row.code === null ? "tile" : "tile failed" },
-      element("span", { className: "picture" }, picture),
-      element("span", { className: "caption", dir: "auto", textContent: row.caption ?? row.message ?? "" }),
-      element("span", { className: "id", dir: "auto", title: row.id, textContent: row.id }),
-      ...scores);
-    button.addEventListener("click", () => view(first + position));
-    return element("li", {}, button);
-  }
-
-  // ---- viewer
-
-  function view(position) {
-    if (position < 0 || position >= found.length) return;
-    open = position;
-    const row = found[position];
-    const viewer = find("viewer");
-    viewer.classList.toggle("failed", row.code !== null);
-    viewer.querySelector(".picture").replaceChildren(row.picture ? thumbnail(row) : placeholder(row));
-    find("viewer-caption").textContent = row.caption ?? row.message ?? "";
-    find("viewer-candidates").replaceChildren();
-    find("viewer-previous").disabled = position === 0;
-    find("viewer-next").disabled = position === found.length - 1;
-    state(row, []);
-    loadDetails(row).then((values) => {
-      if (values && found[open] === row) complete(row, values);
-    });
-    if (!viewer.open) viewer.showModal();
-  }
-
-  function state(row, more) {
-    const facts = [["image", row.id], ...more];
-    if (row.logProb !== null) {
-      facts.push(["log-probability", score(row.logProb)], ["per token", score(row.perToken)], ["tokens", row.tokens]);
+  function follow() {
+    const linked = new URLSearchParams(location.hash.slice(1));
+    if (!linked.has("image")) return viewer.hide();
+    const row = rows.find((each) => each.id === linked.get("image")
+      && (linked.get("shard") ?? each.shard) === each.shard && (linked.get("index") ?? each.index) == each.index);
+    if (!row) {
+      find("found").textContent = `${linked.get("image")} is not on this page`;
+      return viewer.hide();
     }
-    if (row.code !== null) facts.push(["error", row.code]);
-    find("viewer-facts").replaceChildren(...facts.flatMap(([name, value]) =>
-      [element("dt", { textContent: name }), element("dd", { dir: "auto", textContent: value })]));
-  }
-
-  function complete(row, [shard, index, width, height, candidates]) {
-    const inTar = shard.toLowerCase().endsWith(".tar");
-    const more = [[inTar ? "shard" : "file", shard]];
-    if (inTar) more.push(["sample", count(index)]);
-    if (width !== null && height !== null) more.push(["size", `${width} × ${height}`]);
-    state(row, more);
-    if (candidates.length > 1) {
-      find("viewer-candidates").replaceChildren(...candidates.map(([caption, logProb]) =>
-        element("li", {}, element("span", { dir: "auto", textContent: caption ?? "" }),
-          element("span", { className: "score", textContent: score(logProb) }))));
+    if (!found.includes(row)) {
+      find("query").value = "";
+      find("shown").value = "all";
+      choose();
     }
-    if (row.picture && !inTar) enlarge(row, shard);
+    return viewer.show(row);
   }
 
-  // The file itself, where the page is looked at on the machine that has it; the thumbnail stays where it is not.
-  function enlarge(row, path) {
-    if (location.protocol !== "file:" || !path.startsWith("/")) return;
-    const image = element("img", { alt: row.caption ?? "" });
-    image.onload = () => {
-      if (found[open] === row) find("viewer").querySelector(".picture").replaceChildren(image);
-    };
-    image.src = `file://${path.split("/").map(encodeURIComponent).join("/")}`;
+  function replaceAddress(href) {
+    try {
+      history.replaceState(null, "", href);
+    } catch { /* Safari throws at the hundredth time within seconds; the address is then late */ }
   }
 
-  function closed() {
-    const position = open;
-    open = -1;
-    if (position < first || position >= first + PAGE_TILES) turnTo(position);
-    find("tiles").children[position - first]?.firstElementChild.focus();
-  }
+  const list = {
+    neighbour: (row, step) => found[found.indexOf(row) + step],
+    rank,
+    changed: () => paint(),
+    opened: (row) => replaceAddress(views.href(row)),
+    closed(row) {
+      if (location.hash && cameByLink) history.back();
+      else if (location.hash) replaceAddress(location.href.split("#")[0]);
+      cameByLink = false;
+      const position = found.indexOf(row);
+      if (position < first || position >= first + PAGE_ROWS) turnTo(position);
+      find("rows").querySelectorAll("li > a, td > a")[position - first]?.focus();
+    },
+  };
 
   // ---- events
 
   function onKey(event) {
-    if (event.ctrlKey || event.metaKey || event.altKey) return;
+    if (viewer.isOpen || event.ctrlKey || event.metaKey || event.altKey) return;
     const step = { ArrowLeft: -1, ArrowRight: 1 }[event.key];
-    if (open >= 0) {
-      if (step) view(open + step);
-    } else if (event.target.matches("input, select")) {
+    if (event.target.matches("input, select")) {
       if (event.key === "Escape") event.target.blur();
     } else if (event.key === "/") {
       event.preventDefault();
@@ -220,24 +210,29 @@ const gallery = (() => {
 
   function listen() {
     find("query").addEventListener("input", choose);
-    find("sort").addEventListener("change", choose);
-    find("only-errors").addEventListener("change", choose);
+    for (const id of ["shown", "sort"]) find(id).addEventListener("change", choose);
+    find("view").addEventListener("change", paint);
     find("controls").addEventListener("submit", (event) => event.preventDefault());
+    find("download").addEventListener("click", review.download);
     find("previous").addEventListener("click", () => turnBy(-1));
     find("next").addEventListener("click", () => turnBy(1));
-    find("viewer-previous").addEventListener("click", () => view(open - 1));
-    find("viewer-next").addEventListener("click", () => view(open + 1));
-    find("viewer-close").addEventListener("click", () => find("viewer").close());
-    find("viewer").addEventListener("close", closed);
-    find("viewer").addEventListener("click", (event) => {
-      if (event.target === event.currentTarget) find("viewer").close(); // the backdrop
-    });
+    viewer.listen(list);
     document.addEventListener("keydown", onKey);
+    window.addEventListener("hashchange", () => {
+      cameByLink ||= !viewer.isOpen;
+      follow();
+    });
+    window.addEventListener("storage", (event) => { // a decision in another tab
+      if (!review.isOfThis(event.key)) return;
+      review.load();
+      paint();
+      viewer.refresh();
+    });
     window.addEventListener("load", () => {
       if (!rows.length) find("found").textContent = "data.js is missing: keep the page beside its folder of files";
     });
   }
 
   listen();
-  return { show, detail };
+  return { show, detail: viewer.detail };
 })();

@@ -23,6 +23,9 @@ from pipeline.read_options import ReadOptions
 from pipeline.schema import ROW
 from pipeline.storage.folder import Folder
 
+CONFIDENCE = pa.field("confidence", pa.float32())
+"""Optional column of an output: calibrated probability, in [0, 1], that a caption is right; null if unknown."""
+_SHOWN = ROW.append(CONFIDENCE)
 _DRAW = "draw"
 
 
@@ -31,11 +34,16 @@ class GalleryRows:
     """The selected rows, and the counts of all rows."""
 
     rows: pa.Table
-    """A table of `schema.ROW`, ordered by shard and index, so that each shard can be walked once."""
+    """A table of `schema.ROW` and `CONFIDENCE`, ordered by shard and index, so that each shard can be walked once."""
     total: int
     """Number of rows in the output."""
     errors: dict[str, int]
     """Number of rows without a caption in the output, by error code."""
+
+    @property
+    def has_confidence(self) -> bool:
+        """Whether any of the selected rows has a confidence."""
+        return bool(self.rows[CONFIDENCE.name].null_count < len(self.rows))
 
 
 def select_rows(folder: Folder, *, max_images: int, seed: int = 0) -> GalleryRows:
@@ -44,7 +52,7 @@ def select_rows(folder: Folder, *, max_images: int, seed: int = 0) -> GalleryRow
     Raises OutputError if there are none, or a part is damaged.
     """
     draws = np.random.default_rng(seed)
-    kept = ROW.append(pa.field(_DRAW, pa.float64())).empty_table()
+    kept = _SHOWN.append(pa.field(_DRAW, pa.float64())).empty_table()
     total, errors = 0, Counter[str]()
     for rows in _parts(folder):
         total += len(rows)
@@ -91,7 +99,9 @@ def _parts(folder: Folder) -> Iterator[pa.Table]:
             missing = set(ROW.names) - set(rows.schema.names)
             if missing:
                 raise ValueError(f"it has no column {min(missing)}")
-            yield rows.select(ROW.names).cast(ROW)
+            if CONFIDENCE.name not in rows.schema.names:
+                rows = rows.append_column(CONFIDENCE, pa.nulls(len(rows), CONFIDENCE.type))
+            yield rows.select(_SHOWN.names).cast(_SHOWN)
         except (OSError, ValueError, pa.ArrowException) as error:
             raise OutputError(f"{folder.url}/{name} is damaged: {error}") from error
 

@@ -1,80 +1,27 @@
-import io
 import json
 import os
 import subprocess
 import sys
 import tarfile
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from galleries import COLOURS, captioned, failed, gallery, images, output, picture, tar
 from PIL import Image
 
 from configs.errors import ConfigError
 from configs.gallery import GalleryConfig
 from jobs.gallery import GROUP, run
 from pipeline.errors import OutputError
-from pipeline.filenames import printable
 from pipeline.output.commit_log import CommitLog
-from pipeline.output.writer import ENCODERS, PartWriter
-from pipeline.schema import CAPTIONED, ROW
+from pipeline.output.writer import PartWriter
+from pipeline.schema import CAPTIONED
 from pipeline.storage.folder import Folder
 
 HOSTILE = "</script><img src=x onerror=alert(1)>&\u2028"
-COLOURS = ["red", "lime", "blue", "yellow", "black"]
-Row = dict[str, Any]
-
-
-def captioned(image_id: str, shard: Path | str, index: int = 0, caption: str = "a dog", **more: Any) -> Row:
-    candidates = [{"caption": caption, "log_prob": -3.5}]
-    row = {"image_id": image_id, "shard": printable(str(shard)), "index": index, "caption": caption, "log_prob": -3.5}
-    return row | {"num_tokens": 3, "candidates": candidates, "width": 40, "height": 30} | more
-
-
-def failed(image_id: str, shard: Path | str, code: str = "corrupt_image", index: int = 0) -> Row:
-    return {"image_id": image_id, "shard": str(shard), "index": index, "error_code": code, "error_message": "7 bytes"}
-
-
-def picture(colour: str, size: tuple[int, int] = (40, 30), orientation: int = 1) -> bytes:
-    image = Image.new("RGB", size, colour)
-    image.getexif()[0x0112] = orientation
-    buffer = io.BytesIO()
-    image.save(buffer, "JPEG", exif=image.getexif())
-    return buffer.getvalue()
-
-
-def images(folder: Path, count: int) -> list[Row]:
-    rows = []
-    for i in range(count):
-        path = folder / f"{i}.jpg"
-        path.write_bytes(picture(COLOURS[i % len(COLOURS)]))
-        rows.append(captioned(path.name, path, caption=f"dog {i}"))
-    return rows
-
-
-def tar(path: Path, colours: Sequence[str]) -> Path:
-    with tarfile.open(path, "w") as file:
-        for i, colour in enumerate(colours):
-            for name, data in ((f"{i}.txt", b"a dog"), (f"{i}.jpg", picture(colour))):
-                info = tarfile.TarInfo(name)
-                info.size = len(data)
-                file.addfile(info, io.BytesIO(data))
-    return path
-
-
-def output(folder: Path, rows: list[Row], form: str = "parquet", name: str = "part-0") -> Path:
-    out = folder / "out"
-    out.mkdir(exist_ok=True)
-    (out / f"{name}.{form}").write_bytes(ENCODERS[form](pa.Table.from_pylist(rows, schema=ROW)))
-    return out
-
-
-def gallery(out: Path, **options: Any) -> Path:
-    assert run(GalleryConfig(output=str(out), **options)) == 0
-    return Path(options.get("page") or out / "_gallery" / "index.html")
 
 
 def script(page: Path, name: str = "data.js") -> list[Any]:
@@ -106,9 +53,10 @@ def colour_of(page: Path, image_id: str) -> str:
 def test_every_row_is_on_the_page(tmp_path: Path, form: str) -> None:
     page = gallery(output(tmp_path, [*images(tmp_path, 3), failed("x.jpg", tmp_path / "x.jpg")], form))
     rows = rows_of(page)
-    assert {name: row[:6] for name, row in rows.items()} == {
-        **{f"{i}.jpg": [f"dog {i}", -3.5, 3, None, None, 1] for i in range(3)},
-        "x.jpg": [None, None, None, "corrupt_image", "7 bytes", 0],
+    shard = {name: str(tmp_path / name) for name in rows}
+    assert {name: row[:9] for name, row in rows.items()} == {
+        **{f"{i}.jpg": [shard[f"{i}.jpg"], 0, f"dog {i}", -3.5, 3, None, None, None, 1] for i in range(3)},
+        "x.jpg": [shard["x.jpg"], 0, None, None, None, None, "corrupt_image", "7 bytes", 0],
     }
     assert [colour_of(page, f"{i}.jpg") for i in range(3)] == COLOURS[:3]
 
@@ -118,7 +66,7 @@ def test_details_are_those_of_the_row_at_the_same_place(tmp_path: Path) -> None:
     page = gallery(output(tmp_path, [*images(tmp_path, 2), captioned("z", "/z.jpg", candidates=candidates)]))
     start, details = script(page, "data-000.js")
     assert start == 0
-    assert details[rows_of(page)["z"][-1]] == ["/z.jpg", 0, 40, 30, [["a dog", -3.5], ["a cat", -4.25]]]
+    assert details[rows_of(page)["z"][-1]] == [40, 30, [["a dog", -3.5], ["a cat", -4.25]]]
 
 
 def test_a_tar_gives_each_row_its_own_picture(tmp_path: Path) -> None:
@@ -177,8 +125,7 @@ def test_hostile_text_stays_text(tmp_path: Path) -> None:
     page = gallery(output(tmp_path, [row, failed("x", "/x", code=HOSTILE)]))
     for file in (page.with_name("index_files") / name for name in ("data.js", "data-000.js")):
         assert not set(file.read_text(encoding="ascii")) & set("<>&")
-    assert rows_of(page)[HOSTILE][0] == HOSTILE
-    assert script(page, "data-000.js")[1][0][0] == f"/{HOSTILE}"
+    assert rows_of(page)[HOSTILE][:3] == [f"/{HOSTILE}", 0, HOSTILE]
     assert "onerror" not in page.read_text(encoding="utf-8")
 
 
@@ -190,7 +137,20 @@ def test_the_page_links_a_folder_of_any_name(tmp_path: Path) -> None:
 
 def test_numbers_that_are_not_finite_become_null(tmp_path: Path) -> None:
     page = gallery(output(tmp_path, [captioned("a", "/a", log_prob=float("-inf"))]))
-    assert rows_of(page)["a"][1] is None
+    assert rows_of(page)["a"][3] is None
+
+
+def test_a_confidence_is_shown_where_the_output_has_one(tmp_path: Path) -> None:
+    page = gallery(output(tmp_path, [captioned("a", "/a", confidence=0.25), captioned("b", "/b")]))
+    assert [rows_of(page)[name][5] for name in "ab"] == [0.25, None]
+    assert script(page)[0]["has_confidence"]
+    assert not script(gallery(output(tmp_path, [captioned("a", "/a")])))[0]["has_confidence"]
+
+
+def test_the_page_of_another_output_has_decisions_of_its_own(tmp_path: Path) -> None:
+    outs = [output(folder, [captioned("a", "/a")]) for folder in (tmp_path / "1", tmp_path / "2")]
+    ids = [script(gallery(out))[0]["id"] for out in (*outs, outs[0])]
+    assert ids[0] == ids[2] != ids[1]
 
 
 def test_a_large_output_is_sampled_by_seed(tmp_path: Path) -> None:
