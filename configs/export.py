@@ -35,6 +35,9 @@ class ExportConfig:
     -1.5."""
     errors: Literal["include", "exclude", "only"] = "include"
     """Rows with an error, in csv and jsonl. The other formats hold captions only."""
+    review: str = ""
+    """Review that was downloaded from the gallery page: captions that it rejects are left out, edited ones replace the
+    captioner's, and those that it keeps are exported whatever min_log_prob_per_token."""
     extension: str = "txt"
     """Extension of the files with captions, for txt and webdataset, such as caption or cap.txt."""
     allow_missing: bool = False

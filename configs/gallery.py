@@ -11,6 +11,8 @@ from configs.errors import ConfigError
 class GalleryConfig:
     """Write an HTML page of an output: every image with its caption or error. It opens from the disk, without a server.
 
+    On it, captions can be kept, rejected and edited; `shardtalk export --review FILE` applies what was decided.
+
     OUT is the folder that `shardtalk caption` wrote, or is still writing.
     """
 

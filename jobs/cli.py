@@ -78,7 +78,7 @@ COMMANDS = {
             "export:ExportConfig",
             positional="paths",
             metavar="OUT DEST",
-            main=("to", "min_log_prob_per_token", "errors", "extension"),
+            main=("to", "min_log_prob_per_token", "errors", "review", "extension"),
             examples=(
                 "captions captions.csv --to csv",
                 "captions photos --to txt",

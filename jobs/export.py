@@ -29,6 +29,7 @@ from pipeline.exports.xmp import encode_xmp
 from pipeline.output.commit_log import CommitLog
 from pipeline.output.job_record import check_is_output, check_reading_rules, read_job
 from pipeline.read_options import ReadOptions
+from pipeline.results.review import Review, read_review
 from pipeline.storage.filesystems import is_remote
 from pipeline.storage.folder import Folder
 
@@ -49,13 +50,14 @@ class Report:
 
 def run(config: ExportConfig) -> int:
     """Exports the captions, and logs the numbers written and left out; returns the exit code."""
+    review = read_review(config.review) if config.review else None
     folder = Folder(config.output)
     check_is_output(folder)
     if not config.unverified:
         _verify(config.output)
     is_table = config.to in ("csv", "jsonl")
     selection = Selection(config.errors if is_table else "exclude", config.min_log_prob_per_token)
-    rows = SelectedRows(folder, CommitLog.load(folder), selection)
+    rows = SelectedRows(folder, CommitLog.load(folder), selection, review)
     if config.to in FILE_ENDINGS:
         report = _export_table(config, rows)
     elif config.to in ("txt", "xmp"):
@@ -150,6 +152,7 @@ def _describe(config: ExportConfig, rows: SelectedRows) -> dict[str, object]:
         "to": config.to,
         "extension": config.extension,
         "min_log_prob_per_token": threshold if threshold > float("-inf") else None,
+        "review": rows.review.sha256 if rows.review else None,
         "allow_missing": config.allow_missing,
         "rows": fingerprint(rows.commit_log),
     }
@@ -159,10 +162,13 @@ def _summarise(config: ExportConfig, rows: SelectedRows, report: Report) -> int:
     left_out = {
         "errors": rows.left_out.errors,
         "captions": rows.left_out.captions,
+        "rejected": rows.left_out.rejected,
         f"captions below min_log_prob_per_token {config.min_log_prob_per_token:g}": rows.left_out.improbable,
     }
     skipped = ", ".join(f"{count:,} {kind}" for kind, count in left_out.items() if count)
     notes = [*report.notes, *([f"left out: {skipped}"] if skipped else [])]
+    if rows.review:
+        notes.append(_describe_review(rows.review))
     log.info("; ".join([f"{report.written} written to {config.destination}", *notes]))
     if report.failed:
         log.error(
@@ -171,6 +177,12 @@ def _summarise(config: ExportConfig, rows: SelectedRows, report: Report) -> int:
         )
         return cli.FAILED
     return 0
+
+
+def _describe_review(review: Review) -> str:
+    kinds = {"keep": "kept", "edit": "edited", "reject": "rejected", "outdated": "made on other captions, and ignored"}
+    counts = ", ".join(f"{review.applied[kind]:,} {name}" for kind, name in kinds.items() if review.applied[kind])
+    return f"of {len(review.decisions):,} decisions of the review: {counts or 'none is on a row that was read'}"
 
 
 if __name__ == "__main__":

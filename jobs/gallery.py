@@ -37,8 +37,9 @@ from jobs.console import messages
 from pipeline.errors import DataError, InputError, OutputError
 from pipeline.images.thumbnails import thumbnail
 from pipeline.read_options import ReadOptions
-from pipeline.results.gallery_rows import CONFIDENCE, GalleryRows, describe_job, read_options, select_rows
+from pipeline.results.gallery_rows import GalleryRows, describe_job, read_options, select_rows
 from pipeline.results.image_sources import ImageSource, locate_images, read_image_source
+from pipeline.schema import CONFIDENCE
 from pipeline.storage.filesystems import is_remote
 from pipeline.storage.folder import Folder
 from pipeline.storage.prefetch import prefetch_map
@@ -53,7 +54,7 @@ GROUP = 1_000
 THREADS = min(4, os.cpu_count() or 1)
 
 INDEX = (
-    *("image_id", "shard", "index", "caption", "log_prob", "num_tokens", CONFIDENCE.name),
+    *("image_id", "shard", "index", "caption", "log_prob", "num_tokens", CONFIDENCE),
     *("error_code", "error_message"),
 )
 """Fields of a row in `data.js`, followed by 1 if it has a thumbnail, else 0."""

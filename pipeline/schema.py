@@ -57,6 +57,9 @@ ROW = pa.schema(
 TOKEN_PROBS = pa.field("token_probs", pa.list_(pa.float32()))
 """A column that our networks add on request: probability, in [0, 1], of each word of `caption` and of END."""
 
+CONFIDENCE = "confidence"
+"""Name of the column that outputs of some captioners have: the probability, in [0, 1], that a caption is right."""
+
 POSITION = pa.schema(
     [
         pa.field("shard_id", pa.string(), nullable=False),  # `pipeline.shards.Shard.id`

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
-from playwright.sync_api import Browser, BrowserContext, Dialog, sync_playwright
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser, BrowserContext, Dialog
 
 NAMES = ("chromium", "chromium-browser", "google-chrome")
 
@@ -18,6 +20,8 @@ def browser() -> Iterator[Browser]:
     path = next(filter(None, map(shutil.which, NAMES)), None)
     if not path:
         pytest.skip("there is no Chromium; try `apt-get install chromium`")
+    from playwright.sync_api import sync_playwright  # late: most test processes need no browser
+
     with sync_playwright() as playwright, playwright.chromium.launch(executable_path=path) as browser:
         yield browser
 

@@ -15,8 +15,7 @@ from configs.gallery import GalleryConfig
 from jobs.gallery import run
 from pipeline.filenames import printable
 from pipeline.output.writer import ENCODERS
-from pipeline.results.gallery_rows import CONFIDENCE
-from pipeline.schema import ROW
+from pipeline.schema import CONFIDENCE, ROW
 
 COLOURS = ["red", "lime", "blue", "yellow", "black"]
 Row = dict[str, Any]
@@ -62,7 +61,7 @@ def tar(path: Path, colours: Sequence[str]) -> Path:
 def output(folder: Path, rows: list[Row], form: str = "parquet", name: str = "part-0") -> Path:
     out = folder / "out"
     out.mkdir(parents=True, exist_ok=True)
-    schema = ROW.append(CONFIDENCE) if any(CONFIDENCE.name in row for row in rows) else ROW
+    schema = ROW.append(pa.field(CONFIDENCE, pa.float32())) if any(CONFIDENCE in row for row in rows) else ROW
     (out / f"{name}.{form}").write_bytes(ENCODERS[form](pa.Table.from_pylist(rows, schema=schema)))
     return out
 

@@ -91,7 +91,7 @@ const viewer = (() => {
 
   // The file itself, where the page is looked at on the machine that has it; the thumbnail stays where it is not.
   function enlarge(shown) {
-    if (location.protocol !== "file:" || !shown.shard.startsWith("/")) return;
+    if (location.protocol !== "file:" || !/^\/(?!\/)/.test(shown.shard)) return; // two slashes: a host, for Windows
     const whole = image(`file://${shown.shard.split("/").map(encodeURIComponent).join("/")}`);
     whole.onload = () => {
       if (row === shown) dialog.querySelector(".picture").replaceChildren(whole);

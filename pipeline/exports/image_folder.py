@@ -15,9 +15,9 @@ from contextlib import closing
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline.exports.rows import CONFIDENCE, Row, confidence_of
+from pipeline.exports.rows import Row, confidence_of
 from pipeline.exports.units import THREADS, ImageReader, Unit, image_extension
-from pipeline.schema import ROW
+from pipeline.schema import CONFIDENCE, ROW
 from pipeline.storage.folder import Folder
 from pipeline.storage.prefetch import prefetch_map
 

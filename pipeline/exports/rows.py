@@ -13,13 +13,13 @@ import pyarrow.compute as pc
 
 from pipeline.output.commit_log import Commit, CommitLog, RowRange
 from pipeline.output.part_reader import read_part
+from pipeline.results.review import Review
+from pipeline.schema import CONFIDENCE
 from pipeline.shards import ShardFormat, format_of
 from pipeline.storage.folder import Folder
 
 Row = dict[str, Any]
 """A row of an output by column."""
-CONFIDENCE = "confidence"
-"""Name of the column that outputs of some captioners have: the probability, in [0, 1], that a caption is right."""
 HELD_PARTS = 4
 """Number of parts held in memory, as neighbouring shards often have rows in the same ones."""
 
@@ -41,7 +41,9 @@ class LeftOut:
     captions: int = 0
     """Captions where only errors are wanted."""
     improbable: int = 0
-    """Captions below `min_log_prob_per_token`."""
+    """Captions below `min_log_prob_per_token`, unless a person kept or edited them."""
+    rejected: int = 0
+    """Rows that a person rejected."""
 
 
 @dataclass
@@ -51,6 +53,7 @@ class SelectedRows:
     folder: Folder
     commit_log: CommitLog
     selection: Selection
+    review: Review | None = None
     left_out: LeftOut = field(default_factory=LeftOut)
 
     def __post_init__(self) -> None:
@@ -102,6 +105,10 @@ class SelectedRows:
                 yield from self._select(rows.filter(pc.and_(pc.equal(rows["shard"], path), in_range)))
 
     def _select(self, rows: pa.Table) -> list[Row]:
+        ordered = self._by_errors(rows).sort_by([("shard", "ascending"), ("index", "ascending")])
+        return [found for row in ordered.to_pylist() if (found := self._reviewed(row)) is not None]
+
+    def _by_errors(self, rows: pa.Table) -> pa.Table:
         is_error, total = pc.is_valid(rows["error_code"]), len(rows)
         if self.selection.errors != "include":
             rows = rows.filter(is_error if self.selection.errors == "only" else pc.invert(is_error))
@@ -109,13 +116,22 @@ class SelectedRows:
                 self.left_out.captions += total - len(rows)
             else:
                 self.left_out.errors += total - len(rows)
-        if self.selection.min_log_prob_per_token > -math.inf:
-            per_token = pc.divide(rows["log_prob"].cast(pa.float64()), rows["num_tokens"])
-            is_probable = pc.fill_null(pc.greater_equal(per_token, self.selection.min_log_prob_per_token), False)
-            kept = rows.filter(pc.or_(is_probable, pc.is_valid(rows["error_code"])))
-            self.left_out.improbable += len(rows) - len(kept)
-            rows = kept
-        return list(rows.sort_by([("shard", "ascending"), ("index", "ascending")]).to_pylist())
+        return rows
+
+    def _reviewed(self, row: Row) -> Row | None:
+        """Returns a row as it is exported; None if it is not."""
+        if self.review and (decision := self.review.of(row)):
+            decided = decision.apply(row)
+            self.left_out.rejected += decided is None
+            return decided
+        if row["error_code"] is None and not self._is_probable(row):
+            self.left_out.improbable += 1
+            return None
+        return row
+
+    def _is_probable(self, row: Row) -> bool:
+        minimum, log_prob, num_tokens = self.selection.min_log_prob_per_token, row["log_prob"], row["num_tokens"]
+        return minimum == -math.inf or bool(num_tokens and log_prob is not None and log_prob / num_tokens >= minimum)
 
 
 def confidence_of(row: Row) -> float | None:

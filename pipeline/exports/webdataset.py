@@ -17,10 +17,11 @@ from itertools import chain, groupby
 from typing import BinaryIO
 
 from pipeline.errors import DataError, InputError, OutputError
-from pipeline.exports.rows import CONFIDENCE, Row, confidence_of
+from pipeline.exports.rows import Row, confidence_of
 from pipeline.exports.units import ImageReader, Unit, find_shard, image_extension
 from pipeline.filenames import printable
 from pipeline.read_options import ReadOptions
+from pipeline.schema import CONFIDENCE
 from pipeline.shards import Shard, ShardFormat, format_of
 from pipeline.storage.folder import Folder
 from pipeline.storage.shard_file import open_shard

@@ -20,12 +20,10 @@ from pipeline.output.commit_log import CommitLog
 from pipeline.output.layout import JOB, MANIFEST, PART
 from pipeline.output.part_reader import read_part
 from pipeline.read_options import ReadOptions
-from pipeline.schema import ROW
+from pipeline.schema import CONFIDENCE, ROW
 from pipeline.storage.folder import Folder
 
-CONFIDENCE = pa.field("confidence", pa.float32())
-"""Optional column of an output: calibrated probability, in [0, 1], that a caption is right; null if unknown."""
-_SHOWN = ROW.append(CONFIDENCE)
+_SHOWN = ROW.append(pa.field(CONFIDENCE, pa.float32()))
 _DRAW = "draw"
 
 
@@ -43,7 +41,7 @@ class GalleryRows:
     @property
     def has_confidence(self) -> bool:
         """Whether any of the selected rows has a confidence."""
-        return bool(self.rows[CONFIDENCE.name].null_count < len(self.rows))
+        return bool(self.rows[CONFIDENCE].null_count < len(self.rows))
 
 
 def select_rows(folder: Folder, *, max_images: int, seed: int = 0) -> GalleryRows:
@@ -99,8 +97,9 @@ def _parts(folder: Folder) -> Iterator[pa.Table]:
             missing = set(ROW.names) - set(rows.schema.names)
             if missing:
                 raise ValueError(f"it has no column {min(missing)}")
-            if CONFIDENCE.name not in rows.schema.names:
-                rows = rows.append_column(CONFIDENCE, pa.nulls(len(rows), CONFIDENCE.type))
+            if CONFIDENCE not in rows.schema.names or not pa.types.is_floating(rows.schema.field(CONFIDENCE).type):
+                without = [name for name in rows.schema.names if name != CONFIDENCE]  # another column of that name
+                rows = rows.select(without).append_column(_SHOWN.field(CONFIDENCE), pa.nulls(len(rows), pa.float32()))
             yield rows.select(_SHOWN.names).cast(_SHOWN)
         except (OSError, ValueError, pa.ArrowException) as error:
             raise OutputError(f"{folder.url}/{name} is damaged: {error}") from error

@@ -5,21 +5,21 @@ docs/gallery.md describes the file.
 
 from __future__ import annotations
 
+import hashlib
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
 from pipeline.errors import InputError
-from pipeline.results.gallery_rows import CONFIDENCE
-from pipeline.schema import TOKEN_PROBS
+from pipeline.schema import CONFIDENCE, TOKEN_PROBS
 from pipeline.storage.filesystems import open_at
 
 if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
 
 VERSION = 1
-SCORES = ("log_prob", "num_tokens", "candidates", CONFIDENCE.name, TOKEN_PROBS.name)
+SCORES = ("log_prob", "num_tokens", "candidates", CONFIDENCE, TOKEN_PROBS.name)
 """Columns that describe the captioner's caption, and are null in a row whose caption a person wrote."""
 
 Key = tuple[str, int, str]
@@ -39,6 +39,17 @@ class Decision:
     caption: str | None = None
     """The caption that replaces it; null if there is none."""
 
+    def apply(self, row: Mapping[str, Any]) -> dict[str, Any] | None:
+        """Returns the row as the person wants it, with nulls for `SCORES` if it has another caption.
+
+        Returns None for a row that is rejected.
+        """
+        if self.decision == "reject":
+            return None
+        if self.caption is None:
+            return dict(row)
+        return {**row, **{name: None for name in SCORES if name in row}, "caption": self.caption}
+
 
 @dataclass(frozen=True, slots=True)
 class ReviewFile:
@@ -51,37 +62,24 @@ class ReviewFile:
 
 @dataclass
 class Review:
-    """The decisions on the rows of an output, and the numbers of those that were applied."""
+    """The decisions on the rows of an output."""
 
     decisions: Mapping[Key, Decision]
-    applied: Counter[Literal["kept", "edited", "rejected", "outdated"]] = field(default_factory=Counter)
-    """Numbers of rows by what was done. Outdated: their caption has changed since; they are yielded as they are."""
+    sha256: str
+    """Hash of the file."""
+    applied: Counter[str] = field(default_factory=Counter)
+    """Numbers of the decisions found by `of`: `keep`, `edit`, `reject`; `outdated`, those on other captions."""
 
-    def apply(self, rows: Iterable[Mapping[str, Any]]) -> Iterator[dict[str, Any]]:
-        """Yields rows without those rejected, with edited captions in place of the captioner's.
-
-        An edited row has nulls for `SCORES`.
-        """
-        for row in rows:
-            decision = self.decisions.get((row["shard"], row["index"], row["image_id"]))
-            if decision is None:
-                yield dict(row)
-            elif decision.reviewed_caption != row["caption"]:
-                self.applied["outdated"] += 1
-                yield dict(row)
-            elif decision.decision == "reject":
-                self.applied["rejected"] += 1
-            elif decision.caption is None:
-                self.applied["kept"] += 1
-                yield dict(row)
-            else:
-                self.applied["edited"] += 1
-                yield {**row, **{name: None for name in SCORES if name in row}, "caption": decision.caption}
-
-    @property
-    def not_found(self) -> int:
-        """Number of decisions on rows to which nothing was applied so far."""
-        return len(self.decisions) - self.applied.total()
+    def of(self, row: Mapping[str, Any]) -> Decision | None:
+        """Returns the decision on a row, and counts it; None if there is none, or it was made on another caption."""
+        decision = self.decisions.get((row["shard"], row["index"], row["image_id"]))
+        if decision is None:
+            return None
+        if decision.reviewed_caption != row["caption"]:
+            self.applied["outdated"] += 1
+            return None
+        self.applied["edit" if decision.decision == "keep" and decision.caption else decision.decision] += 1
+        return decision
 
 
 def read_review(path: str) -> Review:
@@ -105,7 +103,7 @@ def read_review(path: str) -> Review:
         raise InputError(f"{path} is not a review: {_describe(error.errors(include_url=False)[0])}") from error
     if review.version != VERSION:
         raise InputError(f"{path} is a review of version {review.version}; this Shardtalk reads version {VERSION}")
-    return Review(_by_key(path, review.decisions))
+    return Review(_by_key(path, review.decisions), hashlib.sha256(data).hexdigest())
 
 
 def _by_key(path: str, decisions: list[Decision]) -> dict[Key, Decision]:

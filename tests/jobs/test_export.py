@@ -67,6 +67,41 @@ def test_improbable_captions_are_left_out(tmp_path: Path, shardtalk: Run) -> Non
     assert [entry["image_id"] for entry in json.loads((tmp_path / "c.json").read_text())] == [1, 2]
 
 
+def test_a_review_drops_and_edits_captions_and_keeps_improbable_ones(tmp_path: Path, shardtalk: Run) -> None:
+    captions = captioned(tmp_path / "out", pictures(tmp_path / "in", 5), part_rows=2)
+    decisions = [
+        {"shard": str(tmp_path / "in" / name), "index": 0, "image_id": name, "reviewed_caption": seen} | made
+        for name, seen, made in [
+            ("0.jpg", captions["0.jpg"], {"decision": "keep"}),
+            ("1.jpg", captions["1.jpg"], {"decision": "reject"}),
+            ("2.jpg", captions["2.jpg"], {"decision": "keep", "caption": "=a fox"}),
+            ("3.jpg", "another caption", {"decision": "reject"}),
+            ("x.jpg", "a caption", {"decision": "reject"}),
+        ]
+    ]
+    review = {"format": "shardtalk-review", "version": 1, "output": "out", "decisions": decisions}
+    (tmp_path / "review.json").write_text(json.dumps(review))
+    given = ("export", tmp_path / "out", tmp_path / "t", "--to", "txt", "--review", tmp_path / "review.json")
+    code, said = shardtalk(*given)
+    assert code == 0 and "4 files written" in said and "left out: 1 rejected" in said
+    assert "of 5 decisions of the review: 1 kept, 1 edited, 1 rejected, 1 made on other captions" in said
+    expected = {name.replace("jpg", "txt"): text for name, text in captions.items() if name != "1.jpg"}
+    assert texts(tmp_path / "t") == expected | {"2.txt": "=a fox"}
+    csv = ("export", tmp_path / "out", tmp_path / "c.csv", "--to", "csv", "--min_log_prob_per_token=-0.1", *given[-2:])
+    assert shardtalk(*csv)[0] == 0
+    assert list(pd.read_csv(tmp_path / "c.csv")["caption"]) == [captions["0.jpg"], "'=a fox"]
+    (tmp_path / "review.json").write_text(json.dumps(review | {"decisions": []}))
+    code, said = shardtalk(*given)
+    assert code == 2 and "holds another export: review was" in said
+
+
+def test_a_review_that_is_none_is_refused(tmp_path: Path, shardtalk: Run) -> None:
+    captioned(tmp_path / "out", pictures(tmp_path / "in", 1))
+    (tmp_path / "r.json").write_text("[]")
+    code, said = shardtalk("export", tmp_path / "out", tmp_path / "c.csv", "--to=csv", "--review", tmp_path / "r.json")
+    assert code == 2 and "is not a review" in said and not (tmp_path / "c.csv").exists()
+
+
 def test_texts_lie_in_a_mirror_folder(tmp_path: Path, photos: Path, shardtalk: Run) -> None:
     captions = captioned(tmp_path / "out", photos)
     before = images_and_times(photos)
