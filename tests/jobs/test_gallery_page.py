@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +42,12 @@ def viewer(page: Page) -> Locator:
 def press(page: Page, *keys: str) -> None:
     for key in keys:
         page.keyboard.press(key)
+
+
+def close(page: Page) -> None:
+    """Closes the viewer by its key."""
+    press(page, "Escape")
+    expect(page).to_have_url(re.compile("^[^#]*$"))
 
 
 def review(page: Page, folder: Path) -> tuple[str, list[dict[str, Any]]]:
@@ -116,7 +123,8 @@ def test_a_review_by_keyboard(watched: Watched, tmp_path: Path) -> None:
     expect(viewer(page).get_by_role("heading", name="dog 0")).to_be_visible()
     press(page, "k", "r", "e")
     page.keyboard.type("a wolf")  # over the selected caption
-    press(page, "Enter", "Escape")
+    press(page, "Enter")
+    close(page)
     expect(page.locator("#review-counts")).to_have_text("1 kept · 1 edited · 1 rejected · 1 to review")
     page.reload()  # from localStorage
     path, decisions = review(page, tmp_path)
@@ -157,7 +165,8 @@ def test_an_edit_that_changes_nothing_is_none(watched: Watched, tmp_path: Path) 
     rows = [captioned("a", "/a", caption="two\r\nlines ")]
     page = opened(watched.context(), output(tmp_path, rows))
     tiles(page).click()
-    press(page, "e", "Enter", "Escape")
+    press(page, "e", "Enter")
+    close(page)
     assert "caption" not in review(page, tmp_path)[1][0]
 
 
@@ -166,7 +175,8 @@ def test_an_error_is_not_edited(watched: Watched, tmp_path: Path) -> None:
     page = opened(watched.context(), output(tmp_path, rows))
     tiles(page).click()
     expect(viewer(page).get_by_role("button", name="Edit")).to_be_disabled()
-    press(page, "e", "r", "Escape")
+    press(page, "e", "r")
+    close(page)
     path, _ = review(page, tmp_path)
     assert read_review(path).of({"caption": None} | rows[0]).decision == "reject"  # type: ignore[union-attr]
 
@@ -185,7 +195,8 @@ def test_two_tabs_on_an_output_share_the_review(watched: Watched, tmp_path: Path
     pages = [opened(context, out) for _ in range(2)]
     for i, page in enumerate(pages):
         tiles(page).nth(i).click()
-        press(page, "r", "Escape")
+        press(page, "r")
+        close(page)
     for page in pages:
         expect(page.locator("#review-counts")).to_have_text("0 kept · 0 edited · 2 rejected · 0 to review")
 
@@ -196,7 +207,8 @@ def test_a_browser_that_keeps_nothing_says_so(watched: Watched, tmp_path: Path) 
     page = opened(context, output(tmp_path, images(tmp_path, 1)))
     expect(page.get_by_text("This browser does not keep decisions")).to_be_visible()
     tiles(page).click()
-    press(page, "r", "Escape")
+    press(page, "r")
+    close(page)
     assert len(review(page, tmp_path)[1]) == 1
 
 
@@ -205,19 +217,18 @@ def test_a_link_leads_to_an_image_and_back(watched: Watched, tmp_path: Path) -> 
     start = page.url
     tiles(page).first.click()
     press(page, "ArrowRight")
-    assert page.url == f"{start}#image=1.jpg"
+    expect(page).to_have_url(f"{start}#image=1.jpg")
     page.go_back()
     expect(viewer(page)).to_be_hidden()
     expect(tiles(page).nth(1)).to_be_focused()
     page.go_forward()
     expect(viewer(page).get_by_role("heading", name="dog 1")).to_be_visible()
-    press(page, "Escape")
-    page.wait_for_url(start)
+    close(page)
     elsewhere = page.context.new_page()
     elsewhere.goto(f"{start}#image=2.jpg")
     expect(viewer(elsewhere).get_by_role("heading", name="dog 2")).to_be_visible()
-    press(elsewhere, "Escape")
-    assert elsewhere.url == start
+    close(elsewhere)
+    expect(elsewhere).to_have_url(start)
 
 
 def test_images_of_one_name_have_links_of_their_own(watched: Watched, tmp_path: Path) -> None:
@@ -227,7 +238,8 @@ def test_images_of_one_name_have_links_of_their_own(watched: Watched, tmp_path: 
     for link in tiles(page).evaluate_all("links => links.map(each => each.href)"):
         page.goto(link)
         names.append(viewer(page).get_by_role("heading", level=2).inner_text())
-        press(page, "r", "Escape")
+        press(page, "r")
+        close(page)
     assert sorted(names) == ["a cat", "blue dog", "red dog"]
     assert len(review(page, tmp_path)[1]) == 3
 
@@ -290,7 +302,8 @@ def test_the_table_has_no_confidence_where_the_output_has_none(watched: Watched,
 def test_rows_are_shown_by_their_decision(watched: Watched, tmp_path: Path) -> None:
     page = opened(watched.context(), output(tmp_path, [*images(tmp_path, 3), failed("x.jpg", "/x.jpg")]))
     tiles(page).first.click()
-    press(page, "k", "r", "Escape")
+    press(page, "k", "r")
+    close(page)
     for shown, names in {
         "kept": ["0.jpg"],
         "rejected": ["1.jpg"],
@@ -308,7 +321,8 @@ def test_hostile_text_stays_text(watched: Watched, tmp_path: Path) -> None:
     expect(viewer(page).get_by_role("heading", level=2)).to_have_text(HOSTILE)
     press(page, "e")
     page.keyboard.insert_text(HOSTILE + "!")
-    press(page, "Enter", "Escape")
+    press(page, "Enter")
+    close(page)
     page.reload()
     page.get_by_label("As").select_option("table")
     assert page.locator("script").count() == 6  # those of the page
