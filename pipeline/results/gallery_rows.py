@@ -97,12 +97,15 @@ def _parts(folder: Folder) -> Iterator[pa.Table]:
             missing = set(ROW.names) - set(rows.schema.names)
             if missing:
                 raise ValueError(f"it has no column {min(missing)}")
-            if CONFIDENCE not in rows.schema.names or not pa.types.is_floating(rows.schema.field(CONFIDENCE).type):
-                without = [name for name in rows.schema.names if name != CONFIDENCE]  # another column of that name
-                rows = rows.select(without).append_column(_SHOWN.field(CONFIDENCE), pa.nulls(len(rows), pa.float32()))
-            yield rows.select(_SHOWN.names).cast(_SHOWN)
+            yield pa.table([*rows.select(ROW.names).columns, _confidence(rows)], _SHOWN.names).cast(_SHOWN)
         except (OSError, ValueError, pa.ArrowException) as error:
             raise OutputError(f"{folder.url}/{name} is damaged: {error}") from error
+
+
+def _confidence(rows: pa.Table) -> pa.ChunkedArray | pa.Array:
+    """Returns the confidences; nulls where a captioner's column of that name holds no numbers."""
+    is_there = CONFIDENCE in rows.schema.names and pa.types.is_floating(rows.schema.field(CONFIDENCE).type)
+    return rows[CONFIDENCE] if is_there else pa.nulls(len(rows), pa.float32())
 
 
 def _record(folder: Folder, name: str) -> dict[str, Any]:

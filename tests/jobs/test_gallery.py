@@ -147,6 +147,13 @@ def test_a_confidence_is_shown_where_the_output_has_one(tmp_path: Path) -> None:
     assert not script(gallery(output(tmp_path, [captioned("a", "/a")])))[0]["has_confidence"]
 
 
+def test_a_confidence_in_words_is_another_column(tmp_path: Path) -> None:
+    out = output(tmp_path, [captioned("a", "/a")])
+    part = pq.read_table(out / "part-0.parquet")
+    pq.write_table(part.append_column("confidence", pa.array(["high"])), out / "part-0.parquet")
+    assert not script(gallery(out))[0]["has_confidence"]
+
+
 def test_the_page_of_another_output_has_decisions_of_its_own(tmp_path: Path) -> None:
     outs = [output(folder, [captioned("a", "/a")]) for folder in (tmp_path / "1", tmp_path / "2")]
     ids = [script(gallery(out))[0]["id"] for out in (*outs, outs[0])]
