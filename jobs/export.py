@@ -21,7 +21,7 @@ from pipeline.exports.destination import FolderDestination, check_is_no_input, c
 from pipeline.exports.image_folder import METADATA, write_image_folder
 from pipeline.exports.names import SidecarNames
 from pipeline.exports.rows import Row, SelectedRows, Selection
-from pipeline.exports.sidecars import write_sidecars
+from pipeline.exports.sidecars import sweep, write_sidecars
 from pipeline.exports.tables import WRITERS
 from pipeline.exports.units import ImageReader, MissingImageError, find_units
 from pipeline.exports.webdataset import write_tar
@@ -93,6 +93,7 @@ def _export_sidecars(config: ExportConfig, rows: SelectedRows) -> Report:
     destination = FolderDestination(config.destination, rows, may_be_input=True)
     destination.claim(export := _describe(config, rows))
     extension = "xmp" if config.to == "xmp" else config.extension
+    sweep(destination.folder, extension)
     local = not is_remote(destination.folder.url)
     names = SidecarNames(rows.commit_log, extension=extension, as_bytes=local)
     counts = write_sidecars(

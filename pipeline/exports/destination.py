@@ -101,7 +101,8 @@ class FolderDestination:
                     f"{self.folder.url} holds another export: {'; '.join(differences)}; give another folder"
                 )
             return
-        found = [*self.folder.names(), *self.folder.folders("")]
+        names = (name for name in self.folder.names() if name != f".{RECORD}.tmp")
+        found = [*names, *self.folder.folders("")]
         if found:
             raise OutputError(f"{self.folder.url} holds other files, such as {found[0]}; give an empty or new folder")
         self.folder.write(RECORD, _encode({**export, "finished": False}))

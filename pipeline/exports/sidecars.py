@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import contextlib
+import os
+import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Literal
 
 from pipeline.exports.rows import Row
-from pipeline.storage.filesystems import CONNECTIONS
+from pipeline.storage.filesystems import CONNECTIONS, is_remote
 from pipeline.storage.folder import Folder
 from pipeline.storage.prefetch import prefetch_map
 from pipeline.storage.shard_file import open_regular
@@ -54,6 +57,15 @@ def write_sidecars(
             counts.kept += result == "kept"
             counts.first_kept = counts.first_kept or (relative if result == "kept" else "")
     return counts
+
+
+def sweep(folder: Folder, extension: str) -> None:
+    """Deletes the temporary files that a killed export of this extension left in a local folder, and below it."""
+    name = re.compile(rf"\..+\.{re.escape(extension)}-[0-9a-f]{{32}}\.tmp")  # of `Folder.create`
+    if not is_remote(folder.url):
+        for place, _, files in os.walk(folder.path):
+            for file in filter(name.fullmatch, files):
+                Path(place, file).unlink(missing_ok=True)
 
 
 def create_or_keep(folder: Folder, name: str, data: bytes) -> Result:
