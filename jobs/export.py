@@ -149,7 +149,6 @@ def _describe(config: ExportConfig, rows: SelectedRows) -> dict[str, object]:
     """Describes what determines the files of an export, as JSON."""
     threshold = config.min_log_prob_per_token
     return {
-        "output": rows.folder.url,
         "to": config.to,
         "extension": config.extension,
         "min_log_prob_per_token": threshold if threshold > float("-inf") else None,

@@ -11,6 +11,7 @@ from typing import Any, Literal
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from pipeline.errors import OutputError
 from pipeline.output.commit_log import Commit, CommitLog, RowRange
 from pipeline.output.part_reader import read_part
 from pipeline.results.review import Review
@@ -57,7 +58,7 @@ class SelectedRows:
     left_out: LeftOut = field(default_factory=LeftOut)
 
     def __post_init__(self) -> None:
-        self._read = lru_cache(HELD_PARTS)(lambda file: read_part(self.folder, file))
+        self._read_held = lru_cache(HELD_PARTS)(self._read)
         self._files: dict[str, list[tuple[RowRange, str]]] = {}
         for commit in self.commit_log.commits:
             for row_range in commit.row_ranges:
@@ -74,13 +75,13 @@ class SelectedRows:
             yield self.of_part(commit)
 
     def of_part(self, commit: Commit) -> list[Row]:
-        """Returns the selected rows of a part. Raises OSError or ValueError if it is damaged."""
-        return self._select(read_part(self.folder, commit.file))
+        """Returns the selected rows of a part. Raises OutputError if it is damaged."""
+        return self._select(self._read(commit.file))
 
     def of_image_files(self, commit: Commit) -> list[Row]:
         """Returns the selected rows of a part that are image files, not images in tars, Parquet files or lists."""
         files = [path for path in commit.paths.values() if format_of(path) == ShardFormat.IMAGE]
-        rows = read_part(self.folder, commit.file)
+        rows = self._read(commit.file)
         return self._select(rows.filter(pc.is_in(rows["shard"], pa.array(files, pa.string()))))
 
     def shards(self) -> Iterator[tuple[str, int]]:
@@ -100,9 +101,15 @@ class SelectedRows:
         for row_range, file in sorted(self._files[shard]):
             first, end = max(start, row_range.start), min(stop, row_range.stop)
             if first < end:
-                rows = self._read(file)
+                rows = self._read_held(file)
                 in_range = pc.and_(pc.greater_equal(rows["index"], first), pc.less(rows["index"], end))
                 yield from self._select(rows.filter(pc.and_(pc.equal(rows["shard"], path), in_range)))
+
+    def _read(self, file: str) -> pa.Table:
+        try:
+            return read_part(self.folder, file)
+        except (OSError, ValueError, pa.ArrowException) as error:
+            raise OutputError(f"{self.folder.url}/{file} is damaged: {error}") from error
 
     def _select(self, rows: pa.Table) -> list[Row]:
         ordered = self._by_errors(rows).sort_by([("shard", "ascending"), ("index", "ascending")])

@@ -209,6 +209,9 @@ def test_only_a_verified_output_is_exported_unless_told(tmp_path: Path, photos: 
     code, said = shardtalk(*given)
     assert code == 2 and "not verified" in said and "--unverified" in said and not (tmp_path / "c.csv").exists()
     assert shardtalk(*given, "--unverified")[0] == 0 and len(pd.read_csv(tmp_path / "c.csv")) == 5
+    next((tmp_path / "out").glob("part-*")).write_bytes(b"damaged")
+    code, said = shardtalk(*given, "--unverified")
+    assert code == 2 and "is damaged" in said and said.count("\n") == 1
 
 
 @pytest.mark.parametrize(
