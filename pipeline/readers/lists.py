@@ -203,13 +203,13 @@ def _of_table(
     """
     first, offset = starts
     header = next(_records(file, first, delimiter), None)
+    if header and delimiter == "," and isinstance(header[1], list) and len(header[1]) == 1 and ";" in header[1][0]:
+        delimiter, header = ";", next(_records(file, first, ";"))
     if header is None:
         return
     line, names = header
     if isinstance(names, DataError):
         raise names
-    if delimiter == "," and len(names) == 1 and ";" in names[0]:
-        delimiter, names = ";", next(csv.reader(names, delimiter=";"))
     has_header = len(names) > 1 or bool(options.path_column) or not _is_location(names[0])
     path = _path_column(names, options) if has_header else PATH_COLUMNS[0]
     columns = names if has_header else [path]

@@ -29,6 +29,8 @@ LISTS = {
     "tsv": (b"text\tURL\nx\thttp://h/a\n", "tsv", ["http://h/a"]),
     "no header": (b"a/b.jpg\nc/d.jpg\n", "csv", ["a/b.jpg", "c/d.jpg"]),
     "semicolons": (b'id;path\n1,5;"a;b.jpg"\n2;c.jpg\n', "csv", ["a;b.jpg", "c.jpg"]),
+    "semicolons, a name of two lines": (b'"id\n;";path\n1;a.jpg\n', "csv", ["a.jpg"]),
+    "a semicolon in quotes": (b'"a;b.jpg"\nc.jpg\n', "csv", ["a;b.jpg", "c.jpg"]),
     "spaced header": (b"id, path \n1,a.jpg\n", "csv", ["a.jpg"]),
     "json": (b'{"file_name": "a.jpg", "text": "x"}\n"b.jpg"\n', "jsonl", ["a.jpg", "b.jpg"]),
     "json damage": (b'{"path"\n[1]\n{"path": 3}\n' + b"[" * 99_999 + b'\n{"path": "a"}', "jsonl", [None] * 4 + ["a"]),
