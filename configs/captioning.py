@@ -82,6 +82,10 @@ class CaptioningOptions:
     them."""
     weights: list[float] = field(default_factory=list)
     """Weights of the captioners of an ensemble, such as 0.7,0.3. Empty: equal weights."""
+    captioner_timeout_s: float = 0.0
+    """Seconds that the captioner may take for a batch. After them it is started again, and the image at which it hangs
+    is found and becomes an error, captioner_failed. It then runs in a process of its own, whose crashes cost no more
+    than an image either. 0: no limit."""
     runner: Literal["auto", "local", "ray"] = "auto"
     """local runs in this process, ray uses Ray Data. auto is ray if a cluster is connected or RAY_ADDRESS is set,
     otherwise local."""
@@ -122,6 +126,8 @@ class CaptioningOptions:
         normalized_weights(self.weights, self.captioner)
         check_reranking(self.rerank, self.search)
         _arguments(self.captioner_args)
+        if not 0.0 <= self.captioner_timeout_s < math.inf:
+            raise ConfigError(f"captioner_timeout_s is {self.captioner_timeout_s}; it must be 0 or more")
         if self.batch_size < 0 or self.local.num_threads < 0:
             raise ConfigError("need batch_size ≥ 0 and local.num_threads ≥ 0")
         if self.ray.min_actors < 0 or self.ray.max_actors < 0 or self.ray.num_cpus < 0:

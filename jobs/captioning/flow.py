@@ -15,6 +15,7 @@ from jobs.captioning.progress import report_startup
 from model.device import choose_device
 from pipeline.captioners.failures import STOP_AFTER
 from pipeline.captioners.protocol import ImageCaptioner
+from pipeline.captioners.supervised import SupervisedCaptioner
 from pipeline.inference.caption_stage import CaptionStage
 from pipeline.inference.decode_stage import DecodeStage
 from pipeline.shards import Span
@@ -35,7 +36,9 @@ def caption_spans(
     device = placement.device(config.device, config.ray, resources)
     # A job that may end with errors only is not stopped by them.
     stop_after = 0 if config.max_error_rate == 1.0 else STOP_AFTER
-    make_caption_stage = partial(CaptionStage, captioner, device=device, stop_after=stop_after)
+    timeout_s = config.captioner_timeout_s
+    supervised = SupervisedCaptioner(captioner, timeout_s) if timeout_s else captioner
+    make_caption_stage = partial(CaptionStage, supervised, device=device, stop_after=stop_after)
     if not resources:
         from pipeline.inference.local_runner import run_local
 

@@ -39,7 +39,9 @@ def slots(config: CaptioningOptions, captioner: ImageCaptioner, resources: Resou
     """Returns the parallelism of each stage, by name. Without GPUs, the captioners decode, too."""
     if not resources:
         threads = num_threads(config.local)
-        on_cores = captioner.is_thread_safe and choose_device(config.device).type == "cpu"
+        on_cores = (
+            captioner.is_thread_safe and not config.captioner_timeout_s and choose_device(config.device).type == "cpu"
+        )
         return {"read": 1, "decode": threads, "caption": threads if on_cores else 1}
     num_gpus, max_actors = actors(config.ray, resources)
     return {"read": resources.num_cpus, "decode": resources.num_cpus if num_gpus else max_actors, "caption": max_actors}

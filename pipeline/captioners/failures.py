@@ -11,8 +11,18 @@ STOP_AFTER = 8
 """Number of images at which a captioner may fail before it has captioned any."""
 
 
+class DescribedError(Exception):
+    """An exception of a captioner in another process; the message is that of `describe`."""
+
+
+class CaptionerDiedError(DescribedError):
+    """A captioner whose process ended at a batch."""
+
+
 def describe(error: BaseException) -> str:
     """Describes an exception by its class, its message, and the line that raised it."""
+    if isinstance(error, DescribedError):
+        return str(error)
     frames = traceback.extract_tb(error.__traceback__)
     where = f" ({Path(frames[-1].filename).name}:{frames[-1].lineno})" if frames else ""
     return f"{type(error).__name__}: {' '.join(str(error).split())}{where}"

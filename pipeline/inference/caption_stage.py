@@ -18,7 +18,7 @@ from model.captioner.base import Caption
 from model.device import choose_device, keep_freed_memory
 from model.errors import ModelError
 from pipeline.captioners.batch_size import find_batch_size, in_batches, take_rows
-from pipeline.captioners.failures import STOP_AFTER, FailureLimit, describe
+from pipeline.captioners.failures import STOP_AFTER, CaptionerDiedError, FailureLimit, describe
 from pipeline.captioners.protocol import ImageCaptioner
 from pipeline.captioners.results import Result, checked, result_columns
 from pipeline.errors import CaptionerError, DataError, PipelineError
@@ -158,7 +158,8 @@ class CaptionStage:
         except torch.OutOfMemoryError:
             is_out_of_memory = True
         except Exception as error:  # noqa: BLE001 - the captioner may be anybody's code
-            failure = DataError(ErrorCode.CAPTIONER_FAILED, describe(error))
+            has_died = isinstance(error, CaptionerDiedError)
+            failure = DataError(ErrorCode.WORKER_DIED if has_died else ErrorCode.CAPTIONER_FAILED, describe(error))
         else:
             return self._counted(checked(self._captioner, returned, len(images)))
         if is_out_of_memory:  # outside of the handler, where the exception no longer holds tensors
@@ -173,7 +174,7 @@ class CaptionStage:
         if any(isinstance(result, Caption) for result in results):
             self._limit.captioned()
         for result in results:
-            if isinstance(result, DataError) and result.code == ErrorCode.CAPTIONER_FAILED:
+            if isinstance(result, DataError) and result.code in (ErrorCode.CAPTIONER_FAILED, ErrorCode.WORKER_DIED):
                 self._limit.failed(result.message)
         return results
 

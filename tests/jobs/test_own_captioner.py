@@ -175,3 +175,24 @@ def test_it_is_described(own: str, shardtalk: Run) -> None:
         and "identity       own rgb" in said
         and "mean float32, sizes int32, note string" in said
     )
+
+
+@pytest.mark.usefixtures("local_ray")
+@pytest.mark.parametrize(
+    ("runner", "wrong", "expected"),
+    [
+        ("local", "hang", ("captioner_failed", "TimeoutError: no captions within 5 s")),
+        ("local", "crash", ("worker_died", "the process of the captioner ended with code -6")),
+        ("ray", "hang", ("captioner_failed", "TimeoutError: no captions within 5 s")),
+    ],
+)
+def test_an_image_that_ends_or_stops_its_process_is_found(
+    runner: str, wrong: str, expected: tuple[str, str], caption_by: CaptionBy, tmp_path: Path
+) -> None:
+    photos = pictures(tmp_path / "in", 3)
+    usual = ("--runner", runner, "--captioner_timeout_s", 5, "--batch_size", 2, "--ray.max_actors", 1)
+    code, said = caption_by(photos, *usual, kind="encoded", wrong=wrong)
+    assert code == 0, said
+    first, *others = rows_of(tmp_path / "out")
+    assert (first["image_id"], first["error_code"], first["error_message"]) == ("0.jpg", *expected)
+    assert [row["caption"][:9] for row in others] == ["34 by 47,", "35 by 47,"]
