@@ -74,9 +74,10 @@ class CaptioningOptions:
     """The captioners, the search, and the runner that executes them."""
 
     captioner: list[str] = field(default_factory=lambda: ["flickr8k-mobilenet-v2"])
-    """Directory, URL or name of the captioner, which a cluster's workers must be able to reach; or module:factory, a
-    captioner of your own, importable from the working directory. Given more than once, captioners form an ensemble and
-    must be Shardtalk's networks with the same vocabulary."""
+    """Directory, URL or name of the captioner, which a cluster's workers must be able to reach; module:factory, a
+    captioner of your own, importable from the working directory; or hf:NAME, a directory or name of a Hugging Face
+    model. Given more than once, captioners form an ensemble and must be Shardtalk's networks with the same
+    vocabulary."""
     captioner_args: str | dict[str, Any] = ""
     """Keyword arguments of a captioner of your own, in YAML, such as '{prompt: Describe it.}', or a YAML file of
     them."""

@@ -2,6 +2,7 @@
 
 - `module:factory`, a class or function of a module that Python can import, also from the working directory
 - a name that an installed package declares under the entry points `shardtalk.captioners`
+- `hf:` and the directory or name of a Hugging Face model
 - the directory, URL or name of one of Shardtalk's networks; several form an ensemble
 """
 
@@ -12,7 +13,9 @@ import re
 import sys
 import sysconfig
 from collections.abc import Callable, Mapping
+from functools import partial
 from importlib.metadata import EntryPoint, entry_points
+from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -29,6 +32,8 @@ from pipeline.captioners.protocol import ImageCaptioner
 from pipeline.errors import CaptionerError
 from pipeline.schema import CAPTIONED, ENCODED
 
+HUGGING_FACE = "hf:"
+"""What the name of a Hugging Face model begins with."""
 ENTRY_POINTS = "shardtalk.captioners"
 _FACTORY = re.compile(r"[^\W\d][\w.]*:[^\W\d][\w.]*")
 _OPTIONS_OF_NETWORKS = {"search": Search(), "rerank": Rerank(), "weights": [], "dtype": "auto", "compile_cnn": "auto"}
@@ -68,12 +73,22 @@ def installed() -> list[EntryPoint]:
 
 def _find_factory(name: str) -> Factory | None:
     """Returns the factory of a captioner; None for the name of a network, which has precedence."""
+    if name.startswith(HUGGING_FACE):
+        return partial(_transformers_captioner, name.removeprefix(HUGGING_FACE))
     if _FACTORY.fullmatch(name):
         return _imported(name)
     if (Path(name) / checkpoint.FILES[0]).is_file() or (checkpoint.ZOO / name).is_dir():
         return None
     found = next((each for each in installed() if each.name == name), None)
     return _imported(found.value) if found else None
+
+
+def _transformers_captioner(name: str, **arguments: Any) -> ImageCaptioner:
+    if find_spec("transformers") is None:
+        raise CaptionerError("transformers is not installed; pip install 'shardtalk[transformers]'")
+    from pipeline.captioners.transformers_captioner import TransformersCaptioner
+
+    return TransformersCaptioner(name, **arguments)
 
 
 def _imported(reference: str) -> Factory:
