@@ -142,6 +142,7 @@ class Bench:
 
     def __init__(self, scratch: Path, shards: int, rows: int) -> None:
         self.scratch, self.shards, self.rows = scratch, shards, rows
+        self.outputs = 0
         (scratch / "in").mkdir()
         for i in range(shards):
             (scratch / "in" / f"{i:06}.tar").write_bytes(bytes(1024))
@@ -158,7 +159,8 @@ class Bench:
 
     def measure(self, block_rows: int, drivers: int = 1) -> None:
         """Measures drivers that share an output, and prints a row."""
-        output = f"{block_rows}-{drivers}"
+        self.outputs += 1
+        output = f"out{self.outputs}"
         partitions = [Partition(number, drivers) for number in range(1, drivers + 1)]
         options = [("--partition", str(partition)) if drivers > 1 else () for partition in partitions]
         running = [self.start(output, block_rows, *each) for each in options]
