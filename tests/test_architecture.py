@@ -135,7 +135,8 @@ def test_captioning_needs_no_extra() -> None:
     code = f"import {commands}, model.captioner"
     loaded = loaded_after(f"{code}, pipeline.inference.ray_runner, pipeline.inference.local_runner")
     assert "ray" in loaded
-    assert not loaded & {"matplotlib", "pycocoevalcap", "tensorboardX", "webdataset", "h5py", "moto", "skimage", "transformers"}
+    extras = {"matplotlib", "pycocoevalcap", "tensorboardX", "webdataset", "h5py", "moto", "skimage", "transformers"}
+    assert not loaded & extras
 
 
 def test_the_captioner_that_ships_needs_neither_torchvision_nor_the_compiler() -> None:
