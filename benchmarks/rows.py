@@ -106,20 +106,15 @@ class Bench:
         return time.perf_counter() - started
 
     def caption(self, *arguments: object) -> list[object]:
-        """Returns the arguments of a complete caption job on the local runner, with a new output folder."""
+        """Returns the arguments of a complete caption job, on the local runner unless told otherwise."""
+        runner = [] if "--runner" in arguments else ["--runner", "local"]
+        return ["-m", "jobs.caption", *arguments, "--captioner", self.captioner, *runner, "--output", self.new_output()]
+
+    def new_output(self) -> Path:
+        """Returns the path of an output folder that does not exist."""
         output = self.scratch / "out"
         shutil.rmtree(output, ignore_errors=True)
-        return [
-            "-m",
-            "jobs.caption",
-            *arguments,
-            "--captioner",
-            self.captioner,
-            "--runner",
-            "local",
-            "--output",
-            output,
-        ]
+        return output
 
 
 def local(bench: Bench) -> Result:
@@ -140,6 +135,17 @@ def ray(bench: Bench) -> Result:
 def ray_expert(bench: Bench) -> Result:
     """As before, against a loop that keeps freed memory, as Shardtalk does."""
     return _against_the_loop(bench, "ray", "keep", target=0.90)
+
+
+def ray_start(bench: Bench) -> Result:
+    """Seconds of a whole job of 96 photos on Ray, most of it start-up, against a tuned script on Ray Data."""
+    folder = make_folder(bench.scratch / "few_photos", 96, width=640, height=480)
+    script = ("-m", "benchmarks.rivals.ray_data", folder, bench.captioner)
+    times = bench.by_turns(
+        lambda: bench.seconds(*bench.caption(folder, "--runner", "ray")),
+        lambda: bench.seconds(*script, bench.new_output(), "ours"),
+    )
+    return Result(*times, "s", 1.2, more_is_better=False)
 
 
 def _against_the_loop(bench: Bench, runner: str, *loop_options: str, target: float) -> Result:
@@ -268,6 +274,7 @@ ROWS: dict[str, Callable[[Bench], Result]] = {
     "local, expert": local_expert,
     "ray": ray,
     "ray, expert": ray_expert,
+    "ray, start": ray_start,
     "first caption": first_caption,
     "help": help_text,
     "beam": beam,

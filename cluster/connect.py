@@ -7,10 +7,10 @@ import logging
 import os
 import socket
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any
+from typing import Any, NamedTuple
 
 from cluster.identity import Identity, differences, identity, package_folders
 
@@ -22,12 +22,29 @@ _SUBMITTED = "RAY_JOB_CONFIG_JSON_ENV_VAR"
 """Environment variable that Ray sets in processes that `ray job submit` starts; Ray ships the code to them itself."""
 
 
-@dataclass(frozen=True)
-class Resources:
-    """Total resources of a cluster."""
+class Node(NamedTuple):
+    """The resources of a node; memory in bytes."""
 
     num_cpus: float
     num_gpus: float
+    memory: float
+
+
+@dataclass(frozen=True)
+class Resources:
+    """The nodes of a cluster."""
+
+    nodes: Sequence[Node]
+
+    @property
+    def num_cpus(self) -> float:
+        """CPUs of all nodes."""
+        return sum(node.num_cpus for node in self.nodes)
+
+    @property
+    def num_gpus(self) -> float:
+        """GPUs of all nodes."""
+        return sum(node.num_gpus for node in self.nodes)
 
 
 class ClusterError(ConnectionError):
@@ -75,8 +92,15 @@ def connect(address: str = "", environment: Mapping[str, str] = MappingProxyType
             _check_same_code()
         else:
             atexit.register(ray.shutdown)  # Ray's own handler waits first for logs, which we do not show
-    found = ray.cluster_resources()  # type: ignore[no-untyped-call]
-    return Resources(num_cpus=found.get("CPU", 0.0), num_gpus=found.get("GPU", 0.0))
+    return resources()
+
+
+def resources() -> Resources:
+    """Returns the resources that the connected cluster has now."""
+    import ray
+
+    alive = [node["Resources"] for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
+    return Resources([Node(*(found.get(name, 0.0) for name in ("CPU", "GPU", "memory"))) for found in alive])
 
 
 def _runtime_env(environment: Mapping[str, str]) -> dict[str, Any]:

@@ -11,14 +11,12 @@ session is like losing a machine. Only processes started here are ever ended, un
 from __future__ import annotations
 
 import argparse
-import contextlib
 import json
 import os
 import random
 import secrets
 import shlex
 import shutil
-import signal
 import socket
 import subprocess
 import sys
@@ -26,14 +24,17 @@ import tempfile
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from cluster.processes import kill_session, start_time
+
 START_TIMEOUT_S = 120.0
 POLL_S = 0.2
+STATE_LIMIT = 10_000
+"""Maximum number of actors or tasks that Ray's dashboard lists."""
 LEADERS = "leaders.json"
-ZOMBIE = "Z"
 
 
 class LocalCluster:
@@ -94,11 +95,23 @@ class LocalCluster:
             raise
         return self
 
-    def _launch(self, name: str, host: int, num_cpus: int, *options: str) -> None:
+    def add_worker(self, *, cpus: int = 1, gpus: int = 0) -> int:
+        """Starts another worker, which joins the cluster in some seconds; returns its number.
+
+        Args:
+            gpus: GPUs that it claims to have; there need be none.
+        """
+        number = self.workers
+        self._launch(f"w{number}", number + 2, cpus, f"--address={self.address}", num_gpus=gpus)
+        self.workers += 1
+        return number
+
+    def _launch(self, name: str, host: int, num_cpus: int, *options: str, num_gpus: int = 0) -> None:
         command = [
             *(sys.executable, "-m", "ray.scripts.scripts", "start", "--block", *options),
             *(f"--node-ip-address={self._network}.{host}", f"--node-name={name}", f"--num-cpus={num_cpus}"),
-            *("--num-gpus=0", f"--object-store-memory={self._store_bytes}", f"--temp-dir={self.folder / name}"),
+            *(f"--num-gpus={num_gpus}", f"--object-store-memory={self._store_bytes}"),
+            f"--temp-dir={self.folder / name}",
             # any free port; by default, nodes would hand out the same ones, and only one would get a job agent
             *("--min-worker-port=0", "--max-worker-port=0", "--dashboard-agent-listen-port=0"),
         ]
@@ -114,7 +127,7 @@ class LocalCluster:
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
             )
-        started = {pid: _start_time(pid) for pid in self.leaders().values()}
+        started = {pid: start_time(pid) for pid in self.leaders().values()}
         (self.folder / LEADERS).write_text(json.dumps(started), encoding="ascii")
 
     def leaders(self) -> dict[str, int]:
@@ -123,14 +136,20 @@ class LocalCluster:
 
     def alive(self) -> dict[str, dict[str, float]]:
         """Returns the resources of nodes that the head considers alive, by name; it may notice a death 20 s late."""
+        nodes = self.state("nodes")
+        return {node["node_name"]: node["resources_total"] for node in nodes if node["state"] == "ALIVE"}
+
+    def state(self, kind: str) -> list[dict[str, Any]]:
+        """Returns what the head knows of its "nodes", "actors" or "tasks"; [] if it does not answer yet."""
         token = Path(self._auth["RAY_AUTH_TOKEN_PATH"]).read_text(encoding="ascii")
-        request = urllib.request.Request(f"{self.dashboard}/api/v0/nodes", headers={"Authorization": f"Bearer {token}"})
+        url = f"{self.dashboard}/api/v0/{kind}?limit={STATE_LIMIT}"
+        request = urllib.request.Request(url, headers={"Authorization": f"Bearer {token}"})
         try:
             with urllib.request.urlopen(request, timeout=10) as response:
-                nodes: list[dict[str, Any]] = json.load(response)["data"]["result"]["result"]
-        except (urllib.error.URLError, TimeoutError):  # not up yet
-            return {}
-        return {node["node_name"]: node["resources_total"] for node in nodes if node["state"] == "ALIVE"}
+                found: list[dict[str, Any]] = json.load(response)["data"]["result"]["result"]
+        except (urllib.error.URLError, TimeoutError):
+            return []
+        return found
 
     def wait_for(self, names: set[str], timeout_s: float = START_TIMEOUT_S) -> None:
         """Waits until exactly these nodes are alive; raises RuntimeError after `timeout_s`."""
@@ -151,7 +170,7 @@ class LocalCluster:
     def kill_worker(self, i: int) -> None:
         """Sends SIGKILL to the raylet of worker `i` and all its descendants, as if its machine were lost."""
         process = self._processes.pop(f"w{i}")
-        _kill(process.pid)
+        kill_session(process.pid)
         process.wait()
 
     def stop(self) -> None:
@@ -169,56 +188,9 @@ def stop(folder: Path) -> None:
     except FileNotFoundError:
         leaders = {}
     for pid, started in leaders.items():
-        if _start_time(int(pid)) in (started, ""):  # otherwise the number belongs to another process by now
-            _kill(int(pid))
+        if start_time(int(pid)) in (started, ""):  # otherwise the number belongs to another process by now
+            kill_session(int(pid))
     shutil.rmtree(folder, ignore_errors=True)
-
-
-def _kill(leader: int) -> None:
-    """Kills a session until no process is left. Processes are stopped first, so that none reports a death or forks."""
-    while pids := list(processes_of(leader)):
-        for number in (signal.SIGSTOP, signal.SIGKILL):
-            for pid in pids:
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(pid, number)
-        time.sleep(POLL_S / 10)
-
-
-def processes_of(leader: int) -> Iterator[int]:
-    """Yields the living processes of a leader's session and their descendants; job drivers have their own sessions."""
-    parents, family = {}, set()
-    for pid, parent, session, state in _all_processes():
-        if state == ZOMBIE:
-            continue
-        parents[pid] = parent
-        if session == leader:
-            family.add(pid)
-    for pid in parents:
-        ancestor = pid
-        while ancestor in parents and ancestor not in family:
-            ancestor = parents[ancestor]
-        if ancestor in family:
-            yield pid
-
-
-def _all_processes() -> Iterator[tuple[int, int, int, str]]:
-    """Yields number, parent, session and state of every process, see proc(5)."""
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit() and (fields := _stat(int(entry.name))):
-            yield int(entry.name), int(fields[1]), int(fields[3]), fields[0]
-
-
-def _stat(pid: int) -> list[str]:
-    """Returns the fields of /proc/PID/stat after the name, which may contain blanks; [] if there is no such process."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()
-    except (FileNotFoundError, ProcessLookupError):
-        return []
-
-
-def _start_time(pid: int) -> str:
-    """Returns a process's start time in clock ticks; with the number, it identifies a process uniquely."""
-    return fields[19] if (fields := _stat(pid)) else ""
 
 
 def _path_with_this_python() -> str:

@@ -31,11 +31,11 @@ class RayConfig:
     address: str = ""
     """Address of the Ray cluster. Empty: RAY_ADDRESS, or else Ray is started on this machine."""
     min_actors: int = 0
-    """Minimum number of captioner processes. The pool grows from it to max_actors with the work. 0: always
-    max_actors."""
+    """Minimum number of captioner processes. The pool grows from it to max_actors with the work. 0: max_actors, or one
+    per GPU, or per CPU without GPUs, that the cluster has when the job starts."""
     max_actors: int = 0
-    """Maximum number of captioner processes. 0: one per GPU that the cluster has now, or per CPU where it has no
-    GPU."""
+    """Maximum number of captioner processes. 0: as many as the cluster has room for, also on nodes that join while the
+    job runs."""
     num_gpus: float = -1.0
     """GPUs per captioner process; a fraction shares a GPU. -1: 1 where the cluster has GPUs, otherwise 0."""
     num_cpus: float = 0.9

@@ -7,6 +7,7 @@ from functools import partial
 
 import pyarrow as pa
 
+from cluster import connect
 from cluster.connect import Resources
 from configs.caption import CaptionConfig
 from jobs.captioning import placement
@@ -57,15 +58,16 @@ def caption_spans(
     from pipeline.inference.shipping import make_shippable
 
     make_shippable(captioner)
-    num_gpus, max_actors = placement.actors(config.ray, resources)
-    trial_rows = RAY_TRIAL_ROWS if num_gpus and not config.batch_size else 0
+    pool = placement.ray_pool(config.ray, resources, captioner.memory_bytes)
+    trial_rows = RAY_TRIAL_ROWS if pool.num_gpus and not config.batch_size else 0
     yield from run_ray(
         spans,
         decode,
         partial(make_caption_stage, trial_rows=trial_rows),
-        batch_size=config.batch_size or (CUDA_BATCH_IMAGES if num_gpus else CPU_BATCH_IMAGES),
+        batch_size=config.batch_size or (CUDA_BATCH_IMAGES if pool.num_gpus else CPU_BATCH_IMAGES),
         options=read_options(config),
-        actors=(min(config.ray.min_actors or max_actors, max_actors), max_actors),
-        actor_resources={"num_cpus": config.ray.num_cpus, "num_gpus": num_gpus, "memory": captioner.memory_bytes},
+        actors=(pool.min_actors, pool.max_actors),
+        fitting=lambda: pool.fitting(connect.resources()),
+        actor_resources={"num_cpus": pool.num_cpus, "num_gpus": pool.num_gpus, "memory": pool.memory},
         report_startup=report_startup,
     )

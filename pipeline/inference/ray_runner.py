@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import logging
+import math
 import os
+import time
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -52,6 +55,8 @@ class FlowLimits:
 
 CPU_LIMITS = FlowLimits(block_bytes=4 << 20, blocks=16, read_tasks=2, batches=4)
 GPU_LIMITS = FlowLimits(block_bytes=16 << 20, blocks=32, read_tasks=8, batches=2)
+LIMITS_S = 10.0
+"""Seconds after which the limits follow the size of the cluster."""
 INIT_RETRIES, INIT_DEATHS = 2, 8
 """Retries of creating a captioner in one actor, and deaths of consecutive actors after which the job fails."""
 
@@ -156,16 +161,13 @@ def _single_arena() -> dict[str, Any]:
     return {} if given.keys() >= SINGLE_ARENA.keys() else {"runtime_env": {"env_vars": SINGLE_ARENA}}
 
 
-def _configure(context: ray.data.DataContext, limits: FlowLimits, actors: int) -> None:
+def _configure(context: ray.data.DataContext, limits: FlowLimits) -> None:
     logging.getLogger("ray.data").setLevel(logging.WARNING)
     for reporter in ("exceptions", "_internal.execution.streaming_executor_state"):  # what they log is raised as well
         logging.getLogger(f"{ray.data.__name__}.{reporter}").setLevel(logging.CRITICAL)
     logging.getLogger("ray.data._internal.progress").setLevel(logging.ERROR)  # it warns that its progress bar is off
     context.enable_progress_bars = False  # the job shows its own progress
     context.target_max_block_size = limits.block_bytes
-    context.execution_options.resource_limits = ExecutionResources.for_limits(
-        object_store_memory=actors * limits.blocks * limits.block_bytes
-    )
     context.actor_init_retry_on_errors, context.actor_init_max_retries = True, INIT_RETRIES
     context.max_consecutive_actor_init_deaths = INIT_DEATHS
 
@@ -175,6 +177,22 @@ def _batches_at_once(spans: Sequence[Span], limits: FlowLimits, images_per_round
     return max(1, min(limits.batches, len(spans) // images_per_round)) if _are_images(spans) else limits.batches
 
 
+def _limited(
+    tables: Iterable[pa.Table], context: ray.data.DataContext, limits: FlowLimits, fitting: Callable[[], int]
+) -> Generator[pa.Table]:
+    """Yields the tables, and limits the memory for work in flight by the number of captioners that fit meanwhile."""
+    due = -math.inf
+    for table in itertools.chain([None], tables):
+        if time.monotonic() >= due:
+            # Of the dataset that runs: Ray Data looks every second.
+            context.execution_options.resource_limits = ExecutionResources.for_limits(
+                object_store_memory=fitting() * limits.blocks * limits.block_bytes
+            )
+            due = time.monotonic() + LIMITS_S
+        if table is not None:
+            yield table
+
+
 def run_ray(
     spans: Iterable[Span],
     decode: Stage,
@@ -182,7 +200,8 @@ def run_ray(
     *,
     batch_size: int,
     options: ReadOptions = DEFAULTS,
-    actors: tuple[int, int],
+    actors: tuple[int, int | None],
+    fitting: Callable[[], int],
     actor_resources: Mapping[str, float],
     report_startup: ReportStartup,
 ) -> Generator[pa.Table]:
@@ -194,13 +213,16 @@ def run_ray(
         make_caption_stage: called in each actor.
         batch_size: number of images per batch of the captioner.
         options: the options by which the shards are read.
-        actors: minimum and maximum number of actors that hold a captioner.
+        actors: minimum and maximum number of actors that hold a captioner; without a maximum, the pool grows with the
+            cluster.
+        fitting: returns the number of actors that fit on the cluster now.
         actor_resources: `num_cpus`, `num_gpus` and `memory` in bytes of each actor.
         report_startup: called with the number of captioners that are up, and the total, until there are rows.
     """
     limits = GPU_LIMITS if actor_resources.get("num_gpus") else CPU_LIMITS
-    _configure(ray.data.DataContext.get_current(), limits, actors[1])
-    wanted = TASKS_PER_ACTOR * actors[1]
+    _configure(ray.data.DataContext.get_current(), limits)
+    at_first = fitting()
+    wanted = TASKS_PER_ACTOR * (actors[1] or at_first)
     pieces = split_spans(spans, min_pieces=wanted, piece_bytes=splitting.PIECE_BYTES, options=options)
     state = RemoteRunState.start()
     source = SpanDatasource(pieces, wanted=wanted, batch_size=batch_size, options=options)
@@ -213,21 +235,22 @@ def run_ray(
             source,
             override_num_blocks=len(source.groups),
             num_cpus=READ_CPUS,
-            concurrency=min(actors[1] * limits.read_tasks, len(source.groups)),
+            concurrency=min(actors[1] * limits.read_tasks, len(source.groups)) if actors[1] else None,
         )
         .map_batches(CrashIsolated(decode, "decode", state), batch_format="pyarrow", batch_size=None, **decoding)
         .map_batches(
             CaptionActor,
             fn_constructor_args=(state, make_caption_stage, batch_size),
             batch_format="pyarrow",
-            batch_size=_batches_at_once(pieces, limits, batch_size * actors[1]) * batch_size,
+            batch_size=_batches_at_once(pieces, limits, batch_size * at_first) * batch_size,
             compute=ray.data.ActorPoolStrategy(min_size=min_actors, max_size=actors[1]),
             **actor,
         )
     )
     tables = rows.iter_batches(batch_format="pyarrow", batch_size=None)
+    reported = report_until_first(tables, state.count, min_actors, report_startup)
     try:
-        yield from report_until_first(tables, state.count, min_actors, report_startup)
+        yield from _limited(reported, rows.context, limits, fitting)
     except Exception as error:
         if message := state.fatal_error():
             raise CaptionerError(message) from error

@@ -6,7 +6,7 @@ import contextlib
 import json
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
@@ -19,6 +19,8 @@ from pipeline.output.part_summary import SHARD_ERRORS, SHARD_OR_IMAGE_ERRORS, co
 STAGES = ("read", "decode", "caption")
 """Stages whose time the rows report in the columns of `schema.MEASURES`."""
 WRITE, START_UP = "write", "start-up"
+SLOTS_S = 10.0
+"""Seconds after which the number of workers is asked for again."""
 
 
 class RunStats:
@@ -26,13 +28,17 @@ class RunStats:
 
     Args:
         commit_log: the output's commits at the start of the run.
-        slots: by stage, the number of workers that can run it at the same time.
+        slots: returns, by stage, the number of workers that can run it at the same time now.
         expected_rows: total number of rows of the output; None if unknown.
     """
 
-    def __init__(self, commit_log: CommitLog, slots: Mapping[str, float], *, expected_rows: int | None = None) -> None:
+    def __init__(
+        self, commit_log: CommitLog, slots: Callable[[], Mapping[str, float]], *, expected_rows: int | None = None
+    ) -> None:
         self.expected_rows = expected_rows
-        self._before, self._slots = commit_log.rows, {**slots, START_UP: 1.0}
+        self._before = commit_log.rows
+        self._slots, self._slots_now, self._slots_since = slots, slots(), 0.0
+        self._slot_s: Counter[str] = Counter()
         self._errors_before = sum(commit_log.errors.values())
         self._started, self._clock = time.time(), time.perf_counter()
         self._batches = 0.0
@@ -47,6 +53,8 @@ class RunStats:
         """Adds rows of `schema.CAPTIONED`."""
         if not self.run_rows:
             self.busy_s[START_UP] = self.seconds
+        if self.seconds - self._slots_since >= SLOTS_S:
+            self._slot_s, self._slots_now, self._slots_since = self._slot_seconds(), self._slots(), self.seconds
         self.run_rows += len(rows)
         self.run_errors.update(count_errors(rows))
         for kinds in rows["ignored"].drop_null().to_pylist():
@@ -92,8 +100,14 @@ class RunStats:
     @property
     def utilization(self) -> dict[str, float]:
         """Share of the run in which each stage worked, the busiest first. Start-up lasts until the first rows."""
-        shares = {stage: seconds / self._slots.get(stage, 1) / self.seconds for stage, seconds in self.busy_s.items()}
+        available = self._slot_seconds()
+        shares = {stage: seconds / (available[stage] or self.seconds) for stage, seconds in self.busy_s.items()}
         return dict(sorted(shares.items(), key=lambda item: -item[1]))
+
+    def _slot_seconds(self) -> Counter[str]:
+        """Returns, by stage, how long its workers could have run so far, in seconds summed over them."""
+        since = self.seconds - self._slots_since
+        return self._slot_s + Counter({stage: slots * since for stage, slots in self._slots_now.items()})
 
     def exceeds_error_rate(self, max_error_rate: float, min_rows: int) -> bool:
         """Returns whether the share of errors exceeds `max_error_rate`; False with fewer than `min_rows` rows."""

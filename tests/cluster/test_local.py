@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from cluster.local import LocalCluster, main, processes_of
+from cluster.local import LocalCluster, main
+from cluster.processes import processes_of
 
 
 @pytest.fixture(scope="module")

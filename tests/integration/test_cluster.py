@@ -25,6 +25,8 @@ RAY = Path(sys.executable).with_name("ray")
 PHOTOS, COPIES = 5, 60
 DEADLINE_S, LOOK_AGAIN_S = 120.0, 0.1
 WORKERS = 4 if is_full() else 2
+ENDLESS = 10_000
+DECODING, CAPTIONER = "MapBatches(CrashIsolated)", "MapWorker(MapBatches(CaptionActor))"
 
 
 @pytest.fixture(scope="module")
@@ -68,7 +70,8 @@ def await_(job: subprocess.Popen[str], condition: Callable[[], bool]) -> None:
     """Waits for a condition while the job runs."""
     deadline = time.monotonic() + DEADLINE_S
     while not condition():
-        assert job.poll() is None and time.monotonic() < deadline
+        assert job.poll() is None, job.communicate()[0]
+        assert time.monotonic() < deadline
         with contextlib.suppress(subprocess.TimeoutExpired):
             job.wait(LOOK_AGAIN_S)
 
@@ -76,6 +79,13 @@ def await_(job: subprocess.Popen[str], condition: Callable[[], bool]) -> None:
 def caption(photos: Path, output: Path) -> list[object]:
     quick = ["--search.method", "greedy", "--batch_size", 8, "--commit_interval_s", 0]
     return ["python", "-m", "jobs.caption", photos, "--output", output, *quick]
+
+
+def nodes_with(cluster: LocalCluster, kind: str, name: str, state: str) -> set[str]:
+    """Returns the names of the nodes that have "actors" or "tasks" of this name in this state."""
+    nodes = {node["node_id"]: node["node_name"] for node in cluster.state("nodes")}
+    found = (each for each in cluster.state(kind) if name == each.get("name" if kind == "tasks" else "class_name"))
+    return {nodes[each["node_id"]] for each in found if each["state"] == state}
 
 
 def commits(output: Path) -> int:
@@ -192,6 +202,31 @@ def test_a_job_from_s3_to_s3_by_the_config_that_ships(cluster: LocalCluster, buc
     assert code == 0, log
     assert "3 captions and 3 errors" in log and names["AWS_SECRET_ACCESS_KEY"] not in log
     assert shardtalk("verify", f"{bucket.url}/out", where[0])[0] == 0
+
+
+def test_captioners_start_on_gpus_that_join_and_outlive_those_that_leave(
+    cluster: LocalCluster, photos: Path, tmp_path: Path
+) -> None:
+    """The nodes claim GPUs that are not there: the captioners compute on the CPU."""
+    images, output = pictures(tmp_path / "in", 0), tmp_path / "out"
+    for i in range(ENDLESS):  # more than the job captions before it is stopped
+        (images / f"{i}.jpg").hardlink_to(photos / f"0-{i % PHOTOS}.jpg")
+    first = cluster.add_worker(gpus=1)
+    two_on_a_gpu = ("--device", "cpu", "--ray.num_gpus", 0.5, "--ray.num_cpus", 0.4)
+    job = submit(cluster, *caption(images, output), *two_on_a_gpu, options=("--submission-id", "growing"))
+    await_(job, lambda: commits(output) > 0)
+    second = cluster.add_worker(gpus=1)
+    await_(job, lambda: nodes_with(cluster, "actors", CAPTIONER, "ALIVE") == {f"w{first}", f"w{second}"})
+    await_(job, lambda: nodes_with(cluster, "tasks", f"{CAPTIONER}.submit", "FINISHED") == {f"w{first}", f"w{second}"})
+    assert nodes_with(cluster, "tasks", DECODING, "FINISHED") & {"w0", "w1"}
+    cluster.kill_worker(first)
+    before = commits(output)
+    await_(job, lambda: commits(output) > before + 1)
+    assert ended(ray_job(cluster, "stop", "growing"))[0] == 0
+    log = ended(job)[1]
+    assert "interrupted" in log and "the same command again does the rest" in log, log
+    assert "autoscaler" not in log  # Ray asks for no more nodes in vain
+    cluster.kill_worker(second)
 
 
 def test_a_job_outlives_all_workers_but_one(

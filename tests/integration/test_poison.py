@@ -39,6 +39,7 @@ def test_only_the_image_that_kills_the_actor_is_an_error(local_ray: Resources, c
         partial(CaptionStage, NetworkCaptioner([str(captioner)])),
         batch_size=3,
         actors=(1, 1),
+        fitting=lambda: 1,
         actor_resources={"num_cpus": 0.9},
         report_startup=lambda up, wanted: None,
     )

@@ -18,7 +18,7 @@ def report(monkeypatch: pytest.MonkeyPatch) -> RunStats:
     """Returns the statistics after 100 s, of which 20 passed before the first rows."""
     clock = [0.0]
     monkeypatch.setattr("pipeline.inference.run_stats.time.perf_counter", lambda: clock[0])
-    made = RunStats(CommitLog(), {"read": 1, "decode": 4, "caption": 1})
+    made = RunStats(CommitLog(), lambda: {"read": 1, "decode": 4, "caption": 1})
     clock[0] = 20.0
     made.count(rows(8, caption_s=4.0, batch_images=8))
     with made.writing():
@@ -56,5 +56,16 @@ def test_a_run_is_rotten_with_more_errors_than_allowed(
 def test_earlier_runs_count_for_the_rows_and_not_for_the_speed(report: RunStats) -> None:
     commit_log = CommitLog()
     commit_log.add(Commit("part", 7, {"unreadable": 2}, "", "", [], {}, committed=0.0))
-    later = RunStats(commit_log, {})
+    later = RunStats(commit_log, dict)
     assert (later.rows, later.errors, later.run_rows, later.images_per_s, later.batch_images) == (7, 2, 0, 0.0, 0.0)
+
+
+def test_captioners_that_joined_late_could_work_only_since(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock, captioners = [0.0], [1]
+    monkeypatch.setattr("pipeline.inference.run_stats.time.perf_counter", lambda: clock[0])
+    stats = RunStats(CommitLog(), lambda: {"caption": captioners[0]})
+    clock[0], captioners[0] = 60.0, 3
+    stats.count(rows(1, caption_s=60.0, batch_images=1))  # one captioner in 60 s
+    clock[0] = 100.0
+    stats.count(rows(2, caption_s=60.0, batch_images=1))  # three in 40 s
+    assert stats.utilization["caption"] == pytest.approx(1.0)
