@@ -11,12 +11,17 @@ from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import WhitespaceSplit
 from tokenizers.processors import TemplateProcessing
 from transformers import (
+    BartConfig,
     BlipConfig,
     BlipForConditionalGeneration,
     BlipImageProcessor,
     BlipProcessor,
     CLIPImageProcessor,
     CLIPVisionConfig,
+    Florence2Config,
+    Florence2ForConditionalGeneration,
+    Florence2Processor,
+    Florence2VisionConfig,
     GitConfig,
     GitForCausalLM,
     GitProcessor,
@@ -55,7 +60,7 @@ def tokenizer() -> PreTrainedTokenizerFast:
     words.post_processor = TemplateProcessing(single="[CLS] $A [SEP]", special_tokens=[("[CLS]", 1), ("[SEP]", 2)])
     return PreTrainedTokenizerFast(
         tokenizer_object=words, pad_token="[PAD]", bos_token="[CLS]", cls_token="[CLS]", eos_token="[SEP]",
-        sep_token="[SEP]", unk_token="[UNK]", additional_special_tokens=["<image>"],
+        sep_token="[SEP]", unk_token="[UNK]", extra_special_tokens={"image_token": "<image>"},
     )  # fmt: skip
 
 
@@ -116,9 +121,32 @@ def llava(folder: Path) -> None:
     ).save_pretrained(folder)  # fmt: skip
 
 
+def florence2(folder: Path) -> None:
+    """Florence-2, which is given a task."""
+    vision = Florence2VisionConfig(
+        depths=(1, 1), patch_size=(7, 3), patch_stride=(4, 2), patch_padding=(3, 1), patch_prenorm=(False, True),
+        embed_dim=(8, 12), num_heads=(2, 2), num_groups=(2, 2), window_size=4, drop_path_rate=0.0, projection_dim=12,
+        max_temporal_embeddings=4, max_position_embeddings=8,
+    )  # fmt: skip
+    text = BartConfig(
+        vocab_size=len(WORDS), d_model=12, encoder_layers=1, decoder_layers=1, encoder_attention_heads=2,
+        decoder_attention_heads=2, encoder_ffn_dim=20, decoder_ffn_dim=20, max_position_embeddings=64,
+        decoder_start_token_id=2, forced_eos_token_id=2, **IDS,
+    )  # fmt: skip
+    config = Florence2Config(text_config=text, vision_config=vision, image_token_id=4)
+    model = spread(Florence2ForConditionalGeneration(config))
+    model.generation_config.update(decoder_start_token_id=2, **IDS)
+    model.save_pretrained(folder)
+    size = {"height": 32, "width": 32}
+    images = CLIPImageProcessor(size=size, crop_size=size, do_center_crop=False)
+    images.image_seq_length = 17  # a token for each of 4 × 4 places, and one for all
+    Florence2Processor(images, tokenizer()).save_pretrained(folder)
+
+
 MODELS: dict[str, Callable[[Path], None]] = {
     "vision_encoder_decoder": vision_encoder_decoder,
     "blip": blip,
+    "florence2": florence2,
     "git": git,
     "llava": llava,
 }

@@ -1,4 +1,4 @@
-"""Hugging Face models as captioners: tiny ones of four kinds, loaded as those of users are."""
+"""Hugging Face models as captioners: tiny ones of five kinds, loaded as those of users are."""
 
 import json
 from pathlib import Path
@@ -18,7 +18,7 @@ from transformers import AutoModelForImageTextToText, AutoProcessor, AutoTokeniz
 
 from pipeline.captioners.transformers_captioner import TransformersCaptioner
 
-PROMPTS = {"blip": "a red", "git": "a red", "llava": "say a", "vision_encoder_decoder": ""}
+PROMPTS = {"blip": "a red", "florence2": "<CAPTION>", "git": "a red", "llava": "say a", "vision_encoder_decoder": ""}
 GENERATE = {"max_new_tokens": 6}
 IMAGES = [picture(i) for i in range(6)]
 
@@ -54,12 +54,12 @@ def test_captions_and_log_probabilities_are_the_models_own(kind: str, models: di
     model = AutoModelForImageTextToText.from_pretrained(models[kind]).eval()
     tokens = AutoTokenizer.from_pretrained(models[kind])
     captions = loaded(models[kind], prompt=PROMPTS[kind]).caption(IMAGES)
-    assert len({caption.text for caption in captions}) > 3
+    assert len({round(caption.candidates[0].log_prob or 0.0, 2) for caption in captions}) > 3  # the image matters
     for number, caption in enumerate(captions):
         inputs = expected_inputs(kind, models[kind], number)
-        found = model.generate(**inputs, **GENERATE, do_sample=False, output_logits=True, return_dict_in_generate=True)
-        chosen = found.sequences[0, -len(found.logits) :]
-        log_prob = sum(float(step[0].log_softmax(0)[i]) for step, i in zip(found.logits, chosen, strict=True))
+        found = model.generate(**inputs, **GENERATE, do_sample=False, output_scores=True, return_dict_in_generate=True)
+        chosen = found.sequences[0, -len(found.scores) :]
+        log_prob = sum(float(step[0].log_softmax(0)[i]) for step, i in zip(found.scores, chosen, strict=True))
         (candidate,) = caption.candidates
         assert candidate.text == tokens.decode(chosen, skip_special_tokens=True).strip()
         assert candidate.log_prob == pytest.approx(log_prob, abs=1e-4)
