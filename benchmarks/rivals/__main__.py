@@ -18,10 +18,10 @@ import tempfile
 import time
 from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
-from importlib.util import find_spec
 from pathlib import Path
 
 import pyarrow.parquet as pq
+from packaging.requirements import Requirement
 
 from benchmarks.pictures import make_folder
 from benchmarks.rivals.clock import VARIABLE, steady_images_per_s
@@ -55,8 +55,14 @@ class Side:
 
     @property
     def is_installed(self) -> bool:
-        """False if a package is missing."""
-        return not self.requirement or find_spec(self.requirement.partition("<")[0]) is not None
+        """False if a package is missing, or another version of it is there."""
+        if not self.requirement:
+            return True
+        needed = Requirement(self.requirement)
+        try:
+            return needed.specifier.contains(version(needed.name))
+        except PackageNotFoundError:
+            return False
 
 
 @dataclass
