@@ -90,17 +90,35 @@ def claim(folder: Folder, driver: str) -> Epoch:
     is False for the others.
     """
     newest = newest_claim(folder)
-    if newest.partitions:
-        raise OutputError(
-            f"{folder.url} is written in {newest.partitions} partitions; give --partition i/{newest.partitions}"
-        )
+    _check_undivided(folder, newest)
     epoch = Epoch(newest.number + 1, driver)
     try:
         if not folder.create(epoch.claim_file, driver.encode()):
             folder.write(epoch.claim_file, driver.encode())
+            _check_undivided(folder, give_back_to_partitions(folder, epoch))
     except FileExistsError as error:
         raise OutputError(f"{folder.url} is being written by another driver, which was faster") from error
     return epoch
+
+
+def _check_undivided(folder: Folder, epoch: Epoch) -> None:
+    if epoch.partitions:
+        raise OutputError(
+            f"{folder.url} is written in {epoch.partitions} partitions; give --partition i/{epoch.partitions}"
+        )
+
+
+def give_back_to_partitions(folder: Folder, epoch: Epoch) -> Epoch:
+    """Returns whose epoch it is after a claim: that of partitions if they have begun in it, whose claim it restores.
+
+    A driver that was slow may have overwritten their claim, where files cannot be created exclusively.
+    """
+    begun = [Epoch(number, driver) for number, driver in _listed(folder) if number == epoch.number and driver]
+    before = [other for other in begun if other.partitions]
+    if epoch in begun or not before:
+        return epoch
+    folder.write(before[0].claim_file, before[0].driver.encode())
+    return before[0]
 
 
 def newest_claim(folder: Folder) -> Epoch:

@@ -126,8 +126,12 @@ def record_division(folder: Folder, division: Division, job: Mapping[str, Any]) 
         _check_divisible(folder)
         epoch = Epoch.of_partitions(epoch.number + 1, division.count)
         _establish(folder, epoch.claim_file, epoch.driver.encode())
+        epochs.give_back_to_partitions(folder, epoch)
     _check_count(folder, epoch.partitions, division.count)
     _establish(folder, epoch.snapshot_file, EpochSnapshot(epoch.id, frozenset(), job, asdict(division)).encode())
+    if epochs.newest_claim(folder) != epoch:  # overwritten, where files cannot be created exclusively
+        folder.remove(epoch.snapshot_file)
+        raise OutputError(f"{folder.url} was taken over by another driver, which was slower")
     epochs.remove_older(folder, epoch)
     check_same_job(folder, CommitLog(), job)
     return read_division(folder) or division

@@ -136,13 +136,15 @@ def list_objects(path: str, *, recursive: bool, limit: int | None = None) -> Ite
 
 
 def keys_below(path: str) -> Iterator[str]:
-    """Yields bucket and key of the objects below a folder by botocore's paginator of the older API, for `verify`."""
+    """Yields bucket and key of the objects below a folder by the older listing of S3, for `verify`."""
     bucket, key = split_path(path)
-    pages = _client().get_paginator("list_objects").paginate(Bucket=bucket, Prefix=f"{key}/" if key else "")
-    try:
-        yield from (f"{bucket}/{entry['Key']}" for page in pages for entry in page.get("Contents", []))
-    except (BotoCoreError, ClientError) as error:
-        raise as_os_error(error, path) from error
+    prefix, marker, is_truncated = f"{key}/" if key else "", "", True
+    while is_truncated:
+        page = request_with_retries("list_objects", bucket, attempts=LOOKUP_ATTEMPTS, Prefix=prefix, Marker=marker)
+        for entry in page.get("Contents", []):
+            marker = entry["Key"]
+            yield f"{bucket}/{marker}"
+        is_truncated = page.get("IsTruncated", False) and bool(page.get("Contents"))
 
 
 def put(path: str, data: bytes | BinaryIO, **conditions: str) -> str:
