@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 import tarfile
 from dataclasses import dataclass, field
-from itertools import pairwise
+from itertools import takewhile
 from typing import BinaryIO, NamedTuple
 
 from pipeline.errors import DataError
@@ -189,9 +189,13 @@ def gnu_sparse(header: bytes, file: BinaryIO, offset: int) -> tuple[Sparse, int]
 
 
 def _parts(data: bytes, count: int, offset: int) -> list[tuple[int, int]]:
-    places = range(0, (count + 1) * _PART_BYTES, _PART_BYTES)
-    texts = [(data[a : a + _NUMBER_BYTES], data[a + _NUMBER_BYTES : b]) for a, b in pairwise(places)]
-    return [(_field(first, offset), _field(second, offset)) for first, second in texts if first.strip(b"\0 ")]
+    """Parses a map of up to `count` parts. As for GNU tar, it ends at the first part without a size."""
+    places = range(0, count * _PART_BYTES, _PART_BYTES)
+    texts = [(data[a : a + _NUMBER_BYTES], data[a + _NUMBER_BYTES : a + _PART_BYTES]) for a in places]
+    return [
+        (_field(first, offset), _field(second, offset))
+        for first, second in takewhile(lambda texts: texts[1][:1] != b"\0", texts)
+    ]
 
 
 def _field(data: bytes, offset: int) -> int:

@@ -121,6 +121,21 @@ def test_a_sparse_file_is_unpacked(form: str, tmp_path: Path) -> None:
     ]
 
 
+def test_what_lies_behind_the_map_of_a_sparse_file_is_not_read(tmp_path: Path) -> None:
+    with (tmp_path / "holes.jpg").open("wb") as file:
+        for part in range(10):  # four in the header, and six in the block behind it
+            file.seek(65536 * part)
+            file.write(bytes([part + 1]) * 4096)
+    command = ["tar", "-S", "--format=gnu", "-C", tmp_path, "-cf", tmp_path / "s.tar", "holes.jpg"]
+    subprocess.run(command, check=True)
+    data = bytearray((tmp_path / "s.tar").read_bytes())
+    data[512 + 9 * 24 : 512 + 20 * 24] = b'"' * (11 * 24)
+    whole = (tmp_path / "holes.jpg").read_bytes()
+    assert found(tmp_path / "s.tar", bytes(data)) == [("holes", whole)]
+    subprocess.run(["tar", "-C", tmp_path, "-xf", tmp_path / "s.tar"], check=True)
+    assert (tmp_path / "holes.jpg").read_bytes() == whole
+
+
 def sparse(data: bytes, **records: str) -> bytes:
     """Builds a tar of one image of 200 bytes that PAX records describe."""
     info = tarfile.TarInfo("a.jpg")
