@@ -39,6 +39,12 @@ def viewer(page: Page) -> Locator:
     return page.get_by_role("dialog")
 
 
+def enter(tile: Locator) -> None:
+    """Opens the viewer on a tile; a key that is pressed before it is open is another command."""
+    tile.click()
+    expect(viewer(tile.page)).to_be_visible()
+
+
 def press(page: Page, *keys: str) -> None:
     for key in keys:
         page.keyboard.press(key)
@@ -104,7 +110,7 @@ def test_the_page_fits_and_is_accessible(watched: Watched, tmp_path: Path, width
     states = {
         "tiles": lambda: None,
         "table": lambda: page.get_by_label("As").select_option("table"),
-        "viewer": lambda: (page.get_by_role("link", name="0-wide.jpg").click(), press(page, "k", "ArrowLeft")),
+        "viewer": lambda: (enter(page.get_by_role("link", name="0-wide.jpg")), press(page, "k", "ArrowLeft")),
         "editor": lambda: press(page, "e"),
         "long": lambda: (press(page, "Escape"), page.goto(f"{page.url.split('#')[0]}#image={LONG}")),
     }
@@ -149,7 +155,7 @@ def test_a_review_by_touch(watched: Watched, tmp_path: Path) -> None:
 
 def test_an_edit_is_dropped_by_escape_and_kept_by_going_away(watched: Watched, tmp_path: Path) -> None:
     page = opened(watched.context(), output(tmp_path, images(tmp_path, 3)))
-    tiles(page).first.click()
+    enter(tiles(page).first)
     press(page, "e")
     page.keyboard.type("dropped")
     press(page, "Escape")
@@ -164,7 +170,7 @@ def test_an_edit_is_dropped_by_escape_and_kept_by_going_away(watched: Watched, t
 def test_an_edit_that_changes_nothing_is_none(watched: Watched, tmp_path: Path) -> None:
     rows = [captioned("a", "/a", caption="two\r\nlines ")]
     page = opened(watched.context(), output(tmp_path, rows))
-    tiles(page).click()
+    enter(tiles(page))
     press(page, "e", "Enter")
     close(page)
     assert "caption" not in review(page, tmp_path)[1][0]
@@ -173,7 +179,7 @@ def test_an_edit_that_changes_nothing_is_none(watched: Watched, tmp_path: Path) 
 def test_an_error_is_not_edited(watched: Watched, tmp_path: Path) -> None:
     rows = [failed("a.jpg", tmp_path / "a.jpg")]
     page = opened(watched.context(), output(tmp_path, rows))
-    tiles(page).click()
+    enter(tiles(page))
     expect(viewer(page).get_by_role("button", name="Edit")).to_be_disabled()
     press(page, "e", "r")
     close(page)
@@ -184,7 +190,7 @@ def test_an_error_is_not_edited(watched: Watched, tmp_path: Path) -> None:
 def test_a_decision_counts_for_the_caption_that_was_seen(watched: Watched, tmp_path: Path) -> None:
     rows, context = images(tmp_path, 2), watched.context()
     page = opened(context, output(tmp_path, rows))
-    tiles(page).first.click()
+    enter(tiles(page).first)
     press(page, "r", "r")
     again = opened(context, output(tmp_path, [rows[0] | {"caption": "a better caption"}, rows[1]]))
     expect(again.locator("#review-counts")).to_have_text("0 kept · 0 edited · 1 rejected · 1 to review")
@@ -194,7 +200,7 @@ def test_two_tabs_on_an_output_share_the_review(watched: Watched, tmp_path: Path
     context, out = watched.context(), output(tmp_path, images(tmp_path, 2))
     pages = [opened(context, out) for _ in range(2)]
     for i, page in enumerate(pages):
-        tiles(page).nth(i).click()
+        enter(tiles(page).nth(i))
         press(page, "r")
         close(page)
     for page in pages:
@@ -206,7 +212,7 @@ def test_a_browser_that_keeps_nothing_says_so(watched: Watched, tmp_path: Path) 
     context.add_init_script("Object.defineProperty(window, 'localStorage', { get() { throw new DOMException() } })")
     page = opened(context, output(tmp_path, images(tmp_path, 1)))
     expect(page.get_by_text("This browser does not keep decisions")).to_be_visible()
-    tiles(page).click()
+    enter(tiles(page))
     press(page, "r")
     close(page)
     assert len(review(page, tmp_path)[1]) == 1
@@ -215,7 +221,7 @@ def test_a_browser_that_keeps_nothing_says_so(watched: Watched, tmp_path: Path) 
 def test_a_link_leads_to_an_image_and_back(watched: Watched, tmp_path: Path) -> None:
     page = opened(watched.context(), output(tmp_path, images(tmp_path, 3)))
     start = page.url
-    tiles(page).first.click()
+    enter(tiles(page).first)
     press(page, "ArrowRight")
     expect(page).to_have_url(f"{start}#image=1.jpg")
     page.go_back()
@@ -253,7 +259,7 @@ def test_a_link_to_an_image_that_is_not_there_says_so(watched: Watched, tmp_path
 def test_a_caption_is_said_once(watched: Watched, tmp_path: Path) -> None:
     page = opened(watched.context(), output(tmp_path, images(tmp_path, 1)))
     assert page.locator("main").aria_snapshot().count("dog 0") == 1
-    tiles(page).click()
+    enter(tiles(page))
     assert viewer(page).locator(":scope > *").first.aria_snapshot() == ""
     assert viewer(page).aria_snapshot().count("dog 0") == 2  # the dialog's name, and its heading
 
@@ -262,7 +268,7 @@ def test_scores_are_words(watched: Watched, tmp_path: Path) -> None:
     rows = [captioned(str(i), f"/{i}", log_prob=-3.0 * i) for i in (1, 2, 3)]
     page = opened(watched.context(), output(tmp_path, rows))
     assert "−" not in page.locator("main").inner_text()
-    tiles(page).nth(1).click()
+    enter(tiles(page).nth(1))
     expect(viewer(page).get_by_text("per word, higher than for 1 of the 2 other captions")).to_be_visible()
     expect(viewer(page).get_by_text("unsure")).to_have_count(0)
 
@@ -301,7 +307,7 @@ def test_the_table_has_no_confidence_where_the_output_has_none(watched: Watched,
 
 def test_rows_are_shown_by_their_decision(watched: Watched, tmp_path: Path) -> None:
     page = opened(watched.context(), output(tmp_path, [*images(tmp_path, 3), failed("x.jpg", "/x.jpg")]))
-    tiles(page).first.click()
+    enter(tiles(page).first)
     press(page, "k", "r")
     close(page)
     for shown, names in {
@@ -317,7 +323,7 @@ def test_rows_are_shown_by_their_decision(watched: Watched, tmp_path: Path) -> N
 def test_hostile_text_stays_text(watched: Watched, tmp_path: Path) -> None:
     rows = [captioned(HOSTILE, f"/{HOSTILE}", caption=HOSTILE), failed("x", "/x", code=HOSTILE)]
     page = opened(watched.context(), output(tmp_path, rows))
-    tiles(page).first.click()
+    enter(tiles(page).first)
     expect(viewer(page).get_by_role("heading", level=2)).to_have_text(HOSTILE)
     press(page, "e")
     page.keyboard.insert_text(HOSTILE + "!")
