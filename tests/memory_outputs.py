@@ -5,6 +5,7 @@ Drivers are elsewhere to each other: one that is stopped is silent, so others ta
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 import threading
 from collections.abc import Callable, Iterator, Mapping
@@ -19,6 +20,7 @@ from pipeline.output.lease import Owner
 from pipeline.schema import CAPTIONED
 from pipeline.shards import Shard
 from pipeline.storage.folder import Folder
+from pipeline.verification import verify
 
 NEVER = 10_000
 """More steps than a driver takes."""
@@ -96,6 +98,17 @@ def rows(shards: list[Shard], driver: str, failing: str) -> Iterator[pa.Table]:
             "error_message": "try again" if failed else None,
         }
         yield pa.Table.from_pylist([row], schema=CAPTIONED)
+
+
+def assert_complete(files: dict[str, bytes], shards: list[Shard]) -> None:
+    """Asserts that an output has each shard once, nothing to complain of, and no files that do not count."""
+    found = CommitLog.load(Store(files))
+    assert list(verify.find_problems(Store(files), found)) == []
+    assert sorted(path for commit in found.commits for path in commit.paths.values()) == [s.path for s in shards]
+    known = {commit.file for commit in found.commits} | {commit.record for commit in found.commits}
+    assert {name for name in files if "part-" in name} == known and not found.stale
+    for commit in found.commits:
+        assert hashlib.sha256(files[commit.file]).hexdigest() == commit.file_sha256
 
 
 class Driver:

@@ -6,14 +6,13 @@ that is stopped is silent, so the other takes over. What the first does when it 
 
 from __future__ import annotations
 
-import hashlib
 import itertools
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 from faults import Survived, chosen, is_full
-from memory_outputs import NEVER, Driver, Store, StoreWithoutExclusion, rows
+from memory_outputs import NEVER, Driver, Store, StoreWithoutExclusion, assert_complete, rows
 
 from pipeline.output import lease, retry_errors
 from pipeline.output.cleanup import sweep
@@ -22,7 +21,6 @@ from pipeline.output.job_record import check_output_folder, check_same_job, writ
 from pipeline.output.manifest import finish, is_finished
 from pipeline.output.writer import PartWriter
 from pipeline.shards import Shard
-from pipeline.verification import verify
 
 JOB = {"captioner": "c", "format": "jsonl", "search": {}}
 SHARDS = [Shard(f"/in/{name}.jpg", f"{name}.jpg", 10, 1) for name in "abcd"]
@@ -101,13 +99,7 @@ RETRYING = {"neither": (False, False), "both": (True, True), "slow": (True, Fals
 def assert_mended(files: dict[str, bytes]) -> None:
     """Asserts that the same command again leaves a complete output and no other files."""
     run(Store(files), "after")
-    found = CommitLog.load(Store(files))
-    assert list(verify.find_problems(Store(files), found)) == []
-    assert sorted(path for commit in found.commits for path in commit.paths.values()) == [s.path for s in SHARDS]
-    known = {commit.file for commit in found.commits} | {commit.record for commit in found.commits}
-    assert {name for name in files if "part-" in name} == known and not found.stale
-    for commit in found.commits:
-        assert hashlib.sha256(files[commit.file]).hexdigest() == commit.file_sha256
+    assert_complete(files, SHARDS)
 
 
 def steps_of(kind: type[Store], before: dict[str, bytes], *, retrying: bool) -> int:
